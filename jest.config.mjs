@@ -1,0 +1,19 @@
+const base = {
+  testEnvironment: 'node',
+  extensionsToTreatAsEsm: ['.ts'],
+  transform: { '\\.ts$': '<rootDir>/jest.strip.mjs' },
+}
+
+export default {
+  testTimeout: 60_000,
+  // A fresh Postgres and Redis for the run; each spec file clones the migrated database.
+  globalSetup: '<rootDir>/services/lib/testkit/src/global-setup.ts',
+  globalTeardown: '<rootDir>/services/lib/testkit/src/global-teardown.ts',
+  projects: [
+    { ...base, displayName: 'unit', testMatch: ['<rootDir>/{proto,services}/**/*.test.ts'] },
+    { ...base, displayName: 'architecture', testMatch: ['<rootDir>/test/architecture/**/*.test.ts'] },
+    { ...base, displayName: 'api', testMatch: ['<rootDir>/test/{api,abuse,flows}/**/*.test.ts'] },
+    { ...base, displayName: 'clients', testMatch: ['<rootDir>/test/clients/**/*.test.ts'] },
+    { ...base, displayName: 'faults', testMatch: ['<rootDir>/test/faults/**/*.test.ts'] },
+  ],
+}

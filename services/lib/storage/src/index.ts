@@ -1,1 +1,14 @@
-export {}
+export type {
+  AppendOptions,
+  BlobStorage,
+  ByteRange,
+  RemoveResult,
+  StoredObject,
+  UnfinishedUpload,
+  UploadState,
+} from './blob-storage.ts'
+export { FileStorage } from './drivers/files.ts'
+export { MemoryStorage } from './drivers/memory.ts'
+export { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from './failures.ts'
+export { isObjectKey, newObjectKey } from './object-key.ts'
+export type { ObjectKey } from './object-key.ts'

@@ -1,0 +1,432 @@
+import { randomUUID } from 'node:crypto'
+import { close, fdatasync, open, read, write } from 'node:fs'
+import { constants, copyFile, mkdir, readdir, rename, stat, truncate, unlink } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Readable, type Writable } from 'node:stream'
+import { promisify } from 'node:util'
+import { problems } from '@haven/errors'
+import type {
+  AppendOptions,
+  BlobStorage,
+  ByteRange,
+  RemoveResult,
+  StoredObject,
+  UnfinishedUpload,
+  UploadState,
+} from '../blob-storage.ts'
+import { BufferPool } from '../buffer-pool.ts'
+import { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from '../failures.ts'
+import { isObjectKey, newObjectKey, readable, uuidOf, type ObjectKey } from '../object-key.ts'
+import { probe } from '../probe.ts'
+import { chunksOf, Outlet } from '../streams.ts'
+import { FolderSync } from './folder-sync.ts'
+
+const INCOMING = 'incoming'
+const REMOVALS_AT_ONCE = 16
+const STATS_AT_ONCE = 16
+
+// File handles of fs/promises cost more per call than descriptors, and the pump makes one call per buffer.
+const openFile = promisify(open)
+const closeFile = promisify(close)
+const syncData = promisify(fdatasync)
+
+/**
+ * Blobs as files of one folder: `incoming/<uuid>.<token>` while they arrive, `o/<xx>/<uuid>` for good. Any number of processes may
+ * share it. Every append renames the staged file under a token of its own: whoever takes an upload over from a writer that
+ * may still be alive copies the bytes so far to another inode, so a late write cannot reach them.
+ */
+export class FileStorage implements BlobStorage {
+  readonly name = 'files'
+  readonly #root: string
+  readonly #pool = new BufferPool()
+  readonly #folders: FolderSync
+
+  private constructor(root: string) {
+    this.#root = root
+    this.#folders = new FolderSync()
+  }
+
+  /** Opens the folder, making it and its subfolders first. */
+  static async open(root: string): Promise<FileStorage> {
+    const storage = new FileStorage(root)
+    try {
+      await storage.#makeFolders()
+    } catch (error) {
+      throw problems.storageUnreachable({ reason: `its folder cannot be made (${codeOf(error)})` }, { cause: error })
+    }
+    return storage
+  }
+
+  async append(
+    key: ObjectKey,
+    state: UploadState | null,
+    offset: number,
+    source: AsyncIterable<Uint8Array>,
+    { onChunk, signal, sizeHint }: AppendOptions = {},
+  ) {
+    const uuid = uuidOf(key)
+    const token = randomUUID()
+    const staged = this.#staged(uuid, token)
+    let written = 0
+    const fd = state === null ? await openNew(staged, offset) : await this.#claim(key, tokenOf(state), token, offset)
+    const size = this.#pool.enter(sizeHint)
+    let filling = this.#pool.take(size)
+    let writing = this.#pool.take(size)
+    let filled = 0
+    let write: Promise<void> = Promise.resolve()
+    const flush = async () => {
+      await write
+      ;[filling, writing] = [writing, filling]
+      write = writeFully(fd, writing, filled, offset + written - filled)
+      // Awaited before the next write and at the end; until then a rejection must not count as unhandled.
+      write.catch(() => {})
+      filled = 0
+    }
+    try {
+      for await (const chunk of chunksOf(source, signal)) {
+        onChunk?.(chunk)
+        // Copied, not referenced: the source may reuse its buffer, and many small ones become one write.
+        for (let at = 0; at < chunk.length;) {
+          const taken = Math.min(size - filled, chunk.length - at)
+          filling.set(chunk.subarray(at, at + taken), filled)
+          filled += taken
+          written += taken
+          at += taken
+          if (filled === size) await flush()
+        }
+      }
+      if (filled > 0) await flush()
+      await write
+      return { state: { token }, written }
+    } catch (error) {
+      await write.catch(() => {})
+      await this.#giveBack(uuid, token, state === null ? null : tokenOf(state), offset)
+      throw asProblem(error)
+    } finally {
+      this.#pool.give(filling)
+      this.#pool.give(writing)
+      this.#pool.leave()
+      await closeFile(fd)
+    }
+  }
+
+  async complete(key: ObjectKey, state: UploadState | null, sizeBytes: number) {
+    const uuid = uuidOf(key)
+    const final = join(this.#root, key)
+    // An earlier attempt may have stopped between the rename and the sync of the folder.
+    const existing = await statOrNull(final)
+    if (existing) {
+      if (existing.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, existing.size)
+      return this.#folders.sync(final)
+    }
+    const token = state === null ? randomUUID() : tokenOf(state)
+    const staged = this.#staged(uuid, token)
+    if (state === null) await closeFile(await openNew(staged, 0))
+    const found = await statOrNull(staged)
+    if (!found) throw new UploadLost(key, 'its file is gone')
+    if (found.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, found.size)
+    await this.#syncOrDestroy(key, staged)
+    try {
+      await rename(staged, final)
+      await this.#folders.sync(final)
+    } catch (error) {
+      throw asProblem(error)
+    }
+  }
+
+  async discard(key: ObjectKey, state: UploadState | null) {
+    const uuid = uuidOf(key)
+    if (state !== null) await unlinkIfThere(this.#staged(uuid, tokenOf(state)))
+    for (const token of await this.#tokens(uuid)) await unlinkIfThere(this.#staged(uuid, token))
+  }
+
+  async stat(key: ObjectKey) {
+    const found = await statOrNull(join(this.#root, readable(key)))
+    return found?.isFile() ? { sizeBytes: found.size } : null
+  }
+
+  async send(key: ObjectKey, { offset, length }: ByteRange, to: Writable, signal?: AbortSignal) {
+    using outlet = new Outlet(to, signal)
+    const fd = await this.#openObject(key)
+    const size = this.#pool.enter(length)
+    let reading: Promise<Filled> | null = null
+    try {
+      const readAt = (at: number) => {
+        const fresh = outlet.keepsBuffers ? Buffer.allocUnsafeSlow(size) : this.#pool.take(size)
+        const filled = readOnce(fd, fresh, Math.min(size, offset + length - at), at)
+        filled.catch(() => {})
+        return filled
+      }
+      let at = offset
+      if (length > 0) reading = readAt(at)
+      while (reading) {
+        const { buffer, bytes } = await reading
+        reading = null
+        outlet.throwIfClosed()
+        if (bytes === 0) throw new ObjectTruncated(key, offset + length - at)
+        at += bytes
+        // One read ahead: the disk works while the socket does.
+        if (at < offset + length) reading = readAt(at)
+        await outlet.write(buffer.subarray(0, bytes))
+        if (!outlet.keepsBuffers) this.#pool.give(buffer)
+      }
+    } finally {
+      // A descriptor must not be closed, nor a buffer reused, under a read in flight.
+      const ahead = await reading?.catch(() => null)
+      if (ahead && !outlet.keepsBuffers) this.#pool.give(ahead.buffer)
+      this.#pool.leave()
+      await closeFile(fd)
+    }
+  }
+
+  read(key: ObjectKey, range?: ByteRange, signal?: AbortSignal): Readable {
+    const pieces = async function* (this: FileStorage) {
+      const fd = await this.#openObject(key)
+      try {
+        let at = range?.offset ?? 0
+        const end = range ? range.offset + range.length : Infinity
+        while (at < end) {
+          const { buffer, bytes } = await readOnce(
+            fd,
+            Buffer.allocUnsafeSlow(256 * 1024),
+            Math.min(256 * 1024, end - at),
+            at,
+          )
+          if (bytes === 0 && range) throw new ObjectTruncated(key, end - at)
+          if (bytes === 0) return
+          at += bytes
+          yield buffer.subarray(0, bytes)
+        }
+      } finally {
+        await closeFile(fd)
+      }
+    }
+    return Readable.from(pieces.call(this), { objectMode: false, ...(signal && { signal }) })
+  }
+
+  async remove(keys: readonly ObjectKey[]): Promise<RemoveResult> {
+    const result: RemoveResult = { removed: [], failed: [] }
+    const rest = keys.values()
+    const worker = async () => {
+      for (const key of rest) {
+        try {
+          await unlinkIfThere(join(this.#root, readable(key)))
+          result.removed.push(key)
+        } catch (error) {
+          result.failed.push({ key, error: error as Error })
+        }
+      }
+    }
+    await Promise.all(Array.from({ length: REMOVALS_AT_ONCE }, worker))
+    return result
+  }
+
+  async *list(after = ''): AsyncGenerator<StoredObject> {
+    for (const shard of shards()) {
+      const folder = `o/${shard}`
+      if (`${folder}/~` <= after) continue
+      const keys = (await readdir(join(this.#root, folder)))
+        .map((name) => `${folder}/${name}`)
+        .filter((key) => key > after && isObjectKey(key))
+        .sort()
+      for (let at = 0; at < keys.length; at += STATS_AT_ONCE) {
+        const batch = keys.slice(at, at + STATS_AT_ONCE)
+        const found = await Promise.all(batch.map((key) => statOrNull(join(this.#root, key))))
+        for (const [i, key] of batch.entries()) {
+          const file = found[i]
+          if (file?.isFile()) yield { key, sizeBytes: file.size, modifiedAt: file.mtime }
+        }
+      }
+    }
+  }
+
+  async *listUnfinished(): AsyncGenerator<UnfinishedUpload> {
+    for (const name of await readdir(join(this.#root, INCOMING))) {
+      const key = newObjectKey(name.slice(0, name.indexOf('.')))
+      if (!isObjectKey(key)) continue
+      const file = await statOrNull(join(this.#root, INCOMING, name))
+      // Some file systems keep no time of birth.
+      if (file) yield { key, startedAt: file.birthtimeMs > 0 ? file.birthtime : file.mtime }
+    }
+  }
+
+  async check() {
+    try {
+      await this.#makeFolders()
+      await probe(this)
+    } catch (error) {
+      if (problems.diskFull.is(error)) throw error
+      throw problems.storageUnreachable(
+        { reason: `its folder fails a write, read and delete (${codeOf(error)})` },
+        { cause: error },
+      )
+    }
+  }
+
+  async [Symbol.asyncDispose]() {
+    await this.#folders[Symbol.asyncDispose]()
+  }
+
+  #staged(uuid: string, token: string): string {
+    return join(this.#root, INCOMING, `${uuid}.${token}`)
+  }
+
+  async #makeFolders() {
+    await mkdir(join(this.#root, INCOMING), { recursive: true })
+    const before = new Set(await readdir(join(this.#root, 'o')).catch(() => []))
+    const missing = [...shards()].filter((shard) => !before.has(shard))
+    // All at once and synced here, so that completing an object never makes a folder.
+    for (const shard of missing) await mkdir(join(this.#root, 'o', shard), { recursive: true })
+    if (missing.length > 0) {
+      await this.#folders.sync(join(this.#root, 'o', 'any'))
+      await this.#folders.sync(join(this.#root, 'o'))
+    }
+  }
+
+  /** Takes the staged file of an upload over, so that no earlier writer can reach it, and opens it at `offset`. */
+  async #claim(key: ObjectKey, from: string, token: string, offset: number): Promise<number> {
+    const uuid = uuidOf(key)
+    const staged = this.#staged(uuid, token)
+    try {
+      await rename(this.#staged(uuid, from), staged)
+    } catch (error) {
+      if (codeOf(error) !== 'ENOENT') throw asProblem(error)
+      await this.#takeOver(key, staged, offset)
+    }
+    const size = (await stat(staged)).size
+    if (size < offset) throw new UploadLost(key, `${offset - size} of its ${offset} bytes are gone`)
+    if (size > offset) await truncate(staged, offset)
+    return openFile(staged, 'r+')
+  }
+
+  async #takeOver(key: ObjectKey, staged: string, offset: number) {
+    const uuid = uuidOf(key)
+    for (const token of await this.#tokens(uuid)) {
+      const other = this.#staged(uuid, token)
+      const found = await statOrNull(other)
+      if (!found || found.size < offset) continue
+      try {
+        await copyFile(other, staged, constants.COPYFILE_FICLONE | constants.COPYFILE_EXCL)
+        await unlinkIfThere(other)
+        return
+      } catch (error) {
+        await unlinkIfThere(staged)
+        if (codeOf(error) !== 'ENOENT') throw asProblem(error)
+      }
+    }
+    throw new UploadLost(key, 'its file is gone')
+  }
+
+  /** After a failed append: the file goes back under the name that the caller's state knows, or away. */
+  async #giveBack(uuid: string, token: string, previous: string | null, offset: number) {
+    const staged = this.#staged(uuid, token)
+    if (previous === null) return unlinkIfThere(staged)
+    try {
+      await truncate(staged, offset)
+      await rename(staged, this.#staged(uuid, previous))
+    } catch (error) {
+      // Taken over meanwhile: the upload is another writer's now.
+      if (codeOf(error) !== 'ENOENT') throw error
+    }
+  }
+
+  /** The tokens under which bytes of an upload lie. */
+  async #tokens(uuid: string): Promise<string[]> {
+    const names = await readdir(join(this.#root, INCOMING))
+    return names.filter((name) => name.startsWith(`${uuid}.`)).map((name) => name.slice(uuid.length + 1))
+  }
+
+  async #syncOrDestroy(key: ObjectKey, staged: string) {
+    const fd = await openFile(staged, 'r+')
+    try {
+      await syncData(fd)
+    } catch (error) {
+      // The kernel reports a lost page once and then calls it clean, so a second sync would succeed on a damaged file.
+      await unlinkIfThere(staged)
+      throw new UploadLost(key, 'the disk refused its bytes', { cause: asProblem(error) })
+    } finally {
+      await closeFile(fd)
+    }
+  }
+
+  async #openObject(key: ObjectKey): Promise<number> {
+    try {
+      return await openFile(join(this.#root, readable(key)), 'r')
+    } catch (error) {
+      if (codeOf(error) === 'ENOENT') throw new ObjectMissing(key, { cause: error })
+      throw error
+    }
+  }
+}
+
+interface Filled {
+  readonly buffer: Buffer
+  readonly bytes: number
+}
+
+function readOnce(fd: number, buffer: Buffer, length: number, position: number): Promise<Filled> {
+  return new Promise((resolve, reject) => {
+    read(fd, buffer, 0, length, position, (error, bytes) => (error ? reject(error) : resolve({ buffer, bytes })))
+  })
+}
+
+/** A write may take only a part, above all on a disk that is nearly full. */
+function writeFully(fd: number, buffer: Buffer, length: number, position: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const from = (done: number) => {
+      write(fd, buffer, done, length - done, position + done, (error, bytes) => {
+        if (error) reject(error)
+        else if (done + bytes < length) from(done + bytes)
+        else resolve()
+      })
+    }
+    from(0)
+  })
+}
+
+async function openNew(path: string, offset: number): Promise<number> {
+  if (offset !== 0) throw new RangeError('an upload without state has no bytes')
+  try {
+    return await openFile(path, 'wx', 0o640)
+  } catch (error) {
+    throw asProblem(error)
+  }
+}
+
+function tokenOf(state: UploadState): string {
+  const token = state.token
+  if (typeof token !== 'string' || !/^[0-9a-f-]{36}$/.test(token)) throw new TypeError('not the state of a file upload')
+  return token
+}
+
+async function statOrNull(path: string) {
+  try {
+    return await stat(path)
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null
+    throw error
+  }
+}
+
+async function unlinkIfThere(path: string) {
+  try {
+    await unlink(path)
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error
+  }
+}
+
+function codeOf(error: unknown): string {
+  const known = error as { code?: unknown; message?: unknown } | null
+  return String(known?.code ?? known?.message ?? error)
+}
+
+function asProblem(error: unknown): unknown {
+  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))
+    ? problems.diskFull({ reason: 'the blob store is full' }, { cause: error })
+    : error
+}
+
+function* shards(): Generator<string> {
+  for (let i = 0; i < 256; i += 1) yield i.toString(16).padStart(2, '0')
+}

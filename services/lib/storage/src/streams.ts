@@ -1,0 +1,102 @@
+import { Hash } from 'node:crypto'
+import { Transform, type Writable } from 'node:stream'
+
+/**
+ * The buffers of `source`, ended early by `signal` even while the source is silent. The iterator is returned on every early end;
+ * its answer is not waited for, since a source that hangs would hang there again.
+ */
+export async function* chunksOf(
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Uint8Array, void, void> {
+  signal?.throwIfAborted()
+  const iterator = source[Symbol.asyncIterator]()
+  // One listener and a promise per step: Promise.race against one long-lived promise would keep every step's closure alive.
+  let interrupt: (reason: unknown) => void = () => {}
+  const onAbort = () => interrupt(signal?.reason)
+  signal?.addEventListener('abort', onAbort, { once: true })
+  let ended = false
+  try {
+    for (;;) {
+      const step = await new Promise<IteratorResult<Uint8Array>>((resolve, reject) => {
+        interrupt = reject
+        iterator.next().then(resolve, (error: unknown) => {
+          ended = true
+          reject(error)
+        })
+      })
+      if (step.done) {
+        ended = true
+        return
+      }
+      signal?.throwIfAborted()
+      yield step.value
+    }
+  } finally {
+    signal?.removeEventListener('abort', onAbort)
+    // The reason for stopping is already on its way to the caller; what the source says on top of it adds nothing.
+    if (!ended) iterator.return?.().catch(() => {})
+  }
+}
+
+/** Writes to a stream with its back-pressure, and notices at any time that it closed or that the signal fired. */
+export class Outlet implements Disposable {
+  readonly #to: Writable
+  readonly #signal: AbortSignal | undefined
+  #failure: Error | null = null
+  #reject: ((error: Error) => void) | null = null
+
+  constructor(to: Writable, signal?: AbortSignal) {
+    this.#to = to
+    this.#signal = signal
+    if (to.destroyed) this.#onClose()
+    if (signal?.aborted) this.#onAbort()
+    to.on('close', this.#onClose)
+    to.on('error', this.#onError)
+    signal?.addEventListener('abort', this.#onAbort, { once: true })
+  }
+
+  /** Resolves when `to` is done with the buffer. After a rejection it may still hold it: do not reuse it then. */
+  write(chunk: Uint8Array): Promise<void> {
+    return new Promise((resolve, reject) => {
+      if (this.#failure) return reject(this.#failure)
+      this.#reject = reject
+      this.#to.write(chunk, (error) => {
+        this.#reject = null
+        if (error) reject(this.#failure ?? gone(error))
+        else resolve()
+      })
+    })
+  }
+
+  throwIfClosed(): void {
+    if (this.#failure) throw this.#failure
+  }
+
+  /** Whether `to` may look at a buffer after it acknowledged the write, as streams that pass buffers on do. */
+  get keepsBuffers(): boolean {
+    return this.#to instanceof Transform && !(this.#to instanceof Hash)
+  }
+
+  [Symbol.dispose](): void {
+    this.#to.off('close', this.#onClose)
+    this.#to.off('error', this.#onError)
+    this.#signal?.removeEventListener('abort', this.#onAbort)
+  }
+
+  #fail(failure: Error) {
+    this.#failure ??= failure
+    this.#reject?.(this.#failure)
+  }
+
+  readonly #onClose = () => this.#fail(gone())
+  readonly #onError = (error: Error) => this.#fail(gone(error))
+  readonly #onAbort = () => {
+    const reason: unknown = this.#signal?.reason
+    this.#fail(reason instanceof Error ? reason : new Error('stopped', { cause: reason }))
+  }
+}
+
+function gone(cause?: Error): Error {
+  return Object.assign(new Error('the reader went away', { cause }), { code: 'ERR_STREAM_PREMATURE_CLOSE' })
+}

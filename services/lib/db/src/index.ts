@@ -1,1 +1,14 @@
-export {}
+export { Announcements, type AnnouncedTable } from './announcements.ts'
+export {
+  Database,
+  isUnavailable,
+  isUniqueViolation,
+  openDatabase,
+  statement,
+  type DatabaseOptions,
+  type Db,
+  type Sql,
+  type Statement,
+} from './database.ts'
+export { migrate, migrations, missingMigrations, NewerSchema, type Migration } from './migrate.ts'
+export { Prisma, type PrismaClient } from './gen/prisma/client.ts'

@@ -1,1 +1,2 @@
-export {}
+export { freshDatabaseUrl, testDatabase, type TestDatabase } from './database.ts'
+export { testRedis } from './redis.ts'

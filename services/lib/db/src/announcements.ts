@@ -1,0 +1,66 @@
+import pg from 'pg'
+
+export type AnnouncedTable = string
+type Listener = (table: AnnouncedTable | 'lost') => void
+
+const CHANNEL = 'haven'
+const RECONNECT_MS = 500
+
+/**
+ * Hears which tables changed (the `announce` triggers of the schema), so that caches of other processes drop what they hold.
+ * When the connection is lost, listeners get `lost` and must drop everything: a change may have gone by unheard.
+ */
+export class Announcements implements AsyncDisposable {
+  readonly #config: pg.ClientConfig
+  readonly #listeners = new Set<Listener>()
+  #client: pg.Client | null = null
+  #reconnect: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor(config: pg.ClientConfig) {
+    this.#config = config
+  }
+
+  /** Calls `listener` with "schema.table" after each commit that changed it. Returns how to stop. */
+  on(listener: Listener): () => void {
+    this.#listeners.add(listener)
+    if (this.#listeners.size === 1) void this.#connect()
+    return () => this.#listeners.delete(listener)
+  }
+
+  async #connect(): Promise<void> {
+    if (this.#client || this.#closed) return
+    const client = new pg.Client({ ...this.#config, keepAlive: true })
+    this.#client = client
+    client.on('notification', (message) => this.#tell(message.payload ?? 'lost'))
+    client.on('error', () => this.#lost(client))
+    client.on('end', () => this.#lost(client))
+    try {
+      await client.connect()
+      await client.query(`listen ${CHANNEL}`)
+      this.#tell('lost') // what changed before we listened
+    } catch {
+      this.#lost(client) // says `lost` to everyone and tries again
+    }
+  }
+
+  #lost(client: pg.Client) {
+    if (this.#client !== client) return
+    this.#client = null
+    this.#tell('lost')
+    client.end().catch(() => undefined)
+    if (!this.#closed) this.#reconnect = setTimeout(() => void this.#connect(), RECONNECT_MS)
+  }
+
+  #tell(table: AnnouncedTable) {
+    for (const listener of this.#listeners) listener(table)
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#closed = true
+    clearTimeout(this.#reconnect)
+    const client = this.#client
+    this.#client = null
+    await client?.end()
+  }
+}

@@ -1,0 +1,115 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { freshDatabaseUrl, testDatabase, type TestDatabase } from '@haven/testkit'
+import pg from 'pg'
+import { isUniqueViolation, statement } from './database.ts'
+import { migrate, migrations, missingMigrations, NewerSchema } from './migrate.ts'
+
+describe('migrate', () => {
+  it('is applied once by replicas that start together, and finds nothing the next time', async () => {
+    const url = freshDatabaseUrl()
+    const applied = await Promise.all([migrate(url), migrate(url), migrate(url)])
+    expect(applied.flat().sort()).toEqual(migrations().map((m) => m.name))
+    expect(await migrate(url)).toEqual([])
+  })
+
+  it('refuses a database that a newer version has used, and changes nothing', async () => {
+    const url = freshDatabaseUrl()
+    await migrate(url, [...migrations(), { name: '29990101000000_later', sql: 'create table later (id int)', checksum: 'x' }])
+    await expect(migrate(url)).rejects.toThrow(NewerSchema)
+    await expect(missingMigrations(url)).rejects.toThrow('29990101000000_later')
+  })
+
+  it('rolls a failing migration back whole and names it', async () => {
+    const url = freshDatabaseUrl()
+    const bad = { name: '29990101000000_bad', sql: 'create table half (id int); select nonsense', checksum: 'x' }
+    await expect(migrate(url, [...migrations(), bad])).rejects.toThrow('29990101000000_bad')
+    const client = new pg.Client({ connectionString: url })
+    await client.connect()
+    const { rows } = await client.query(`select to_regclass('public.half') as half`)
+    await client.end()
+    expect(rows).toEqual([{ half: null }])
+  })
+})
+
+describe('Database', () => {
+  let database: TestDatabase
+  beforeAll(async () => {
+    database = await testDatabase()
+    await database.db.writes.rows(statement('make', 'create table counters (id int primary key, n int not null)'), [])
+  })
+  afterAll(() => database[Symbol.asyncDispose]())
+
+  it('answers pipelined reads each with its own result', async () => {
+    const double = statement<{ n: number }>('double', 'select $1::int * 2 as n')
+    const answers = await Promise.all([1, 2, 3, 4].map((n) => database.db.reads.one(double, [n])))
+    expect(answers.map((row) => row?.n)).toEqual([2, 4, 6, 8])
+  })
+
+  it('goes on reading after its pipelined connection was cut', async () => {
+    const pid = await database.db.reads.one<{ pid: number }>(statement('pid', 'select pg_backend_pid() as pid'), [])
+    await database.db.writes.rows(statement('cut', 'select pg_terminate_backend($1::int)'), [pid!.pid])
+    const again = async (): Promise<number> => {
+      const row = await database.db.reads
+        .one<{ pid: number }>(statement('pid', 'select pg_backend_pid() as pid'), [])
+        .catch(() => null)
+      return row ? row.pid : again()
+    }
+    expect(await again()).not.toBe(pid!.pid)
+  })
+
+  it('rolls back a transaction whose work throws', async () => {
+    const insert = statement('insert counter', 'insert into counters values ($1, 0)')
+    await expect(
+      database.db.transaction(async (tx) => {
+        await tx.rows(insert, [1])
+        throw new Error('changed my mind')
+      }),
+    ).rejects.toThrow('changed my mind')
+    expect(await database.db.writes.rows(statement('all', 'select * from counters'), [])).toEqual([])
+  })
+
+  it('repeats a transaction that lost a deadlock', async () => {
+    const add = statement('add', 'insert into counters values ($1, 1) on conflict (id) do update set n = counters.n + 1')
+    await database.db.writes.rows(add, [10])
+    await database.db.writes.rows(add, [11])
+    let meet: () => void
+    const bothHaveOne = new Promise<void>((resolve) => (meet = resolve))
+    let waiting = 0
+    const inOrder = (first: number, second: number) =>
+      database.db.transaction(async (tx) => {
+        await tx.rows(add, [first])
+        if (++waiting === 2) meet()
+        await bothHaveOne
+        await tx.rows(add, [second])
+      })
+    await Promise.all([inOrder(10, 11), inOrder(11, 10)])
+    const rows = await database.db.writes.rows<{ n: number }>(statement('both', 'select n from counters where id in (10, 11)'), [])
+    expect(rows).toEqual([{ n: 3 }, { n: 3 }])
+  })
+
+  it('recognises a unique violation from pg and from Prisma', async () => {
+    const insert = statement('insert counter', 'insert into counters values ($1, 0)')
+    const twice = async () => {
+      await database.db.writes.rows(insert, [20])
+      await database.db.writes.rows(insert, [20])
+    }
+    expect(isUniqueViolation(await twice().catch((error: unknown) => error))).toBe(true)
+    const user = { data: { username: 'ann', usernameKey: 'ann' } }
+    await database.db.prisma.user.create(user)
+    expect(isUniqueViolation(await database.db.prisma.user.create(user).catch((error: unknown) => error))).toBe(true)
+  })
+
+  it('announces which table a commit changed', async () => {
+    const heard: string[] = []
+    const changed = new Promise<void>((resolve, reject) => {
+      database.db.announcements.on((table) => {
+        heard.push(table)
+        if (table === 'lost') {
+          database.db.prisma.project.create({ data: { name: 'p', nameKey: 'p', ownerId: 1 } }).catch(reject)
+        } else resolve()
+      })
+    })
+    await changed
+    expect(heard).toEqual(['lost', 'projects.projects'])
+  })
+})

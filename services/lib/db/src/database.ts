@@ -1,0 +1,201 @@
+import { PrismaPg } from '@prisma/adapter-pg'
+import pg from 'pg'
+import { PrismaClient } from './gen/prisma/client.ts'
+import { Announcements } from './announcements.ts'
+
+/** Prisma's client, or a transaction of it. */
+export type Db = Omit<PrismaClient, '$connect' | '$disconnect' | '$on' | '$extends' | '$transaction'>
+
+/** One statement of the pull or push path: prepared once a connection under its name. */
+export type Statement<Row extends object> = { readonly name: string; readonly text: string; readonly row?: Row }
+
+/** Declares a prepared statement. The name must be unique in the process: Postgres keeps it for the life of the connection. */
+export const statement = <Row extends object>(name: string, text: string): Statement<Row> => ({ name, text })
+
+/** Runs prepared statements: the pipelined read connection, a pool, or one connection inside a transaction. */
+export interface Sql {
+  rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]>
+  one<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row | null>
+}
+
+export type DatabaseOptions = {
+  url: string
+  applicationName: string
+  /** Connections for writes and transactions; Prisma has as many of its own. Default 8. */
+  poolSize?: number
+}
+
+const STATEMENT_TIMEOUT_MS = 10_000
+const LOCK_TIMEOUT_MS = 3_000
+const IDLE_IN_TRANSACTION_MS = 15_000
+const CONNECT_TIMEOUT_MS = 5_000
+/** A serialization failure or deadlock is repeated this often before it is an error. */
+const MAX_ATTEMPTS = 5
+
+export class Database implements AsyncDisposable {
+  readonly prisma: PrismaClient
+  readonly announcements: Announcements
+  /** Autocommit reads of the hot path: one pipelined connection, replaced when it breaks. */
+  readonly reads: Sql
+  /** Autocommit single statements that write. */
+  readonly writes: Sql
+  readonly #pool: pg.Pool
+  readonly #pipelined: PipelinedReads
+
+  constructor(options: DatabaseOptions) {
+    const config = connectionConfig(options)
+    const poolSize = options.poolSize ?? 8
+    this.#pool = new pg.Pool({ ...config, max: poolSize, idleTimeoutMillis: 60_000 })
+    this.#pool.on('error', () => undefined) // an idle connection broke; the pool drops it and the next query opens another
+    this.#pipelined = new PipelinedReads(config)
+    this.prisma = new PrismaClient({
+      adapter: new PrismaPg({ ...config, max: poolSize }),
+      transactionOptions: { maxWait: 5_000, timeout: 15_000 },
+    })
+    this.announcements = new Announcements(config)
+    this.reads = this.#pipelined
+    this.writes = new Queries((query) => this.#pool.query(query))
+  }
+
+  /**
+   * Runs `work` in one transaction (read committed). Serialization failures and deadlocks are repeated with jitter, so `work`
+   * must have no effect outside the database.
+   */
+  async transaction<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await this.#once(work)
+      } catch (error) {
+        if (attempt >= MAX_ATTEMPTS || !isRetryable(error)) throw error
+        await new Promise((resolve) => setTimeout(resolve, Math.random() * 20 * 2 ** attempt))
+      }
+    }
+  }
+
+  async #once<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
+    const client = await this.#pool.connect()
+    let broken: Error | undefined
+    try {
+      await client.query('begin')
+      const result = await work(new Queries((query) => client.query(query)))
+      await client.query('commit')
+      return result
+    } catch (error) {
+      await client.query('rollback').catch((cause: Error) => {
+        broken = cause
+      })
+      throw error
+    } finally {
+      client.release(broken)
+    }
+  }
+
+  /** @throws when Postgres does not answer within the connect timeout. */
+  async check(): Promise<void> {
+    await this.#pool.query('select 1')
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.allSettled([
+      this.announcements[Symbol.asyncDispose](),
+      this.#pipelined[Symbol.asyncDispose](),
+      this.#pool.end(),
+      this.prisma.$disconnect(),
+    ])
+  }
+}
+
+export const openDatabase = (options: DatabaseOptions): Database => new Database(options)
+
+/** Postgres says "unique_violation": somebody else made it first. */
+export const isUniqueViolation = (error: unknown): boolean => codeOf(error) === '23505'
+
+/** Postgres cannot be reached or is going down: the caller may try again later. */
+export const isUnavailable = (error: unknown): boolean => {
+  const code = codeOf(error)
+  return code !== undefined && (/^(08|57P0[123]|53300|55P03)/.test(code) || NETWORK_CODES.has(code))
+}
+
+const NETWORK_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'P1001', 'P1017', 'P2024'])
+
+const isRetryable = (error: unknown) => codeOf(error) === '40001' || codeOf(error) === '40P01'
+
+/** The SQLSTATE or network code, whether it comes from pg or through Prisma's adapter. */
+function codeOf(error: unknown): string | undefined {
+  if (typeof error !== 'object' || error === null) return undefined
+  const e = error as { code?: unknown; meta?: { driverAdapterError?: { cause?: { originalCode?: string } } } }
+  if (e.code === 'P2002') return '23505'
+  if (e.code === 'P2034') return '40001'
+  return e.meta?.driverAdapterError?.cause?.originalCode ?? (typeof e.code === 'string' ? e.code : undefined)
+}
+
+function connectionConfig(options: DatabaseOptions): pg.ClientConfig {
+  return {
+    connectionString: options.url,
+    application_name: options.applicationName,
+    connectionTimeoutMillis: CONNECT_TIMEOUT_MS,
+    keepAlive: true,
+    options: [
+      `-c statement_timeout=${STATEMENT_TIMEOUT_MS}`,
+      `-c lock_timeout=${LOCK_TIMEOUT_MS}`,
+      `-c idle_in_transaction_session_timeout=${IDLE_IN_TRANSACTION_MS}`,
+      '-c timezone=UTC',
+    ].join(' '),
+  }
+}
+
+type Run = (query: pg.QueryConfig) => Promise<pg.QueryResult>
+
+class Queries implements Sql {
+  readonly #run: Run
+
+  constructor(run: Run) {
+    this.#run = run
+  }
+
+  async rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    const result = await this.#run({ name: statement.name, text: statement.text, values: [...values] })
+    return result.rows as Row[]
+  }
+
+  async one<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row | null> {
+    return (await this.rows(statement, values))[0] ?? null
+  }
+}
+
+/** Reads share one connection and do not wait for each other's answers; a broken connection fails what is on it and is replaced. */
+class PipelinedReads extends Queries implements AsyncDisposable {
+  #client: Promise<pg.Client> | null = null
+  readonly #config: pg.ClientConfig
+
+  constructor(config: pg.ClientConfig) {
+    super(async (query) => (await this.#connected()).query(query))
+    this.#config = config
+  }
+
+  #connected(): Promise<pg.Client> {
+    this.#client ??= this.#open()
+    return this.#client
+  }
+
+  async #open(): Promise<pg.Client> {
+    const client = new pg.Client({ ...this.#config, pipeline: true } as pg.ClientConfig)
+    const forget = () => {
+      this.#client = null
+    }
+    client.on('error', forget)
+    client.on('end', forget)
+    try {
+      await client.connect()
+      return client
+    } catch (error) {
+      forget()
+      throw error
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const client = await this.#client?.catch(() => null)
+    await client?.end()
+  }
+}

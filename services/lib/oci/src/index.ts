@@ -1,1 +1,5 @@
-export {}
+export * from './digest.ts'
+export * from './names.ts'
+export * from './path.ts'
+export * from './reference.ts'
+export * from './registry-path.ts'

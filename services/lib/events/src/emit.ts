@@ -1,25 +1,81 @@
+import { create, toJson, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf'
+import { timestampNow } from '@bufbuild/protobuf/wkt'
 import { statement, type Db, type Prisma, type Sql } from '@haven/db'
-import type { Event } from './event.ts'
+import { ActorKind, EventHeaderSchema, type EventHeader } from '@haven/proto/events'
+import { uuidV7 } from './uuid-v7.ts'
+
+/** A transaction of either kind. Prisma's client itself will do where the change is a statement that cannot fail alone. */
+export type Transaction = Sql | Pick<Db, 'outboxEvent'>
+
+/** A message of @haven/proto/events: everything with a header. */
+export type EventMessage = Message & { header?: EventHeader }
+type EventSchema = DescMessage
+
+/** Who caused an event and by which request. `principal` has the shape of @haven/identity's Principal. */
+export type EventSource = {
+  principal:
+    { kind: 'anonymous' } | { kind: 'user' | 'robot'; id: number; name: string } | { kind: 'service'; name: string }
+  requestId?: string | undefined
+  /** Address of the client, without port. */
+  address?: string | undefined
+}
 
 const insertEvent = statement(
   'events emit',
   'insert into events.outbox (type, payload, project_id) values ($1, $2::jsonb, $3)',
 )
 
-/** A transaction of either kind that is open. Prisma's client itself is accepted for changes that are one statement. */
-export type Transaction = Sql | Pick<Db, 'outboxEvent'>
-
 /**
- * Records `event` in the transaction of the change it tells of: both commit or neither does. Who reads it hears of it within
- * about a second after the commit, at least once.
+ * Records an event in the transaction of the change it tells of: both commit or neither does. Readers hear of it about a second
+ * after the commit. `facts` are the message's fields without its header: `emit(tx, TagDeletedSchema, source, { tag, … })`.
  */
-export async function emit(tx: Transaction, event: Event): Promise<void> {
-  const payload = { header: event.header, ...event.payload }
+export async function emit<Schema extends EventSchema>(
+  tx: Transaction,
+  schema: Schema,
+  source: EventSource,
+  facts: MessageInitShape<Schema>,
+): Promise<void> {
+  const message = create(schema, { ...facts, header: headerOf(source) } as MessageInitShape<Schema>)
+  const payload = toJson(schema, message)
+  const projectId = projectOf(message)
   if ('rows' in tx) {
-    await tx.rows(insertEvent, [event.type, JSON.stringify(payload), event.projectId ?? null])
+    await tx.rows(insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
   } else {
-    await tx.outboxEvent.create({
-      data: { type: event.type, payload: payload as Prisma.InputJsonObject, projectId: event.projectId ?? null },
-    })
+    const data = { type: schema.typeName, payload: payload as Prisma.InputJsonObject, projectId }
+    await tx.outboxEvent.create({ data })
   }
+}
+
+function headerOf({ principal, requestId, address }: EventSource): EventHeader {
+  return create(EventHeaderSchema, {
+    id: uuidV7(),
+    occurredAt: timestampNow(),
+    actor: {
+      kind: actorKinds[principal.kind],
+      id: BigInt('id' in principal ? principal.id : 0),
+      name: principal.kind === 'anonymous' ? 'anonymous' : principal.name,
+    },
+    requestId: requestId ?? '',
+    sourceAddress: address ?? '',
+  })
+}
+
+const actorKinds = {
+  anonymous: ActorKind.ANONYMOUS,
+  user: ActorKind.USER,
+  robot: ActorKind.ROBOT,
+  service: ActorKind.SYSTEM,
+}
+
+type AboutProject = { id: bigint }
+
+/** The project that an event is about, wherever its message keeps it. */
+function projectOf(message: unknown): number | null {
+  const { project, repository, membership } = message as {
+    project?: AboutProject
+    repository?: { project?: AboutProject }
+    membership?: { project?: AboutProject }
+  }
+  const id = (project ?? repository?.project ?? membership?.project)?.id
+  return id === undefined ? null : Number(id)
 }

@@ -1,2 +1,1 @@
-export { emit, type Transaction } from './emit.ts'
-export type { Event, EventHeader, EventPayloads, EventType, RecordedEvent } from './event.ts'
+export { emit, type EventMessage, type EventSource, type Transaction } from './emit.ts'

@@ -1,8 +1,8 @@
+import { randomUUIDv7 } from 'node:crypto'
 import { create, toJson, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf'
 import { timestampNow } from '@bufbuild/protobuf/wkt'
 import { statement, type Db, type Prisma, type Sql } from '@haven/db'
 import { ActorKind, EventHeaderSchema, type EventHeader } from '@haven/proto/events'
-import { uuidV7 } from './uuid-v7.ts'
 
 /** A transaction of either kind. Prisma's client itself will do where the change is a statement that cannot fail alone. */
 export type Transaction = Sql | Pick<Db, 'outboxEvent'>
@@ -14,7 +14,9 @@ type EventSchema = DescMessage
 /** Who caused an event and by which request. `principal` has the shape of @haven/identity's Principal. */
 export type EventSource = {
   principal:
-    { kind: 'anonymous' } | { kind: 'user' | 'robot'; id: number; name: string } | { kind: 'service'; name: string }
+    | { kind: 'anonymous' }
+    | { kind: 'user' | 'robot'; id: number; name: string }
+    | { kind: 'service'; name: string }
   requestId?: string | undefined
   /** Address of the client, without port. */
   address?: string | undefined
@@ -48,7 +50,7 @@ export async function emit<Schema extends EventSchema>(
 
 function headerOf({ principal, requestId, address }: EventSource): EventHeader {
   return create(EventHeaderSchema, {
-    id: uuidV7(),
+    id: randomUUIDv7(),
     occurredAt: timestampNow(),
     actor: {
       kind: actorKinds[principal.kind],

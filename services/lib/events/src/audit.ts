@@ -1,0 +1,129 @@
+import {
+  ArtifactDeletedSchema,
+  ArtifactPushedSchema,
+  ConfigurationChangedSchema,
+  Door,
+  MemberAddedSchema,
+  MemberKind,
+  MemberRemovedSchema,
+  MemberUpdatedSchema,
+  ProjectCreatedSchema,
+  ProjectDeletedSchema,
+  ProjectUpdatedSchema,
+  RepositoryDeletedSchema,
+  TagDeletedSchema,
+  TagMovedSchema,
+  UserCreatedSchema,
+  UserDeletedSchema,
+  UserPasswordChangedSchema,
+  UserSignedInSchema,
+  UserSignedOutSchema,
+  UserSysadminChangedSchema,
+  UserUpdatedSchema,
+  type ArtifactRef,
+  type Membership,
+  type RepositoryRef,
+} from '@haven/proto/events'
+import type { DescMessage, MessageShape } from '@bufbuild/protobuf'
+import { statement } from '@haven/db'
+import type { EventHandler, RecordedEvent } from './dispatcher.ts'
+
+/** One line of the audit log. Operation and resource type join to Harbor's event type (`create_artifact`). */
+export type AuditLine = {
+  operation: 'create' | 'delete' | 'update' | 'pull' | 'login' | 'logout'
+  resourceType: 'artifact' | 'tag' | 'repository' | 'project' | 'member' | 'user' | 'robot' | 'configuration'
+  resource: string
+  description: string
+  success?: boolean
+}
+
+type Describe = (message: never) => AuditLine | null
+const lines = new Map<string, Describe>()
+const audited = <Schema extends DescMessage>(schema: Schema, describe: (m: MessageShape<Schema>) => AuditLine | null) =>
+  lines.set(schema.typeName, describe as Describe)
+
+const at = (repository: RepositoryRef | undefined, artifact: ArtifactRef | undefined, tag?: string) =>
+  tag ? `${repository?.name}:${tag}` : `${repository?.name}@${artifact?.digest}`
+const line = (
+  operation: AuditLine['operation'],
+  resourceType: AuditLine['resourceType'],
+  resource: string,
+  description = `${operation} ${resourceType} ${resource}`,
+): AuditLine => ({ operation, resourceType, resource, description })
+
+audited(ArtifactPushedSchema, (m) => {
+  const resource = at(m.repository, m.artifact, m.tag)
+  return line('create', 'artifact', resource, `push artifact ${resource}`)
+})
+audited(ArtifactDeletedSchema, (m) => line('delete', 'artifact', at(m.repository, m.artifact, m.tags[0])))
+// Of a push the artifact's line tells; only a tag that the platform API made has one of its own.
+audited(TagMovedSchema, (m) => (m.door === Door.API ? line('create', 'tag', at(m.repository, undefined, m.tag)) : null))
+audited(TagDeletedSchema, (m) => line('delete', 'tag', at(m.repository, undefined, m.tag)))
+audited(RepositoryDeletedSchema, (m) => line('delete', 'repository', m.repository?.name ?? ''))
+
+audited(ProjectCreatedSchema, (m) => line('create', 'project', m.project?.name ?? ''))
+audited(ProjectUpdatedSchema, (m) => line('update', 'project', m.project?.name ?? ''))
+audited(ProjectDeletedSchema, (m) => line('delete', 'project', m.project?.name ?? ''))
+
+audited(MemberAddedSchema, (m) => memberLine('create', m.membership))
+audited(MemberUpdatedSchema, (m) => memberLine('update', m.membership))
+audited(MemberRemovedSchema, (m) => memberLine('delete', m.membership))
+function memberLine(operation: 'create' | 'update' | 'delete', m: Membership | undefined) {
+  const kind = m?.kind === MemberKind.GROUP ? 'group' : 'user'
+  const description = `${operation} ${kind} member ${m?.memberName} in project ${m?.project?.name}`
+  return line(operation, 'member', `${kind}:${m?.memberName}`, description)
+}
+
+audited(UserCreatedSchema, (m) => line('create', 'user', m.user?.name ?? ''))
+audited(UserUpdatedSchema, (m) => line('update', 'user', m.user?.name ?? ''))
+audited(UserDeletedSchema, (m) => line('delete', 'user', m.user?.name ?? ''))
+audited(UserPasswordChangedSchema, (m) => {
+  const name = m.user?.name ?? ''
+  return line('update', 'user', name, `change password of user ${name}`)
+})
+audited(UserSysadminChangedSchema, (m) => {
+  const name = m.user?.name ?? ''
+  const change = m.sysadmin ? 'make system administrator' : 'make ordinary user'
+  return line('update', 'user', name, `${change}: ${name}`)
+})
+audited(UserSignedInSchema, (m) => ({ ...line('login', 'user', m.user?.name ?? '', 'login'), success: m.succeeded }))
+audited(UserSignedOutSchema, (m) => line('logout', 'user', m.user?.name ?? '', 'logout'))
+audited(ConfigurationChangedSchema, (m) =>
+  line('update', 'configuration', m.keys.join(','), `update configuration: ${m.keys.join(', ')}`),
+)
+
+/** What the audit log says about an event; null when it says nothing. */
+export function auditLine(event: RecordedEvent): AuditLine | null {
+  return lines.get(event.type)?.(event.message as never) ?? null
+}
+
+const insertEntries = statement(
+  'audit insert',
+  `insert into events.audit_entries (occurred_at, event_id, project_id, operation, resource_type, resource, actor, description,
+                                     success, source_address, request_id)
+   select * from unnest($1::timestamptz[], $2::bigint[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+                        $9::boolean[], $10::text[], $11::text[])`,
+)
+
+/** Writes one audit entry an event, in the transaction that marks the events dispatched: never twice, never lost. */
+export const writeAudit: EventHandler = async (tx, events) => {
+  const entries = events.flatMap((event) => {
+    const described = auditLine(event)
+    return described ? [{ event, described }] : []
+  })
+  if (entries.length === 0) return
+  const column = (value: (entry: (typeof entries)[number]) => unknown) => entries.map(value)
+  await tx.rows(insertEntries, [
+    column(({ event }) => event.occurredAt),
+    column(({ event }) => event.id),
+    column(({ event }) => event.projectId),
+    column(({ described }) => described.operation),
+    column(({ described }) => described.resourceType),
+    column(({ described }) => described.resource),
+    column(({ event }) => event.message.header?.actor?.name ?? ''),
+    column(({ described }) => described.description),
+    column(({ described }) => described.success ?? true),
+    column(({ event }) => event.message.header?.sourceAddress || null),
+    column(({ event }) => event.message.header?.requestId || null),
+  ])
+}

@@ -1,1 +1,5 @@
-export {}
+export { parseAllowlist, type CveAllowlistInput } from './allowlist.ts'
+export { createProject, ensureLibrary, type NewProject } from './create-project.ts'
+export type { ProjectDeps } from './deps.ts'
+export { ProjectDirectory, type ImmutableRuleFacts, type ProjectFacts, type ProjectNode } from './directory.ts'
+export { charge, foldQuotas, MAX_QUOTA_BYTES, parseQuotaLimit, UNLIMITED, usage, type QuotaUsage } from './quotas.ts'

@@ -1,0 +1,95 @@
+import { isUniqueViolation } from '@haven/db'
+import { problems } from '@haven/errors'
+import { emit, type EventSource } from '@haven/events'
+import { maxNameLength, parseProjectName } from '@haven/oci'
+import { ProjectCreatedSchema } from '@haven/proto/events'
+import { parseAllowlist, type CveAllowlistInput } from './allowlist.ts'
+import type { ProjectDeps } from './deps.ts'
+import { parseMetadata } from './metadata.ts'
+import { parseQuotaLimit, UNLIMITED } from './quotas.ts'
+
+export type NewProject = {
+  name: string
+  ownerId: number
+  /** As it was sent; private unless it says otherwise. */
+  metadata?: Readonly<Record<string, unknown>>
+  cveAllowlist?: CveAllowlistInput
+  /** Absent or 0: the installation's default, `defaultQuotaBytes`. */
+  quotaBytes?: number
+  defaultQuotaBytes?: number
+  /** Makes it a pull-through project of this remote registry. */
+  registryId?: number | null
+}
+
+/**
+ * Makes a project with its quota; its owner becomes its administrator.
+ * @throws badRequest for a name, setting or size that cannot be; conflict when the name is taken.
+ */
+export async function createProject(
+  deps: ProjectDeps,
+  source: EventSource,
+  input: NewProject,
+): Promise<{ id: number; name: string }> {
+  const name = requireName(input.name)
+  const registryId = input.registryId ?? null
+  if (input.metadata?.retention_id) {
+    throw problems.badRequest({ message: 'retention_id cannot be set when a project is created' })
+  }
+  const metadata = { public: 'false', ...parseMetadata(input.metadata ?? {}, { pullThrough: registryId !== null }) }
+  const hardBytes = input.quotaBytes ? parseQuotaLimit(input.quotaBytes) : (input.defaultQuotaBytes ?? UNLIMITED)
+  const allowlist = parseAllowlist(input.cveAllowlist ?? { items: [], expiresAt: null })
+
+  const created = await deps.db.prisma
+    .$transaction(async (tx) => {
+      const project = await tx.project.create({
+        data: {
+          name,
+          nameKey: name,
+          ownerId: input.ownerId,
+          registryId,
+          metadata: { create: Object.entries(metadata).map(([key, value]) => ({ name: key, value })) },
+          quota: { create: { hardBytes: BigInt(hardBytes) } },
+        },
+        select: { id: true },
+      })
+      // A new project takes a name over from whoever gave it up.
+      await tx.projectAlias.deleteMany({ where: { name } })
+      await tx.cveAllowlist.create({
+        data: { projectId: project.id, items: allowlist.items, expiresAt: allowlist.expiresAt },
+      })
+      await emit(tx, ProjectCreatedSchema, source, { project: { id: BigInt(project.id), name } })
+      return { id: project.id, name }
+    })
+    .catch((error: unknown) => {
+      throw isUniqueViolation(error)
+        ? problems.conflict({ message: `The project named ${name} already exists` })
+        : error
+    })
+  deps.directory.forget()
+  return created
+}
+
+function requireName(name: string): string {
+  if (name.length < 1 || name.length > maxNameLength) {
+    throw problems.badRequest({
+      message: `Project name ${name} is illegal in length. (greater than 255 or less than 1)`,
+    })
+  }
+  const parsed = parseProjectName(name)
+  if (!parsed) {
+    throw problems.badRequest({ message: 'project name is not in lower case or contains illegal characters' })
+  }
+  return parsed
+}
+
+/** The public project that every installation starts with. Does nothing where any project was ever made. */
+export async function ensureLibrary(deps: ProjectDeps, { ownerId }: { ownerId: number }): Promise<void> {
+  if ((await deps.db.prisma.project.count()) > 0) return
+  await createProject(
+    deps,
+    { principal: { kind: 'service', name: 'core' } },
+    { name: 'library', ownerId, metadata: { public: 'true' } },
+  ).catch((error: unknown) => {
+    if (!problems.conflict.is(error)) throw error // another replica starts at the same time
+  })
+}

@@ -1,0 +1,110 @@
+import { statement, type Database, type Sql } from '@haven/db'
+import { problems } from '@haven/errors'
+import type { Transaction } from './deps.ts'
+
+/** Harbor's own upper end: 1024 TiB. */
+export const MAX_QUOTA_BYTES = 1024 * 1024 ** 4
+export const UNLIMITED = -1
+
+/**
+ * A limit as somebody asks for it: -1 for none, or bytes.
+ * @throws badRequest
+ */
+export function parseQuotaLimit(bytes: number): number {
+  if (bytes === UNLIMITED) return bytes
+  if (bytes <= 0) {
+    throw problems.badRequest({ message: `bad request: invalid non-positive value for quota limit, value=${bytes}` })
+  }
+  if (bytes > MAX_QUOTA_BYTES) {
+    throw problems.badRequest({
+      message: `bad request: exceeded 1024TB, which is ${MAX_QUOTA_BYTES} Bytes, value=${bytes}`,
+    })
+  }
+  return bytes
+}
+
+const chargeUnlimited = statement<{ id: string }>(
+  'quotas charge unlimited',
+  `insert into projects.quota_deltas (project_id, delta_bytes, reason)
+   select $1, $2, $3
+    where $2::bigint < 0
+       or not exists (select from projects.quotas q where q.project_id = $1 and q.hard_bytes <> -1)
+   returning id`,
+)
+// 0x71756f74: "quot"; the second key is the project.
+const queueUp = statement('quotas queue up', 'select pg_advisory_xact_lock(1903521652, $1::int)')
+const readUsage = statement<{ hard: string; used: string }>(
+  'quotas usage',
+  `select q.hard_bytes as hard,
+          q.used_bytes + coalesce((select sum(d.delta_bytes) from projects.quota_deltas d where d.project_id = q.project_id), 0) as used
+     from projects.quotas q
+    where q.project_id = $1`,
+)
+const chargeLimited = statement(
+  'quotas charge limited',
+  'insert into projects.quota_deltas (project_id, delta_bytes, reason) values ($1, $2, $3)',
+)
+
+export type QuotaUsage = { hardBytes: number; usedBytes: number }
+
+/**
+ * Counts `bytes` (negative to give back) towards the project in the caller's transaction. A project without a limit costs one
+ * insert and never waits; one with a limit lets its pushes through one after another, so that two cannot both take the last bytes.
+ * @throws quotaExceeded
+ */
+export async function charge(tx: Sql, projectId: number, bytes: number | bigint, reason: string): Promise<void> {
+  if (BigInt(bytes) === 0n) return
+  const values = [projectId, bytes.toString(), reason]
+  if (await tx.one(chargeUnlimited, values)) return
+
+  await tx.rows(queueUp, [projectId])
+  // A statement of its own: its snapshot must be taken after the lock, to see what the one before us took.
+  const usage = await tx.one(readUsage, [projectId])
+  if (usage && usage.hard !== '-1' && BigInt(usage.used) + BigInt(bytes) > BigInt(usage.hard)) {
+    throw problems.quotaExceeded({
+      addedBytes: Number(bytes),
+      usedBytes: Number(usage.used),
+      limitBytes: Number(usage.hard),
+    })
+  }
+  await tx.rows(chargeLimited, values)
+}
+
+/** Limit (-1: none) and use of a project, up to the last commit. Null for a project that has no quota: it was deleted. */
+export async function usage(sql: Sql, projectId: number): Promise<QuotaUsage | null> {
+  const row = await sql.one(readUsage, [projectId])
+  return row && { hardBytes: Number(row.hard), usedBytes: Number(row.used) }
+}
+
+export const setQuotaLimit = (tx: Transaction, projectId: number, hardBytes: number) =>
+  tx.quota.upsert({
+    where: { projectId },
+    create: { projectId, hardBytes: BigInt(hardBytes) },
+    update: { hardBytes: BigInt(hardBytes) },
+  })
+
+const foldBatch = statement<{ folded: string }>(
+  'quotas fold',
+  `with gone as (
+     delete from projects.quota_deltas
+      where id in (select id from projects.quota_deltas order by id limit $1 for update skip locked)
+     returning project_id, delta_bytes),
+   sums as (select project_id, sum(delta_bytes) as bytes from gone group by project_id),
+   added as (
+     update projects.quotas q set used_bytes = q.used_bytes + s.bytes, updated_at = now()
+       from sums s where s.project_id = q.project_id)
+   select count(*) as folded from gone`,
+)
+
+const FOLD_BATCH = 5_000
+
+/** Adds the open deltas to the quotas' rows, so that reading a usage stays cheap. Any number of processes may do it at once. */
+export async function foldQuotas({ writes }: Pick<Database, 'writes'>, signal?: AbortSignal): Promise<number> {
+  let total = 0
+  for (;;) {
+    signal?.throwIfAborted()
+    const folded = Number((await writes.one(foldBatch, [FOLD_BATCH]))?.folded ?? 0)
+    total += folded
+    if (folded < FOLD_BATCH) return total
+  }
+}

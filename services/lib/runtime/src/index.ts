@@ -1,1 +1,24 @@
-export {}
+export { answerProblem, finish, named, sendProblem, serviceApp, type Envelope } from './app.ts'
+export { parseJson, readBody, readJson, type JsonLimits } from './body.ts'
+export {
+  contextOf,
+  enter,
+  handOverRequest,
+  internalHeaders,
+  saneRequestId,
+  sameSecret,
+  socketAddress,
+  type Gate,
+  type RequestContext,
+  type Trust,
+} from './context.ts'
+export { exitCodes } from './exit-codes.ts'
+export { AGENT_IDLE_MS, defaultLimits, listen, type Limits, type Listening, type ListenOptions } from './listen.ts'
+export { openLogDestination, type LogDestination, type LogDestinationOptions } from './log-destination.ts'
+export { createLogger, logLevels, type Logger, type LogLevel } from './logger.ts'
+export { createMetrics, type Metrics, type RequestMeasure } from './metrics.ts'
+export { loggable, MAX_LOGGED_CHARACTERS } from './redaction.ts'
+export { Health, run, stop, untilStopped, withHealth, type Host, type HostedConfig } from './run.ts'
+export { encryptionKey, open, seal } from './seal.ts'
+export type { RequestHandler, Service } from './service.ts'
+export { knownSecrets, pairSecret, serviceSettings } from './settings.ts'

@@ -1,0 +1,188 @@
+import { Agent, request as httpRequest } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import pino from 'pino'
+import { escapeDeceptive, hideValues } from './redaction.ts'
+
+export interface LogDestinationOptions {
+  /** Base URL of the log collector; without it lines go to stdout. */
+  readonly collectorUrl?: string | undefined
+  readonly collectorSecret?: string | undefined
+  /** Write to stdout also while the collector takes the lines. */
+  readonly alwaysStdout?: boolean
+  /** Values that must not appear in any line (`secretsOf(config)`). */
+  readonly secrets?: readonly string[]
+  /** Bytes kept for a collector that is away; beyond, the oldest lines are dropped and counted. */
+  readonly bufferBytes?: number
+  readonly flushAfterMs?: number
+  /** Where stdout lines go; another sink in tests. */
+  readonly stdout?: { write(line: string): unknown; flushSync?(): void }
+}
+
+/** Where the lines of a process go. Shared by the loggers of all services in it. */
+export interface LogDestination extends AsyncDisposable {
+  write(line: string): void
+  /** Lines that were dropped because the collector was away for too long. */
+  readonly dropped: number
+}
+
+const MAX_BATCH_BYTES = 256 * 1024
+const REQUEST_TIMEOUT_MS = 10_000
+const MAX_PAUSE_MS = 30_000
+
+/** Lines go in batches to the collector; to stdout when there is none, when it is away, or when asked for. */
+export function openLogDestination(options: LogDestinationOptions = {}): LogDestination {
+  const hide = hideValues(options.secrets ?? [])
+  const stdout = options.stdout ?? ownStdout()
+  const shipper = options.collectorUrl === undefined ? null : new Shipper(options.collectorUrl, options)
+  return {
+    get dropped() {
+      return shipper?.dropped ?? 0
+    },
+    write(line) {
+      const safe = escapeDeceptive(hide(line))
+      if (shipper === null || shipper.away || options.alwaysStdout) stdout.write(safe)
+      shipper?.add(safe)
+    },
+    async [Symbol.asyncDispose]() {
+      const unsent = (await shipper?.close()) ?? []
+      if (!shipper?.away && !options.alwaysStdout) for (const line of unsent) stdout.write(line)
+      stdout.flushSync?.()
+    },
+  }
+}
+
+function ownStdout() {
+  // Not one write(2) a line: an access log line per request would cost as much as the request.
+  const out = pino.destination({ fd: 1, sync: false, minLength: 4096, maxLength: 16 * 1024 * 1024, periodicFlush: 200 })
+  // A reader of our stdout that went away (EPIPE) must not end a service.
+  out.on('error', () => {})
+  return out
+}
+
+class Shipper {
+  readonly #url: URL
+  readonly #secret: string
+  readonly #bufferBytes: number
+  readonly #flushAfterMs: number
+  readonly #agent: Agent
+  #lines: string[] = []
+  #bytes = 0
+  #sending: Promise<void> | null = null
+  #timer: NodeJS.Timeout | null = null
+  #failures = 0
+  #unreported = 0
+  #closed = false
+  dropped = 0
+
+  constructor(url: string, options: LogDestinationOptions) {
+    this.#url = new URL('/v1/lines', url)
+    this.#secret = options.collectorSecret ?? ''
+    this.#bufferBytes = options.bufferBytes ?? 4 * 1024 * 1024
+    this.#flushAfterMs = options.flushAfterMs ?? 500
+    this.#agent = new Agent({ keepAlive: true, maxSockets: 1 })
+  }
+
+  get away(): boolean {
+    return this.#failures > 0
+  }
+
+  add(line: string): void {
+    this.#lines.push(line)
+    this.#bytes += line.length
+    let surplus = 0
+    while (this.#bytes > this.#bufferBytes && surplus < this.#lines.length) {
+      this.#bytes -= this.#lines[surplus]!.length
+      surplus += 1
+    }
+    if (surplus > 0) {
+      this.#lines.splice(0, surplus)
+      this.dropped += surplus
+      this.#unreported += surplus
+    }
+    if (this.#bytes >= MAX_BATCH_BYTES && !this.away) void this.#flush()
+    else this.#schedule(this.#flushAfterMs)
+  }
+
+  /** Sends what is left, once, and gives back what could not be sent. */
+  async close(): Promise<readonly string[]> {
+    this.#closed = true
+    if (this.#timer) clearTimeout(this.#timer)
+    await this.#sending
+    while (this.#lines.length > 0) {
+      const before = this.#failures
+      await this.#flush()
+      if (this.#failures > before) break
+    }
+    this.#agent.destroy()
+    return this.#lines
+  }
+
+  #schedule(ms: number) {
+    if (this.#timer || this.#closed) return
+    this.#timer = setTimeout(() => {
+      this.#timer = null
+      void this.#flush()
+    }, ms)
+    this.#timer.unref()
+  }
+
+  #flush(): Promise<void> {
+    this.#sending ??= this.#send().finally(() => {
+      this.#sending = null
+      const pause = this.away ? Math.min(MAX_PAUSE_MS, this.#flushAfterMs * 2 ** this.#failures) : this.#flushAfterMs
+      if (this.#lines.length > 0) this.#schedule(pause)
+    })
+    return this.#sending
+  }
+
+  async #send(): Promise<void> {
+    let size = 0
+    let count = 0
+    while (count < this.#lines.length && (count === 0 || size + this.#lines[count]!.length <= MAX_BATCH_BYTES)) {
+      size += this.#lines[count]!.length
+      count += 1
+    }
+    if (count === 0) return
+    const batch = this.#lines.splice(0, count)
+    this.#bytes -= size
+    const missing = this.#unreported
+    try {
+      await this.#post(batch.join(''), missing)
+      this.#failures = 0
+      this.#unreported -= missing
+    } catch {
+      // Not logged: the line about it would join the queue. `away` sends further lines to stdout.
+      this.#failures = Math.min(this.#failures + 1, 10)
+      this.#lines.unshift(...batch)
+      this.#bytes += size
+    }
+  }
+
+  #post(body: string, dropped: number): Promise<void> {
+    const send = this.#url.protocol === 'https:' ? httpsRequest : httpRequest
+    return new Promise((resolve, reject) => {
+      const req = send(this.#url, {
+        method: 'POST',
+        ...(send === httpRequest ? { agent: this.#agent } : {}),
+        timeout: REQUEST_TIMEOUT_MS,
+        headers: {
+          authorization: `Bearer ${this.#secret}`,
+          'content-type': 'application/x-ndjson',
+          'content-length': Buffer.byteLength(body),
+          ...(dropped > 0 ? { 'x-haven-dropped': String(dropped) } : {}),
+        },
+      })
+      req.on('timeout', () => req.destroy(new Error('the log collector does not answer')))
+      req.on('error', reject)
+      req.on('response', (res) => {
+        res.on('error', reject)
+        res.resume()
+        res.on('end', () => {
+          if (res.statusCode === 204) resolve()
+          else reject(new Error(`the log collector answered ${res.statusCode}`))
+        })
+      })
+      req.end(body)
+    })
+  }
+}

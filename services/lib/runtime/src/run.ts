@@ -1,0 +1,245 @@
+import { Problem, toProblem } from '@haven/errors'
+import { readConfig, secretsOf, type Config, type Definition, type Environment, type Settings } from '@haven/config'
+import { exitCodes } from './exit-codes.ts'
+import { listen, type Limits, type Listening } from './listen.ts'
+import { openLogDestination, type LogDestination } from './log-destination.ts'
+import { createLogger, type Logger, type LogLevel } from './logger.ts'
+import { createMetrics, type Metrics } from './metrics.ts'
+import type { RequestHandler, Service } from './service.ts'
+import type { Trust } from './context.ts'
+
+/** What a process gives to the service it is to run. */
+export interface Host<C> {
+  readonly config: C
+  readonly log: Logger
+  readonly metrics: Metrics
+  readonly trust: Trust
+  /** Keeps something open until the service has stopped; closed in reverse order. */
+  use<R extends AsyncDisposable>(resource: R): R
+}
+
+/** The settings that `run` itself acts on: those of `serviceSettings`. */
+export interface HostedConfig {
+  readonly host: string
+  readonly port: number
+  readonly proxySecret: string
+  readonly logLevel: LogLevel
+  readonly logStdout: boolean
+  readonly logCollectorUrl: string | undefined
+  readonly logCollectorSecret: string | undefined
+  readonly drainMs: number
+}
+
+/**
+ * The whole life of a service that has a process of its own: settings, log, construction, listening, readiness, drain at
+ * SIGTERM or SIGINT (exit 0), exit codes (`exitCodes`).
+ */
+export async function run<S extends Settings>(
+  create: (host: Host<Config<S>>) => Promise<Service> | Service,
+  definition: Definition<S>,
+  { env = process.env, limits }: { env?: Environment; limits?: Partial<Limits> } = {},
+): Promise<void> {
+  const resources = new AsyncDisposableStack()
+  let log: Logger | null = null
+  let destination: LogDestination | null = null
+  try {
+    const read = readConfig(definition, env)
+    const config = read as unknown as HostedConfig
+    destination = openLogDestination({
+      collectorUrl: config.logCollectorUrl,
+      collectorSecret: config.logCollectorSecret,
+      alwaysStdout: config.logStdout,
+      secrets: secretsOf(read),
+    })
+    const name = definition.prefix.toLowerCase().replaceAll('_', '-')
+    log = createLogger({ service: name, level: config.logLevel, destination })
+    const metrics = createMetrics()
+    const service = await create({
+      config: read,
+      log,
+      metrics,
+      trust: { proxySecret: config.proxySecret },
+      use: (resource) => resources.use(resource),
+    })
+    resources.use(service)
+    const health = new Health([service], metrics)
+    const listening = await listen(withHealth(service.handler, health), {
+      host: config.host,
+      port: config.port,
+      portSetting: `${definition.prefix}_PORT`,
+      ...(limits && { limits }),
+      onError: (err) => log?.error({ err }, 'the server reported an error'),
+    })
+    await service.start?.()
+    health.started()
+    log.info({ host: config.host, port: listening.port }, `${service.name} is ready`)
+    const { drainMs } = config
+    await untilStopped({ log, destination, stop: () => stop({ health, listening: [listening], drainMs, resources }) })
+  } catch (error) {
+    await fail(error, log, destination, resources)
+  }
+}
+
+/** The steps of a stop: not ready any more, nothing new accepted, what was accepted finished, then everything closed. */
+export async function stop(parts: {
+  readonly health: Health
+  readonly listening: readonly Listening[]
+  readonly drainMs: number
+  readonly resources: AsyncDisposable
+}): Promise<void> {
+  parts.health.stopping()
+  await Promise.all(parts.listening.map((listening) => listening.drain(parts.drainMs)))
+  await parts.resources[Symbol.asyncDispose]()
+}
+
+/** What may take longer than the drain (closing pools) must not keep a process for ever. */
+const CLOSE_MS = 5000
+
+/**
+ * Resolves never: the process exits. SIGTERM and SIGINT stop it (exit 0), a second one at once (exit 130). An uncaught error or
+ * rejection is logged, stops it in the same way, and exits with `exitCodes.bug` (threats.md R16).
+ */
+export function untilStopped(options: {
+  readonly log: Logger
+  readonly destination: AsyncDisposable
+  readonly stop: () => Promise<void>
+  readonly closeWithinMs?: number
+}): Promise<never> {
+  const { log, destination } = options
+  let leaving = false
+  const leave = async (code: number) => {
+    if (leaving) {
+      if (code === exitCodes.ok) process.exit(130)
+      return
+    }
+    leaving = true
+    const overdue = setTimeout(() => process.exit(code || exitCodes.bug), options.closeWithinMs ?? 30_000 + CLOSE_MS)
+    try {
+      await options.stop()
+      log.info('stopped')
+    } catch (err) {
+      log.error({ err }, 'stopping failed')
+      code ||= exitCodes.bug
+    }
+    await destination[Symbol.asyncDispose]()
+    clearTimeout(overdue)
+    process.exit(code)
+  }
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) {
+    process.on(signal, () => {
+      log.info({ signal }, 'asked to stop')
+      void leave(exitCodes.ok)
+    })
+  }
+  for (const event of ['uncaughtException', 'unhandledRejection'] as const) {
+    process.on(event, (err: unknown) => {
+      log.fatal({ err }, `${event}: this is a bug`)
+      void leave(exitCodes.bug)
+    })
+  }
+  return new Promise<never>(() => {})
+}
+
+async function fail(
+  error: unknown,
+  log: Logger | null,
+  destination: AsyncDisposable | null,
+  resources: AsyncDisposable,
+): Promise<never> {
+  const problem = toProblem(error)
+  // A person starts a service: a problem is a sentence for him; anything else is a bug, with its stack.
+  if (error instanceof Problem) process.stderr.write(`${problem.message}\n`)
+  if (log && error instanceof Problem) log.fatal({ problem: problem.kind.name }, problem.message)
+  else if (log) log.fatal({ err: error }, 'the service could not start')
+  else if (!(error instanceof Problem))
+    process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
+  try {
+    await resources[Symbol.asyncDispose]()
+  } catch (err) {
+    log?.error({ err }, 'closing failed')
+  }
+  await destination?.[Symbol.asyncDispose]()
+  process.exit(problem.kind.exitCode)
+}
+
+/** Whether the services of a process can do their work, asked at most once a second. */
+export class Health {
+  readonly #services: readonly Service[]
+  readonly metrics: Metrics
+  #state: 'starting' | 'up' | 'stopping' = 'starting'
+  #last: { at: number; report: Promise<Record<string, string>> } | null = null
+
+  constructor(services: readonly Service[], metrics: Metrics) {
+    this.#services = services
+    this.metrics = metrics
+  }
+
+  started(): void {
+    this.#state = 'up'
+  }
+
+  stopping(): void {
+    this.#state = 'stopping'
+  }
+
+  /** `ready`, and for each component `ok` or why not. */
+  async report(): Promise<{ ready: boolean; state: string; components: Record<string, string> }> {
+    if (!this.#last || Date.now() - this.#last.at > 1000) this.#last = { at: Date.now(), report: this.#check() }
+    const components = await this.#last.report
+    const ready = this.#state === 'up' && Object.values(components).every((state) => state === 'ok')
+    return { ready, state: this.#state, components }
+  }
+
+  async #check(): Promise<Record<string, string>> {
+    const entries = this.#services.flatMap((service) =>
+      Object.entries(service.checks).map(async ([component, check]) => {
+        const outcome = await within(5000, check())
+        return [this.#services.length > 1 ? `${service.name}.${component}` : component, outcome] as const
+      }),
+    )
+    return Object.fromEntries(await Promise.all(entries))
+  }
+}
+
+async function within(ms: number, check: Promise<void>): Promise<string> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<string>((resolve) => {
+    timer = setTimeout(resolve, ms, `no answer within ${ms / 1000} s`)
+  })
+  const outcome = check.then(
+    () => 'ok',
+    // Only a Problem's text is made to be shown (threats.md §1).
+    (error: unknown) => (error instanceof Problem ? error.message : 'failed'),
+  )
+  return Promise.race([outcome, late]).finally(() => clearTimeout(timer))
+}
+
+/** `/healthz`, `/readyz` and `/metrics` before a service's own paths. */
+export function withHealth(handler: RequestHandler, health: Health): RequestHandler {
+  return (req, res) => {
+    const asked = req.method === 'GET' || req.method === 'HEAD'
+    const answer = (status: number, type: string, body: string) => {
+      res.writeHead(status, {
+        'Content-Type': type,
+        'Content-Length': Buffer.byteLength(body),
+        'Cache-Control': 'no-store',
+      })
+      res.end(req.method === 'HEAD' ? undefined : body)
+    }
+    const failed = (error: unknown) => {
+      if (!res.headersSent) answer(500, 'text/plain; charset=utf-8', `${toProblem(error).message}\n`)
+    }
+    if (asked && req.url === '/healthz') answer(200, 'text/plain; charset=utf-8', 'ok\n')
+    else if (asked && req.url === '/readyz') {
+      health
+        .report()
+        .then((report) => answer(report.ready ? 200 : 503, 'application/json', `${JSON.stringify(report)}\n`))
+        .catch(failed)
+    } else if (asked && req.url === '/metrics') {
+      health.metrics
+        .text()
+        .then((text) => answer(200, health.metrics.registry.contentType, text))
+        .catch(failed)
+    } else handler(req, res)
+  }
+}

@@ -182,7 +182,7 @@ function complaint({ keyword, params, message }: ErrorObject): string {
 
 // ---- body
 
-/** More than any request of the API needs; deeper nesting is an attack on whoever walks the value. */
+/** More than any request of the API needs; deeper nesting is an attack on whoever walks the value by recursion. */
 const maxDepth = 64
 
 function bindBody(operation: Operation, expected: RequestBody, raw: RawRequest['body'], failures: string[]): unknown {
@@ -199,14 +199,7 @@ function bindBody(operation: Operation, expected: RequestBody, raw: RawRequest['
   const parsed = parseLeading(typeof raw === 'string' ? raw : new TextDecoder().decode(raw))
   if ('reason' in parsed) return unreadable(parsed.reason)
   const value = parsed.value === null ? {} : parsed.value
-  const tooDeep = new Error('nested too deep')
-  let shaped: unknown
-  try {
-    shaped = shape(operation.api, expected.schema, value, maxDepth, tooDeep)
-  } catch (error) {
-    if (error !== tooDeep) throw error
-    return unreadable(tooDeep.message)
-  }
+  const shaped = shape(operation.api, expected.schema, value)
   const validate = validators(operation).body
   if (!validate || validate(shaped)) return shaped
 
@@ -233,55 +226,49 @@ const pointer = (instancePath: string) => instancePath.split('/').slice(1).join(
 
 /** The JSON value at the start of a text, whatever follows it. */
 function parseLeading(text: string): { value: unknown } | { reason: string } {
+  const { end, depth } = measure(text)
+  if (depth > maxDepth) return { reason: 'it is nested too deep' }
   try {
-    return { value: JSON.parse(text) as unknown }
+    return { value: JSON.parse(text.slice(0, end)) as unknown }
   } catch (error) {
-    const end = endOfValue(text)
-    if (end < text.length)
-      try {
-        return { value: JSON.parse(text.slice(0, end)) as unknown }
-      } catch {
-        // The whole text gives the better reason.
-      }
-    return { reason: error instanceof Error ? error.message : String(error) }
+    // The engine's own words quote the text, which may hold a password.
+    const position = error instanceof Error && / at position (\d+)/.exec(error.message)?.[1]
+    return { reason: `it is not valid JSON${position ? ` at position ${position}` : ''}` }
   }
 }
 
-function endOfValue(text: string): number {
-  const start = text.search(/[^\s]/)
-  if (start < 0) return text.length
-  const first = text[start] as string
-  if (first !== '{' && first !== '[' && first !== '"') {
-    const scalar = /^[\w.+-]+/.exec(text.slice(start))
-    return scalar ? start + scalar[0].length : text.length
-  }
+/** Where the first value of a text ends, and how deep its brackets go. What is not JSON may give any end. */
+function measure(text: string): { end: number; depth: number } {
+  const start = text.search(/\S/)
+  if (start < 0) return { end: text.length, depth: 0 }
+  if (!/[{["]/.test(text[start] as string))
+    return { end: start + (/^[\w.+-]*/.exec(text.slice(start))?.[0].length || 1), depth: 0 }
+  let open = 0
   let depth = 0
   let quoted = false
   for (let i = start; i < text.length; i++) {
     const char = text[i]
-    if (quoted) {
+    if (char === '"') quoted = !quoted
+    else if (quoted) {
       if (char === '\\') i++
-      else if (char === '"') {
-        quoted = false
-        if (depth === 0) return i + 1
-      }
-    } else if (char === '"') quoted = true
-    else if (char === '{' || char === '[') depth++
-    else if ((char === '}' || char === ']') && --depth === 0) return i + 1
+      continue
+    } else if (char === '{' || char === '[') depth = Math.max(depth, ++open)
+    else if (char === '}' || char === ']') open--
+    else continue
+    if (open === 0 && !quoted) return { end: i + 1, depth }
   }
-  return text.length
+  return { end: text.length, depth }
 }
 
 /**
  * A copy that has only what the schema knows, under the schema's spelling. A null where the schema allows none is as if it
  * were absent, and so is an empty string in an optional field whose values are restricted: clients send back what they read.
  */
-function shape(api: ApiName, schema: JsonSchema, value: unknown, depth: number, tooDeep: Error): unknown {
-  if (depth === 0) throw tooDeep
+function shape(api: ApiName, schema: JsonSchema, value: unknown): unknown {
   const known = resolve(api, schema)
   if (Array.isArray(value)) {
     const items = known['items'] as JsonSchema | undefined
-    return items ? value.map((item) => shape(api, items, item, depth - 1, tooDeep)) : value
+    return items ? value.map((item) => shape(api, items, item)) : value
   }
   if (typeof value !== 'object' || value === null) return value
   const properties = known['properties'] as { [name: string]: JsonSchema } | undefined
@@ -295,8 +282,7 @@ function shape(api: ApiName, schema: JsonSchema, value: unknown, depth: number, 
     const name = properties && (Object.hasOwn(properties, key) ? key : folded?.get(key.toLowerCase()))
     if (name === undefined) {
       if (rest === true) define(shaped, key, entry)
-      else if (typeof rest === 'object' && entry !== null)
-        define(shaped, key, shape(api, rest, entry, depth - 1, tooDeep))
+      else if (typeof rest === 'object' && entry !== null) define(shaped, key, shape(api, rest, entry))
       continue
     }
     const property = (properties as { [name: string]: JsonSchema })[name] as JsonSchema
@@ -304,7 +290,7 @@ function shape(api: ApiName, schema: JsonSchema, value: unknown, depth: number, 
     if (entry === null && !allowsNull(target)) continue
     if (entry === '' && (required.includes(name) || target['enum'] !== undefined || target['format'] !== undefined))
       continue
-    define(shaped, name, shape(api, property, entry, depth - 1, tooDeep))
+    define(shaped, name, shape(api, property, entry))
   }
   return shaped
 }
@@ -351,6 +337,31 @@ export function checkResponse(operation: Operation, status: number, body: unknow
   const type = contentType && mediaType(contentType)
   if (type && !types.some((declared) => covers(declared, type))) return [`${at} is ${type}, not ${types.join(' or ')}`]
   const validate = validators(operation).response(status, type)
-  if (!validate || validate(body)) return []
-  return (validate.errors ?? []).map((error) => `${at} ${error.instancePath || '/'} ${error.message ?? error.keyword}`)
+  if (!validate) return []
+  validate(body)
+  const schema = (type && response.content[type]) || Object.values(response.content)[0]
+  return [
+    ...(validate.errors ?? []).map((error) => `${at} ${error.instancePath || '/'} ${error.message ?? error.keyword}`),
+    ...(schema
+      ? undeclared(operation.api, schema, body, '').map((path) => `${at} ${path} is not in the contract`)
+      : []),
+  ]
+}
+
+/** Fields that the schema does not know: a secret that slips into an answer is one of these. */
+function undeclared(api: ApiName, schema: JsonSchema, value: unknown, at: string): string[] {
+  const known = resolve(api, schema)
+  if (Array.isArray(value)) {
+    const items = known['items'] as JsonSchema | undefined
+    return items ? value.flatMap((item, index) => undeclared(api, items, item, `${at}/${index}`)) : []
+  }
+  if (typeof value !== 'object' || value === null) return []
+  const properties = known['properties'] as { [name: string]: JsonSchema } | undefined
+  const rest = known['additionalProperties'] as JsonSchema | boolean | undefined
+  return Object.entries(value).flatMap(([key, entry]) => {
+    const property = properties && Object.hasOwn(properties, key) ? properties[key] : undefined
+    if (property) return undeclared(api, property, entry, `${at}/${key}`)
+    if (typeof rest === 'object') return undeclared(api, rest, entry, `${at}/${key}`)
+    return properties && rest !== true ? [`${at}/${key}`] : []
+  })
 }

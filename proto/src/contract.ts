@@ -97,7 +97,7 @@ export function buildContract(documents: Document[]): Contract {
     const document = record(content)
     const resolve = (value: unknown): Node => {
       const node = record(value)
-      return typeof node['$ref'] === 'string' ? resolve(follow(document, node['$ref'])) : node
+      return typeof node['$ref'] === 'string' ? resolve(follow(document, file, node['$ref'])) : node
     }
     const basePath = String(record(list(document['servers'])[0])['url'] ?? '').replace(/\/$/, '')
     schemas[api] = record(record(document['components'])['schemas']) as { [name: string]: JsonSchema }
@@ -160,10 +160,10 @@ const record = (value: unknown): Node =>
   typeof value === 'object' && value !== null && !Array.isArray(value) ? (value as Node) : {}
 const list = (value: unknown): unknown[] => (Array.isArray(value) ? value : [])
 
-function follow(document: Node, ref: string): unknown {
+function follow(document: Node, file: string, ref: string): unknown {
   let node: unknown = document
   for (const part of ref.replace(/^#\//, '').split('/')) node = record(node)[part]
-  if (node === undefined) throw new ContractError(`${ref} leads nowhere`)
+  if (node === undefined) throw new ContractError(`${file}: ${ref} leads nowhere`)
   return node
 }
 

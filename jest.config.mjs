@@ -6,6 +6,7 @@ const base = {
 
 export default {
   testTimeout: 60_000,
+  reporters: ['default', 'summary', '<rootDir>/test/reporter.mjs'],
   // A fresh Postgres and Redis for the run; each spec file clones the migrated database.
   globalSetup: '<rootDir>/services/lib/testkit/src/global-setup.ts',
   globalTeardown: '<rootDir>/services/lib/testkit/src/global-teardown.ts',

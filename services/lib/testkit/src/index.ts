@@ -1,2 +1,3 @@
 export { freshDatabaseUrl, testDatabase, type TestDatabase } from './database.ts'
+export { ADMIN_PASSWORD, startHaven, type HavenInstallation, type HavenOptions } from './haven.ts'
 export { testRedis } from './redis.ts'

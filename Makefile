@@ -1,0 +1,54 @@
+# Every entry point that a person types. `make help` lists them.
+PNPM_VERSION := 12.21.0
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+HAVEN := node services/launcher/src/main.ts
+
+.DEFAULT_GOAL := help
+.PHONY: help up down reset logs status doctor test lint check gen bench
+
+help: ## list the entry points
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: node_modules/.haven-generated ## start Haven on this machine; returns when it is healthy
+	@$(HAVEN) up
+
+down: node_modules/.haven-generated ## stop what `make up` started
+	@$(HAVEN) down
+
+reset: node_modules/.haven-generated ## delete this installation (asks first)
+	@$(HAVEN) reset
+
+logs: node_modules/.haven-generated ## print the end of the logs
+	@$(HAVEN) logs
+
+status: node_modules/.haven-generated ## what runs, and is it ready
+	@$(HAVEN) status
+
+doctor: node_modules/.haven-generated ## check settings, Postgres, Redis, store, clock, disk
+	@$(HAVEN) doctor
+
+test: node_modules/.haven-generated ## run the tests that need no privilege
+	@pnpm test
+
+check: node_modules/.haven-generated ## check the types
+	@pnpm run check
+
+lint: node_modules/.haven-generated ## lint, format check, dead code
+	@pnpm run lint
+
+gen: node_modules/.haven-installed ## generate types, validators and the database client again
+	@pnpm run gen
+	@touch node_modules/.haven-generated
+
+bench: node_modules/.haven-generated ## measure beside peers; prints ratios
+	@node test/perf/main.ts
+
+node_modules/.haven-installed: package.json pnpm-lock.yaml pnpm-workspace.yaml
+	@echo "  installing packages …"
+	@npx --yes pnpm@$(PNPM_VERSION) install --frozen-lockfile --reporter=silent
+	@touch $@
+
+node_modules/.haven-generated: node_modules/.haven-installed $(shell find proto/openapi proto/haven proto/src services/lib/db/prisma -type f -not -path '*/gen/*' 2>/dev/null)
+	@echo "  generating types and the database client …"
+	@pnpm run gen > node_modules/.haven-gen.log 2>&1 || (cat node_modules/.haven-gen.log; exit 1)
+	@touch $@

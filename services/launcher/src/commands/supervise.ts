@@ -1,0 +1,216 @@
+import { readFileSync, rmSync, statfsSync } from 'node:fs'
+import { createServer } from 'node:net'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { freePort, NoRedis, startPostgres, startRedis } from '@haven/embedded'
+import { Home, isAlive, type InstallationState } from '../home.ts'
+import { exitCodes, LaunchProblem } from '../problems.ts'
+import type { LauncherConfig } from '../settings.ts'
+import { nodeProcess, StartFailed, Supervisor, type Supervised } from '../supervisor.ts'
+import { processGroups, serviceNames } from '../targets.ts'
+
+const READY_MS = 60_000
+const DRAIN_MS = 30_000
+const MIN_FREE_BYTES = 256 * 1024 * 1024
+const main = fileURLToPath(new URL('../main.ts', import.meta.url))
+
+/**
+ * Runs one machine's worth of Haven until SIGTERM or SIGINT: Postgres and Redis where none is given, and the services. The state file
+ * tells the other commands where it stands. Resolves with the exit code.
+ */
+export async function supervise(config: LauncherConfig & { home: string }, env: NodeJS.ProcessEnv): Promise<number> {
+  const home = new Home(config.home)
+  home.create()
+  const state = openState(home, config)
+  const log = (line: string) => process.stdout.write(`${new Date().toISOString()} ${line}\n`)
+  const publish = (change: Partial<InstallationState>) => {
+    Object.assign(state, change, { processes: supervisor.status() })
+    home.writeState(state)
+  }
+  const supervisor: Supervisor = new Supervisor({ log, onChange: () => publish({}) })
+  const told = new Promise<'stop'>((resolve) => {
+    process.once('SIGTERM', () => resolve('stop'))
+    process.once('SIGINT', () => resolve('stop'))
+  })
+  try {
+    await refuseBadGround(config)
+    await startAll({ config, home, env, supervisor, publish, told })
+    publish({ phase: 'running', detail: 'healthy' })
+    await told
+    publish({ phase: 'stopping', detail: 'draining' })
+    await supervisor.stop()
+    home.clearState()
+    return 0
+  } catch (error) {
+    const problem = asLaunchProblem(error)
+    log(`could not start: ${problem.message}`)
+    await supervisor.stop()
+    publish({ phase: 'failed', detail: problem.message, exitCode: problem.exitCode })
+    return problem.exitCode
+  }
+}
+
+type Start = {
+  config: LauncherConfig & { home: string }
+  home: Home
+  env: NodeJS.ProcessEnv
+  supervisor: Supervisor
+  publish: (change: Partial<InstallationState>) => void
+  told: Promise<'stop'>
+}
+
+async function startAll({ config, home, env, supervisor, publish }: Start) {
+  publish({ detail: 'starting Postgres and Redis' })
+  const [databaseUrl, redisUrl] = await Promise.all([
+    config.databaseUrl ? config.databaseUrl.toString() : ownPostgres(home, supervisor),
+    config.redisUrl ? config.redisUrl.toString() : ownRedis(home, supervisor, publish),
+  ])
+  publish({ detail: 'starting the services' })
+  const childEnv = await serviceEnvironment({ config, home, env, databaseUrl, redisUrl })
+  const groups = processGroups(config.shape, availableParallelism()).flatMap((group) =>
+    Array.from({ length: group.copies }, (_, copy) => ({
+      ...group,
+      name: group.copies > 1 ? `${group.name}-${copy + 1}` : group.name,
+    })),
+  )
+  await Promise.all(
+    groups.map((group) =>
+      supervisor.add(
+        nodeProcess({
+          name: group.name,
+          args: ['--disable-warning=DEP0060', main, 'start', '--services', group.services.join(',')],
+          env: { ...childEnv, HAVEN_PROCESS: group.name },
+          logFolder: home.logs,
+          readyMs: READY_MS,
+          drainMs: DRAIN_MS,
+        }),
+      ),
+    ),
+  )
+}
+
+/** Where each service finds the others: internal ports of loopback, fixed for the life of the supervisor. */
+async function serviceEnvironment(given: {
+  config: LauncherConfig & { home: string }
+  home: Home
+  env: NodeJS.ProcessEnv
+  databaseUrl: string
+  redisUrl: string
+}): Promise<NodeJS.ProcessEnv> {
+  const { config, home, env, databaseUrl, redisUrl } = given
+  const addresses: NodeJS.ProcessEnv = {}
+  for (const name of serviceNames) {
+    if (name === 'proxy') continue
+    const variable = name.toUpperCase().replaceAll('-', '_')
+    const port = String(await freePort())
+    addresses[`${variable}_PORT`] = port
+    addresses[`${variable}_URL`] = `http://127.0.0.1:${port}`
+  }
+  return {
+    ...env,
+    ...addresses,
+    ...home.secrets(),
+    DATABASE_URL: databaseUrl,
+    REDIS_URL: redisUrl,
+    HAVEN_HOME: home.folder,
+    HAVEN_ADMIN_PASSWORD: home.adminPassword(config.adminPassword),
+    PROXY_PORT: String(config.port),
+    PROXY_HOST: config.host,
+    STORAGE_PATH: env.STORAGE_PATH ?? home.blobs,
+    LOG_COLLECTOR_PATH: join(home.logs, 'services'),
+    UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? '8',
+  }
+}
+
+async function ownPostgres(home: Home, supervisor: Supervisor): Promise<string> {
+  await endLeftOver(join(home.postgres, 'postmaster.pid'), 'SIGINT')
+  const port = await freePort()
+  await supervisor.add({
+    name: 'postgres',
+    async start() {
+      const server = await startPostgres({ folder: home.postgres, port, durable: true })
+      return { ...server, stop: () => server.stop('SIGINT') }
+    },
+  })
+  return `postgresql://postgres@127.0.0.1:${port}/haven`
+}
+
+async function ownRedis(home: Home, supervisor: Supervisor, publish: Start['publish']): Promise<string> {
+  const pidFile = join(home.redis, 'redis.pid')
+  await endLeftOver(pidFile, 'SIGTERM')
+  const port = await freePort()
+  const redis: Supervised = {
+    name: 'redis',
+    async start() {
+      const onOutput = (text: string) => {
+        if (text.startsWith('installing')) publish({ detail: text.trim() })
+      }
+      const server = await startRedis({ folder: home.redis, port, durable: true, onOutput })
+      return { ...server, stop: () => server.stop('SIGTERM') }
+    },
+  }
+  await supervisor.add(redis)
+  return `redis://127.0.0.1:${port}`
+}
+
+/** A supervisor that was killed leaves its servers running on our folders: they must be gone before we start our own. */
+async function endLeftOver(pidFile: string, signal: NodeJS.Signals) {
+  let pid: number
+  try {
+    pid = Number.parseInt(readFileSync(pidFile, 'utf8'), 10)
+  } catch {
+    return // no pid file: it was stopped in order, or never ran
+  }
+  if (!Number.isInteger(pid) || !isAlive(pid)) return
+  process.kill(pid, signal)
+  for (let waited = 0; isAlive(pid); waited += 50) {
+    if (waited > DRAIN_MS) throw new LaunchProblem(exitCodes.alreadyRunning, `process ${pid} still uses ${pidFile}`)
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  }
+  rmSync(pidFile, { force: true })
+}
+
+async function refuseBadGround(config: LauncherConfig & { home: string }) {
+  const { bavail, bsize } = statfsSync(config.home)
+  if (bavail * bsize < MIN_FREE_BYTES) {
+    const free = Math.floor((bavail * bsize) / 1024 / 1024)
+    throw new LaunchProblem(exitCodes.diskFull, `only ${free} MiB are free below ${config.home}; Haven needs 256 MiB to start`)
+  }
+  await new Promise<void>((resolve, reject) => {
+    const probe = createServer()
+    probe.once('error', (cause: NodeJS.ErrnoException) => {
+      const reason =
+        cause.code === 'EADDRINUSE'
+          ? `port ${config.port} of ${config.host} is taken by another program; choose another: HAVEN_PORT=8081`
+          : `cannot listen on ${config.host}:${config.port}: ${cause.message}`
+      reject(new LaunchProblem(exitCodes.portTaken, reason, { cause }))
+    })
+    probe.listen(config.port, config.host, () => probe.close(() => resolve()))
+  })
+}
+
+function openState(home: Home, config: LauncherConfig): InstallationState {
+  const last = home.readState()
+  if (last && last.phase !== 'failed' && last.pid !== process.pid && isAlive(last.pid)) {
+    throw new LaunchProblem(exitCodes.alreadyRunning, `already running at ${last.address} (pid ${last.pid})`)
+  }
+  const address = config.externalUrl?.toString().replace(/\/$/, '') ?? `http://${visibleHost(config.host)}:${config.port}`
+  return {
+    pid: process.pid,
+    startedAt: new Date().toISOString(),
+    address,
+    phase: 'starting',
+    detail: 'starting',
+    processes: [],
+  }
+}
+
+const visibleHost = (host: string) => (host === '0.0.0.0' || host === '::' ? 'localhost' : host)
+
+function asLaunchProblem(error: unknown): LaunchProblem {
+  if (error instanceof LaunchProblem) return error
+  if (error instanceof NoRedis) return new LaunchProblem(exitCodes.noRedis, error.message, { cause: error })
+  if (error instanceof StartFailed) return new LaunchProblem(error.exitCode, error.message, { cause: error })
+  return new LaunchProblem(exitCodes.softwareFault, (error as Error).message, { cause: error })
+}

@@ -1,0 +1,71 @@
+import { spawn } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { Home, isAlive, type InstallationState } from '../home.ts'
+import { exitCodes, LaunchProblem } from '../problems.ts'
+import type { LauncherConfig } from '../settings.ts'
+
+const HEALTHY_MS = 120_000
+const POLL_MS = 50
+const main = fileURLToPath(new URL('../main.ts', import.meta.url))
+
+/**
+ * Starts the installation in the background and returns when every part is healthy. Starting one that runs is no mistake: it says where it is.
+ * @throws LaunchProblem with the reason and exit code of what did not start; nothing is left running then.
+ */
+export async function up(config: LauncherConfig & { home: string }, print: (line: string) => void): Promise<void> {
+  const home = new Home(config.home)
+  home.create()
+  const before = home.readState()
+  if (before && before.phase === 'running' && isAlive(before.pid)) {
+    print(`Haven is already running at ${before.address}`)
+    return
+  }
+  const startedAt = performance.now()
+  home.clearState()
+  const log = openSync(home.supervisorLog, 'a', 0o600)
+  const child = spawn(process.execPath, [main, 'supervise'], { detached: true, stdio: ['ignore', log, log] })
+  closeSync(log)
+  child.unref()
+  const state = await untilHealthy(home, child.pid!, print)
+  const seconds = ((performance.now() - startedAt) / 1000).toFixed(1)
+  print('')
+  print(welcome(state, config, home, seconds))
+}
+
+async function untilHealthy(home: Home, pid: number, print: (line: string) => void): Promise<InstallationState> {
+  const deadline = performance.now() + HEALTHY_MS
+  let said = ''
+  for (;;) {
+    const state = home.readState()
+    if (state && state.detail !== said && state.phase === 'starting') {
+      said = state.detail
+      print(`  ${said} …`)
+    }
+    if (state?.phase === 'running') return state
+    if (state?.phase === 'failed') throw new LaunchProblem(state.exitCode ?? exitCodes.softwareFault, state.detail)
+    if (!isAlive(pid)) {
+      throw new LaunchProblem(exitCodes.softwareFault, `the supervisor ended at once; see ${home.supervisorLog}`)
+    }
+    if (performance.now() > deadline) {
+      process.kill(pid, 'SIGTERM')
+      throw new LaunchProblem(exitCodes.notHealthyInTime, `not healthy within ${HEALTHY_MS / 1000} s; see ${home.logs}`)
+    }
+    await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+  }
+}
+
+function welcome(state: InstallationState, config: LauncherConfig, home: Home, seconds: string): string {
+  const host = state.address.replace(/^https?:\/\//, '')
+  const password =
+    config.adminPassword === undefined ? `in ${home.adminPasswordFile}` : 'the one given in HAVEN_ADMIN_PASSWORD'
+  return [
+    `Haven is running at ${state.address} (healthy after ${seconds} s)`,
+    `  user admin, password ${password}`,
+    '',
+    'Your first push:',
+    `  docker login ${host} -u admin`,
+    `  docker tag alpine ${host}/library/alpine:1`,
+    `  docker push ${host}/library/alpine:1`,
+  ].join('\n')
+}

@@ -1,0 +1,138 @@
+import { randomBytes } from 'node:crypto'
+import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** What an installation keeps to itself: one secret for each pair of services, and the key that seals secrets at rest. */
+export type InstallationSecrets = {
+  HAVEN_ENCRYPTION_KEY: string
+  HAVEN_PROXY_SECRET: string
+  CORE_SECRET: string
+  JOBSERVICE_SECRET: string
+  REGISTRYCTL_SECRET: string
+  LOG_COLLECTOR_SECRET: string
+}
+
+/** A running installation, as the supervisor publishes it and the other commands read it. */
+export type InstallationState = {
+  pid: number
+  startedAt: string
+  address: string
+  phase: 'starting' | 'running' | 'stopping' | 'failed'
+  /** What is being done, or why it failed. */
+  detail: string
+  exitCode?: number
+  processes: { name: string; pid: number | null; restarts: number; ready: boolean }[]
+}
+
+/** The folder of one installation. Everything below it is this user's alone. */
+export class Home {
+  readonly folder: string
+
+  constructor(folder: string) {
+    this.folder = folder
+  }
+
+  create(): void {
+    mkdirSync(this.folder, { recursive: true, mode: 0o700 })
+    mkdirSync(this.logs, { recursive: true, mode: 0o700 })
+  }
+
+  exists(): boolean {
+    return existsSync(this.folder)
+  }
+
+  get logs() {
+    return join(this.folder, 'logs')
+  }
+
+  get blobs() {
+    return join(this.folder, 'blobs')
+  }
+
+  get postgres() {
+    return join(this.folder, 'postgres')
+  }
+
+  get redis() {
+    return join(this.folder, 'redis')
+  }
+
+  get adminPasswordFile() {
+    return join(this.folder, 'admin-password')
+  }
+
+  get supervisorLog() {
+    return join(this.logs, 'supervisor.log')
+  }
+
+  /** Made at the first start; read ever after. */
+  secrets(): InstallationSecrets {
+    const file = join(this.folder, 'secrets.json')
+    if (!existsSync(file)) this.#write(file, JSON.stringify(newSecrets(), null, 2))
+    return JSON.parse(readFileSync(file, 'utf8')) as InstallationSecrets
+  }
+
+  /**
+   * The administrator's password of the first start: the one given, else the one made for this installation.
+   * A given one is not written down.
+   */
+  adminPassword(given: string | undefined): string {
+    if (given !== undefined) return given
+    if (!existsSync(this.adminPasswordFile)) this.#write(this.adminPasswordFile, `${newPassword()}\n`)
+    return readFileSync(this.adminPasswordFile, 'utf8').trim()
+  }
+
+  readState(): InstallationState | null {
+    try {
+      return JSON.parse(readFileSync(this.#stateFile, 'utf8')) as InstallationState
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+      throw error
+    }
+  }
+
+  writeState(state: InstallationState): void {
+    this.#write(this.#stateFile, JSON.stringify(state))
+  }
+
+  clearState(): void {
+    rmSync(this.#stateFile, { force: true })
+  }
+
+  get #stateFile() {
+    return join(this.folder, 'state.json')
+  }
+
+  /** Whole or not at all: a reader never sees half a file. */
+  #write(file: string, content: string) {
+    const temporary = `${file}.${process.pid}.tmp`
+    writeFileSync(temporary, content, { mode: 0o600 })
+    chmodSync(temporary, 0o600)
+    renameSync(temporary, file)
+  }
+}
+
+/** Is the process there? One of another user counts too. */
+export function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+function newSecrets(): InstallationSecrets {
+  const secret = () => randomBytes(32).toString('base64')
+  return {
+    HAVEN_ENCRYPTION_KEY: secret(),
+    HAVEN_PROXY_SECRET: secret(),
+    CORE_SECRET: secret(),
+    JOBSERVICE_SECRET: secret(),
+    REGISTRYCTL_SECRET: secret(),
+    LOG_COLLECTOR_SECRET: secret(),
+  }
+}
+
+/** 120 bits, and one of each class that the password rule asks for. */
+const newPassword = () => `Hv1-${randomBytes(15).toString('base64url')}`

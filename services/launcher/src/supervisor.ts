@@ -1,0 +1,177 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { closeSync, openSync } from 'node:fs'
+import { join } from 'node:path'
+
+/** Something that should be running: a group of services, Postgres, Redis. */
+export type Supervised = {
+  readonly name: string
+  /** Starts it and resolves when it is ready. */
+  start(): Promise<Running>
+}
+
+export type Running = {
+  readonly pid: number
+  readonly exited: Promise<number | string>
+  stop(): Promise<void>
+}
+
+export type SupervisorStatus = { name: string; pid: number | null; restarts: number; ready: boolean }
+
+const FIRST_DELAY_MS = 200
+const LONGEST_DELAY_MS = 10_000
+/** A process that ran this long starts its back-off anew. */
+const STEADY_MS = 30_000
+
+/** Keeps processes running: one that ends is started again, after a pause that doubles while it keeps ending. */
+export class Supervisor {
+  readonly #entries: Entry[] = []
+  readonly #onChange: () => void
+  readonly #log: (line: string) => void
+  #stopping = false
+
+  constructor(options: { onChange: () => void; log: (line: string) => void }) {
+    this.#onChange = options.onChange
+    this.#log = options.log
+  }
+
+  status(): SupervisorStatus[] {
+    return this.#entries.map(({ name, running, restarts }) => ({
+      name,
+      pid: running?.pid ?? null,
+      restarts,
+      ready: running !== null,
+    }))
+  }
+
+  /** Starts it for the first time; a failure now is the caller's. From then on it is kept running. */
+  async add(supervised: Supervised): Promise<void> {
+    const entry: Entry = { name: supervised.name, supervised, running: null, restarts: 0, kept: Promise.resolve() }
+    this.#entries.push(entry)
+    entry.running = await supervised.start()
+    this.#log(`${entry.name} is ready, pid ${entry.running.pid}`)
+    this.#onChange()
+    entry.kept = this.#keep(entry)
+  }
+
+  /** Stops everything, the last started first. Later calls wait for the first. */
+  async stop(): Promise<void> {
+    if (this.#stopping) return
+    this.#stopping = true
+    for (const entry of this.#entries.toReversed()) {
+      await entry.running?.stop()
+      await entry.kept
+      this.#log(`${entry.name} has stopped`)
+      this.#onChange()
+    }
+  }
+
+  async #keep(entry: Entry): Promise<void> {
+    let delayMs = FIRST_DELAY_MS
+    while (entry.running) {
+      const startedAt = performance.now()
+      const how = await entry.running.exited
+      entry.running = null
+      this.#onChange()
+      if (this.#stopping) return
+      if (performance.now() - startedAt > STEADY_MS) delayMs = FIRST_DELAY_MS
+      this.#log(`${entry.name} ended with ${how}; starting it again in ${delayMs} ms`)
+      entry.running = await this.#restart(entry, delayMs)
+      delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)
+    }
+  }
+
+  async #restart(entry: Entry, firstDelayMs: number): Promise<Running | null> {
+    for (let delayMs = firstDelayMs; !this.#stopping; delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)) {
+      await new Promise((resolve) => setTimeout(resolve, delayMs))
+      if (this.#stopping) return null
+      entry.restarts++
+      try {
+        const running = await entry.supervised.start()
+        this.#log(`${entry.name} is ready again, pid ${running.pid}`)
+        // The stop may have come while it started.
+        if (this.#stopping) await running.stop()
+        this.#onChange()
+        return running
+      } catch (error) {
+        this.#log(`${entry.name} did not start: ${(error as Error).message}`)
+      }
+    }
+    return null
+  }
+}
+
+type Entry = {
+  name: string
+  supervised: Supervised
+  running: Running | null
+  restarts: number
+  kept: Promise<void>
+}
+
+export type NodeProcess = {
+  name: string
+  args: readonly string[]
+  env: NodeJS.ProcessEnv
+  logFolder: string
+  readyMs: number
+  /** Between SIGTERM and SIGKILL. */
+  drainMs: number
+}
+
+/**
+ * A process of ours. It says `ready` over the IPC channel, or `failed` with a message and exit code; it drains on SIGTERM and when the
+ * channel closes, so that none is left behind when the supervisor is killed.
+ */
+export function nodeProcess(options: NodeProcess): Supervised {
+  return {
+    name: options.name,
+    async start() {
+      const log = openSync(join(options.logFolder, `${options.name}.log`), 'a', 0o600)
+      const child = spawn(process.execPath, options.args, { env: options.env, stdio: ['ignore', log, log, 'ipc'] })
+      closeSync(log)
+      const exited = new Promise<number | string>((resolve) => {
+        child.once('exit', (code, signal) => resolve(code ?? signal ?? 0))
+        child.once('error', (error) => resolve(error.message))
+      })
+      await whenReady(child, exited, options)
+      return { pid: child.pid!, exited, stop: () => stop(child, exited, options.drainMs) }
+    },
+  }
+}
+
+/** A child that said why it could not start. */
+export class StartFailed extends Error {
+  readonly exitCode: number
+
+  constructor(message: string, exitCode: number) {
+    super(message)
+    this.exitCode = exitCode
+  }
+}
+
+type ReadyMessage = { kind: 'ready' } | { kind: 'failed'; message: string; exitCode: number }
+
+async function whenReady(child: ChildProcess, exited: Promise<number | string>, options: NodeProcess) {
+  const told = new Promise<ReadyMessage>((resolve) => child.once('message', (m) => resolve(m as ReadyMessage)))
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<ReadyMessage>((resolve) => {
+    const message = `${options.name} was not ready within ${options.readyMs} ms`
+    timer = setTimeout(resolve, options.readyMs, { kind: 'failed', message, exitCode: 70 })
+  })
+  const ended = exited.then((how): ReadyMessage => {
+    const message = `${options.name} ended with ${how} before it was ready; see ${join(options.logFolder, `${options.name}.log`)}`
+    return { kind: 'failed', message, exitCode: typeof how === 'number' && how !== 0 ? how : 70 }
+  })
+  const first = await Promise.race([told, late, ended])
+  clearTimeout(timer)
+  if (first.kind === 'ready') return
+  await stop(child, exited, 1_000)
+  throw new StartFailed(first.message, first.exitCode)
+}
+
+async function stop(child: ChildProcess, exited: Promise<unknown>, graceMs: number) {
+  child.kill('SIGTERM')
+  const timer = setTimeout(() => child.kill('SIGKILL'), graceMs)
+  await exited
+  clearTimeout(timer)
+}

@@ -1,0 +1,42 @@
+/** The services that the launcher can start, in the order in which they stop. */
+export const serviceNames = [
+  'proxy',
+  'token',
+  'registry',
+  'core',
+  'jobservice',
+  'registryctl',
+  'log-collector',
+] as const
+
+export type ServiceName = (typeof serviceNames)[number]
+
+/** What one operating system process runs. */
+export type ProcessGroup = { name: string; services: readonly ServiceName[]; copies: number }
+
+export type Shape = 'single' | 'split'
+
+/**
+ * How an installation on one machine is divided into processes. `single`: the request path in one process, so that blob bytes
+ * cross no other, once for each pair of cores; everything else in another. `split`: as in containers, one process a service.
+ */
+export function processGroups(shape: Shape, cores: number): ProcessGroup[] {
+  if (shape === 'split') return serviceNames.map((name) => ({ name, services: [name], copies: 1 }))
+  return [
+    { name: 'back', services: ['jobservice', 'registryctl', 'log-collector'], copies: 1 },
+    { name: 'front', services: ['proxy', 'token', 'registry', 'core'], copies: Math.max(1, Math.floor(cores / 2)) },
+  ]
+}
+
+/** Splits what was given to `--services`. @throws RangeError naming the unknown one. */
+export function parseServices(list: string): ServiceName[] {
+  const names = list.split(',').map((name) => name.trim())
+  for (const name of names) {
+    if (!isServiceName(name)) {
+      throw new RangeError(`unknown service "${name}"; known are ${serviceNames.join(', ')}`)
+    }
+  }
+  return names as ServiceName[]
+}
+
+const isServiceName = (name: string): name is ServiceName => (serviceNames as readonly string[]).includes(name)

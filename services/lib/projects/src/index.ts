@@ -1,5 +1,29 @@
 export { parseAllowlist, type CveAllowlistInput } from './allowlist.ts'
 export { createProject, ensureLibrary, type NewProject } from './create-project.ts'
+export { deleteProject, notDeletable, type DeleteDeps } from './delete-project.ts'
 export type { ProjectDeps } from './deps.ts'
 export { ProjectDirectory, type ImmutableRuleFacts, type ProjectFacts, type ProjectNode } from './directory.ts'
-export { charge, foldQuotas, MAX_QUOTA_BYTES, parseQuotaLimit, UNLIMITED, usage, type QuotaUsage } from './quotas.ts'
+export {
+  conditionsToSql,
+  escapeLike,
+  orderToSql,
+  pageToSql,
+  type Condition,
+  type Field,
+  type Fields,
+  type Page,
+  type Scalar,
+  type Sort,
+} from './filters.ts'
+export { listProjects, projectNames, readProject, type ProjectDetails, type ProjectQuery } from './list-projects.ts'
+export {
+  charge,
+  foldQuotas,
+  MAX_QUOTA_BYTES,
+  parseQuotaLimit,
+  setQuotaLimit,
+  UNLIMITED,
+  usage,
+  type QuotaUsage,
+} from './quotas.ts'
+export { addMetadatum, removeMetadatum, setMetadatum, updateProject } from './update-project.ts'

@@ -2,8 +2,11 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { problems } from '@haven/errors'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { createProject, ensureLibrary, type NewProject } from './create-project.ts'
+import { deleteProject } from './delete-project.ts'
 import { ProjectDirectory } from './directory.ts'
+import { listProjects, readProject, type ProjectQuery } from './list-projects.ts'
 import { charge, foldQuotas, usage } from './quotas.ts'
+import { addMetadatum, removeMetadatum, setMetadatum, updateProject } from './update-project.ts'
 
 let database: TestDatabase
 let directory: ProjectDirectory
@@ -18,8 +21,8 @@ afterAll(async () => {
 })
 
 const deps = () => ({ db: database.db, directory })
-const create = (input: Partial<NewProject> & { name: string }) =>
-  createProject(deps(), { principal: { kind: 'user', id: 1, name: 'admin' } }, { ownerId: 1, ...input })
+const admin = { principal: { kind: 'user' as const, id: 1, name: 'admin' } }
+const create = (input: Partial<NewProject> & { name: string }) => createProject(deps(), admin, { ownerId: 1, ...input })
 
 describe('ensureLibrary', () => {
   it('makes the public project once, however many replicas start', async () => {
@@ -141,5 +144,175 @@ describe('quotas', () => {
     })
     await expect(failing).rejects.toThrow('push failed')
     expect(await usage(database.db.reads, id)).toMatchObject({ usedBytes: 0 })
+  })
+})
+
+describe('updateProject', () => {
+  it('changes what is named, leaves the rest, and says which fields changed but not to what', async () => {
+    const project = await create({ name: 'updated', metadata: { auto_scan: 'true' } })
+    await updateProject(deps(), admin, project, {
+      metadata: { public: 'true', severity: 'HIGH', foo: 'x' },
+      cveAllowlist: { items: ['CVE-2'], expiresAt: new Date(1_900_000_000_000) },
+    })
+    expect(await readProject(database.db, project.id)).toMatchObject({
+      metadata: { public: 'true', auto_scan: 'true', severity: 'high' },
+      allowlist: { items: ['CVE-2'], expiresAt: new Date(1_900_000_000_000) },
+    })
+    const event = await database.db.prisma.outboxEvent.findFirst({ orderBy: { id: 'desc' } })
+    expect(event).toMatchObject({ projectId: project.id, payload: { fields: ['public', 'severity', 'cve_allowlist'] } })
+    expect(JSON.stringify(event?.payload)).not.toContain('CVE-2')
+  })
+
+  it('refuses nonsense and a retention policy that is not its own, and changes nothing', async () => {
+    const project = await create({ name: 'steady' })
+    for (const metadata of [{ public: 'maybe' }, { public: 'true', severity: 'huge' }, { retention_id: '77' }]) {
+      await expect(updateProject(deps(), admin, project, { metadata })).rejects.toMatchObject({ status: 400 })
+    }
+    expect((await readProject(database.db, project.id))?.metadata).toEqual({ public: 'false' })
+  })
+
+  it('is 404 for a project that is gone', async () => {
+    await expect(updateProject(deps(), admin, { id: 99999, name: 'none' }, {})).rejects.toMatchObject({ status: 404 })
+  })
+})
+
+describe('the metadata of a project', () => {
+  it('is added once, set at will and removed without complaint', async () => {
+    const project = await create({ name: 'meta' })
+    await addMetadatum(deps(), admin, project, 'prevent_vul', 'true')
+    await expect(addMetadatum(deps(), admin, project, 'prevent_vul', 'true')).rejects.toThrow(
+      `metadata prevent_vul already exists for project ${project.id}`,
+    )
+    await setMetadatum(deps(), admin, project, 'prevent_vul', 'false')
+    await setMetadatum(deps(), admin, project, 'severity', 'Low')
+    await removeMetadatum(deps(), admin, project, 'prevent_vul')
+    await removeMetadatum(deps(), admin, project, 'prevent_vul')
+    await removeMetadatum(deps(), admin, project, 'foo')
+    expect((await readProject(database.db, project.id))?.metadata).toEqual({ public: 'false', severity: 'low' })
+  })
+
+  it.each([
+    ['foo', 'bar', 'invalid key: foo'],
+    ['retention_id', '7', 'invalid key: retention_id'],
+    ['proxy_speed_kb', '7', 'invalid key: proxy_speed_kb'],
+    ['__proto__', 'true', 'invalid key: __proto__'],
+    ['auto_scan', 'maybe', 'invalid value: maybe'],
+  ])('refuses %s=%s', async (name, value, message) => {
+    const project = { id: (await directory.byName('library'))?.id ?? 0, name: 'library' }
+    await expect(addMetadatum(deps(), admin, project, name, value)).rejects.toThrow(message)
+    await expect(setMetadatum(deps(), admin, project, name, value)).rejects.toThrow(message)
+  })
+
+  it('keeps the kind of a filter as long as its pattern', async () => {
+    const project = await create({
+      name: 'proxied',
+      registryId: 1,
+      metadata: { proxy_cache_filter_pattern: '^library/', proxy_cache_filter_kind: 'regex' },
+    })
+    await expect(removeMetadatum(deps(), admin, project, 'proxy_cache_filter_kind')).rejects.toMatchObject({
+      status: 400,
+    })
+    await removeMetadatum(deps(), admin, project, 'proxy_cache_filter_pattern')
+    await removeMetadatum(deps(), admin, project, 'proxy_cache_filter_kind')
+    const broken = { proxy_cache_filter_pattern: '(', proxy_cache_filter_kind: 'regex' }
+    await expect(create({ name: 'broken', registryId: 1, metadata: broken })).rejects.toThrow(
+      'proxy_cache_filter_pattern',
+    )
+  })
+})
+
+describe('deleteProject', () => {
+  const deleteDeps = (holds: boolean) => ({
+    ...deps(),
+    holdsRepositories: async () => holds,
+    forgetProject: async () => undefined,
+  })
+
+  it('is refused while there are repositories, and then nothing has changed', async () => {
+    const project = await create({ name: 'full' })
+    await expect(deleteProject(deleteDeps(true), admin, project)).rejects.toMatchObject({ status: 412 })
+    expect(await directory.byName('full')).toMatchObject({ id: project.id })
+  })
+
+  it('frees the name for a new project with an id of its own', async () => {
+    const project = await create({ name: 'again' })
+    await deleteProject(deleteDeps(false), admin, project)
+    expect(await directory.byId(project.id)).toBeNull()
+    expect(await usage(database.db.reads, project.id)).toBeNull()
+    await expect(deleteProject(deleteDeps(false), admin, project)).rejects.toMatchObject({ status: 404 })
+    expect((await create({ name: 'again' })).id).not.toBe(project.id)
+  })
+})
+
+describe('listProjects', () => {
+  let ids: Record<string, number>
+  beforeAll(async () => {
+    const make = async (name: string, input: Partial<NewProject> = {}) => (await create({ name, ...input })).id
+    ids = {
+      a: await make('list-a', { ownerId: 7 }),
+      b: await make('list-b', { metadata: { public: 'true' } }),
+      c: await make('list-c_x'),
+    }
+  })
+  const list = async (query: Partial<ProjectQuery>) => {
+    const page = { number: 1, size: 0 }
+    const { total, projects } = await listProjects(database.db, { visible: 'all', name: 'list-', page, ...query })
+    return { total, names: projects.map((project) => project.name) }
+  }
+
+  it.each<[string, Partial<ProjectQuery>, string[]]>([
+    ['everything to an administrator', {}, ['list-a', 'list-b', 'list-c_x']],
+    ['only public ones to a stranger', { visible: { ids: [], public: true } }, ['list-b']],
+    ['nothing', { visible: { ids: [], public: false } }, []],
+    ['private ones', { public: false }, ['list-a', 'list-c_x']],
+    ['those of an owner', { ownerIds: [7] }, ['list-a']],
+    ['those of nobody', { ownerIds: [] }, []],
+    ['a wildcard as itself', { name: 'C_' }, ['list-c_x']],
+    [
+      'in the order asked for',
+      {
+        sort: [
+          { field: 'name', descending: true },
+          { field: 'foo', descending: false },
+        ],
+      },
+      ['list-c_x', 'list-b', 'list-a'],
+    ],
+    ['by an exact name', { conditions: [{ field: 'Name', match: 'exact', value: 'list-b' }] }, ['list-b']],
+    [
+      'by one of several names',
+      { conditions: [{ field: 'name', match: 'in', values: ['list-b', 'list-a', 'x'] }] },
+      ['list-a', 'list-b'],
+    ],
+    [
+      'by a range of times',
+      { conditions: [{ field: 'creation_time', match: 'range', min: new Date(0) }] },
+      ['list-a', 'list-b', 'list-c_x'],
+    ],
+    [
+      'whatever a key that does not exist says',
+      { conditions: [{ field: 'nameKey; drop', match: 'exact', value: 'x' }] },
+      ['list-a', 'list-b', 'list-c_x'],
+    ],
+  ])('shows %s', async (_what, query, names) => {
+    expect(await list(query)).toEqual({ total: names.length, names })
+  })
+
+  it('shows members their own beside the public ones', async () => {
+    expect(await list({ visible: { ids: [ids.a ?? 0], public: true } })).toEqual({
+      total: 2,
+      names: ['list-a', 'list-b'],
+    })
+  })
+
+  it('counts all and shows a page', async () => {
+    expect(await list({ page: { number: 2, size: 2 } })).toEqual({ total: 3, names: ['list-c_x'] })
+    expect(await list({ page: { number: 9, size: 2 } })).toEqual({ total: 3, names: [] })
+  })
+
+  it('refuses a value that a field cannot have', async () => {
+    await expect(list({ conditions: [{ field: 'owner_id', match: 'exact', value: 'x' }] })).rejects.toMatchObject({
+      status: 400,
+    })
   })
 })

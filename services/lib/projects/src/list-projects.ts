@@ -1,0 +1,122 @@
+import { Prisma, type Database } from '@haven/db'
+import type { ProjectDeps, Transaction } from './deps.ts'
+import type { ProjectNode } from './directory.ts'
+import {
+  conditionsToSql,
+  escapeLike,
+  orderToSql,
+  pageToSql,
+  type Condition,
+  type Fields,
+  type Page,
+  type Sort,
+} from './filters.ts'
+
+export type ProjectDetails = ProjectNode & {
+  ownerId: number
+  registryId: number | null
+  updatedAt: Date
+  metadata: Record<string, string>
+  allowlist: { items: string[]; expiresAt: Date | null }
+}
+
+export type ProjectQuery = {
+  /** What the caller may see: everything, or these projects and, if `public`, all public ones. */
+  visible: 'all' | { ids: readonly number[]; public: boolean }
+  /** Part of the name, whatever its case. */
+  name?: string
+  public?: boolean
+  /** Projects of one of these owners. */
+  ownerIds?: readonly number[]
+  conditions?: readonly Condition[]
+  sort?: readonly Sort[]
+  page: Page
+}
+
+const fields: Fields = {
+  project_id: { column: Prisma.sql`p.id`, type: 'number' },
+  name: { column: Prisma.sql`p.name`, type: 'text' },
+  owner_id: { column: Prisma.sql`p.owner_id`, type: 'number' },
+  registry_id: { column: Prisma.sql`p.registry_id`, type: 'number' },
+  creation_time: { column: Prisma.sql`p.created_at`, type: 'time' },
+  update_time: { column: Prisma.sql`p.updated_at`, type: 'time' },
+}
+
+type Row = {
+  id: number
+  name: string
+  owner_id: number
+  registry_id: number | null
+  created_at: Date
+  updated_at: Date
+  metadata: Record<string, string>
+  cve_items: string[] | null
+  cve_expires_at: Date | null
+}
+
+const details = Prisma.sql`
+  select p.id, p.name, p.owner_id, p.registry_id, p.created_at, p.updated_at,
+         coalesce((select jsonb_object_agg(m.name, m.value) from projects.project_metadata m where m.project_id = p.id), '{}') as metadata,
+         c.items as cve_items, c.expires_at as cve_expires_at
+    from projects.projects p
+    left join projects.cve_allowlists c on c.project_id = p.id`
+
+const isPublic = Prisma.sql`exists (
+  select from projects.project_metadata v where v.project_id = p.id and v.name = 'public' and v.value = 'true')`
+
+/** A page of projects and how many there are in all, in two statements that run side by side. */
+export async function listProjects(
+  { prisma }: Pick<Database, 'prisma'>,
+  query: ProjectQuery,
+): Promise<{ total: number; projects: ProjectDetails[] }> {
+  const where = Prisma.sql`where ${Prisma.join(
+    [
+      Prisma.sql`p.deleted_at is null`,
+      ...(query.visible === 'all' ? [] : [visibleTo(query.visible)]),
+      ...(query.name ? [Prisma.sql`p.name ilike ${`%${escapeLike(query.name)}%`}`] : []),
+      ...(query.public === undefined ? [] : [query.public ? isPublic : Prisma.sql`not ${isPublic}`]),
+      ...(query.ownerIds ? [Prisma.sql`p.owner_id = any(${[...query.ownerIds]}::int[])`] : []),
+      ...conditionsToSql(query.conditions ?? [], fields),
+    ],
+    ' and ',
+  )}`
+  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`p.name asc`, Prisma.sql`p.id`)
+  const [rows, count] = await Promise.all([
+    prisma.$queryRaw<Row[]>`${details} ${where} order by ${order} ${pageToSql(query.page)}`,
+    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from projects.projects p ${where}`,
+  ])
+  return { total: Number(count[0].total), projects: rows.map(toDetails) }
+}
+
+const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) =>
+  Prisma.sql`(p.id = any(${[...ids]}::int[]) ${publicToo ? Prisma.sql`or ${isPublic}` : Prisma.empty})`
+
+/** A project as it is now, past every cache. */
+export async function readProject(
+  { prisma }: Pick<Database, 'prisma'> | { prisma: Transaction },
+  id: number,
+): Promise<ProjectDetails | null> {
+  const [row] = await prisma.$queryRaw<Row[]>`${details} where p.id = ${id} and p.deleted_at is null`
+  return row ? toDetails(row) : null
+}
+
+const toDetails = (row: Row): ProjectDetails => ({
+  id: row.id,
+  name: row.name,
+  public: row.metadata.public === 'true',
+  ownerId: row.owner_id,
+  registryId: row.registry_id,
+  createdAt: row.created_at,
+  updatedAt: row.updated_at,
+  metadata: row.metadata,
+  allowlist: { items: row.cve_items ?? [], expiresAt: row.cve_expires_at },
+})
+
+/** Names of projects by id, deleted ones included: for lists that refer to them. */
+export async function projectNames(
+  { db }: Pick<ProjectDeps, 'db'>,
+  ids: readonly number[],
+): Promise<Map<number, string>> {
+  const rows = await db.prisma.project.findMany({ where: { id: { in: [...ids] } }, select: { id: true, name: true } })
+  return new Map(rows.map((row) => [row.id, row.name]))
+}

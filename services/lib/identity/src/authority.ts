@@ -1,0 +1,125 @@
+import { permissionTest } from './decide.ts'
+import { parsePathPattern, type PathPattern } from './path-pattern.ts'
+import { permissionKey, roles } from './permissions.ts'
+import type { Principal } from './principal.ts'
+
+/** A role as rows say it: presets and those that people made. */
+export type RoleFacts = {
+  readonly id: number
+  readonly name: string
+  readonly weight: number
+  readonly permissions: readonly { readonly resource: string; readonly action: string }[]
+}
+
+/** A grant as a row says it. */
+export type GrantFacts = {
+  readonly id: number
+  readonly principalKind: 'user' | 'group' | 'robot' | 'everyone'
+  readonly roleId: number | null
+  readonly resource: string | null
+  readonly action: string | null
+  readonly effect: 'allow' | 'deny'
+  readonly nodeKind: 'system' | 'project' | 'repository' | 'tag'
+  readonly projectId: number | null
+  readonly repository: string | null
+  readonly tagPattern: string | null
+}
+
+/** A grant ready to be asked. */
+export type HeldGrant = {
+  readonly id: number
+  readonly effect: 'allow' | 'deny'
+  readonly through: GrantFacts['principalKind']
+  readonly role: { readonly id: number; readonly name: string; readonly weight: number } | null
+  readonly permits: (resource: string, action: string) => boolean
+  readonly node: {
+    readonly kind: GrantFacts['nodeKind']
+    readonly projectId: number | null
+    readonly repository: PathPattern
+    readonly tag: PathPattern
+  }
+}
+
+const everything: PathPattern = { matches: () => true }
+const nothing: PathPattern = { matches: () => false }
+
+/** What one principal may do, at one moment. Made by `Authorities`; `decide` reads it. */
+export class Authority {
+  readonly principal: Principal
+  /** False once the user or robot is disabled, deleted or expired: the credential proves nobody any more. */
+  readonly active: boolean
+  readonly systemAdmin: boolean
+  /** The password that is valid now, for sessions that began with another; null where there is none. */
+  readonly passwordId: number | null
+  readonly #byProject = new Map<number | null, HeldGrant[]>()
+  readonly #everyProject: HeldGrant[] = []
+
+  constructor(
+    principal: Principal,
+    facts: { active: boolean; passwordId?: number | null; grants: readonly GrantFacts[] },
+    rolesById: ReadonlyMap<number, RoleFacts>,
+  ) {
+    this.principal = principal
+    this.active = facts.active
+    this.passwordId = facts.passwordId ?? null
+    let systemAdmin = false
+    for (const grant of facts.grants) {
+      const held = hold(grant, rolesById)
+      if (held === null) continue
+      if (grant.nodeKind === 'system' && grant.roleId === roles.systemAdmin.id && grant.effect === 'allow')
+        systemAdmin = true
+      if (grant.nodeKind !== 'system' && grant.projectId === null) this.#everyProject.push(held)
+      else {
+        const node = grant.nodeKind === 'system' ? null : grant.projectId
+        const grants = this.#byProject.get(node)
+        if (grants) grants.push(held)
+        else this.#byProject.set(node, [held])
+      }
+    }
+    this.systemAdmin = systemAdmin
+  }
+
+  /** Grants that may matter in a project, or (null) on the system. */
+  *grantsOn(projectId: number | null): Iterable<HeldGrant> {
+    yield* this.#byProject.get(projectId) ?? []
+    if (projectId !== null) yield* this.#everyProject
+  }
+
+  /** Roles held on the project itself, strongest first. Harbor shows the first as `current_user_role_id`. */
+  rolesOn(projectId: number): { id: number; name: string; weight: number }[] {
+    const held = new Map<number, { id: number; name: string; weight: number }>()
+    for (const { role, node, effect } of this.grantsOn(projectId)) {
+      if (role && node.kind === 'project' && effect === 'allow') held.set(role.id, role)
+    }
+    return [...held.values()].sort((a, b) => b.weight - a.weight)
+  }
+
+  /** The projects that some grant names, for lists of "my projects". Not those that are public or held through all projects. */
+  projectIds(): number[] {
+    return [...this.#byProject.keys()].filter((id): id is number => id !== null)
+  }
+}
+
+function hold(grant: GrantFacts, rolesById: ReadonlyMap<number, RoleFacts>): HeldGrant | null {
+  const role = grant.roleId === null ? null : rolesById.get(grant.roleId)
+  if (role === undefined) return null // the role went between two reads; the change drops this answer again
+  const permissions = role?.permissions ?? [{ resource: grant.resource ?? '', action: grant.action ?? '' }]
+  const pattern = (text: string | null) => {
+    if (text === null) return everything
+    // A pattern that cannot be read must not open anything, nor let a deny slip.
+    return parsePathPattern(text) ?? (grant.effect === 'deny' ? everything : nothing)
+  }
+  return {
+    id: grant.id,
+    effect: grant.effect,
+    through: grant.principalKind,
+    role: role && { id: role.id, name: role.name, weight: role.weight },
+    permits: permissionTest(new Set(permissions.map((p) => permissionKey(p.resource, p.action)))),
+    node: {
+      kind: grant.nodeKind,
+      projectId: grant.projectId,
+      repository: pattern(grant.repository),
+      tag: pattern(grant.tagPattern),
+    },
+  }
+}

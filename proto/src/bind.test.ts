@@ -266,6 +266,21 @@ describe('bodies', () => {
   })
 })
 
+describe('types', () => {
+  it('follow the operation', () => {
+    const project = bindRequest(createProject, request({ headers: json, body: '{"project_name":"a","public":true}' }))
+    const name: string | undefined = project.ok ? project.body.project_name : undefined
+    const size = bindRequest(listProjects, request({}))
+    const pageSize: number | undefined = size.ok ? size.query.page_size : undefined
+    const user = bindRequest(getUser, request({ path: { user_id: '7' } }))
+    const id: number | undefined = user.ok ? user.path.user_id : undefined
+    const member = bindRequest(operations.updateProjectMember, request({ path: { project_name_or_id: 'a', mid: '1' } }))
+    const role: number | undefined = member.ok ? member.body?.role_id : undefined
+    expect([name, pageSize, id]).toEqual(['a', 10, 7])
+    expect(role).toBeUndefined()
+  })
+})
+
 describe('media types', () => {
   it.each([
     [{ 'content-type': 'text/plain' }, 'unsupported media type "text/plain", only [application/json] are allowed'],

@@ -57,6 +57,10 @@ async function generate() {
       env: { ...process.env, PATH: `${join(root, 'node_modules/.bin')}:${process.env['PATH'] ?? ''}` },
     })
     writeFileSync(join(fresh, 'contract.json'), JSON.stringify(contract))
+    // For who serves or explores the documents: reading them as YAML costs half a second.
+    mkdirSync(join(fresh, 'openapi'))
+    for (const { file, content } of read)
+      writeFileSync(join(fresh, 'openapi', file.replace('.yaml', '.json')), JSON.stringify(content))
     // Costs half a second to load: only when there is something to generate.
     const { default: openapiTypescript, astToString } = await import('openapi-typescript')
     for (const { api, content } of read) {

@@ -1,8 +1,8 @@
 #!/usr/bin/env node
 import { parseArgs } from 'node:util'
-import { ConfigProblem } from '@haven/config'
-import { exitCodes, LaunchProblem } from './problems.ts'
+import { Problem, problems, toProblem } from '@haven/errors'
 import { readLauncherConfig } from './settings.ts'
+import { StartRefused } from './supervisor.ts'
 import { parseServices, serviceNames } from './targets.ts'
 
 const help = `haven: an OCI artifact platform on this machine
@@ -20,8 +20,9 @@ const help = `haven: an OCI artifact platform on this machine
 Settings come from the environment: HAVEN_PORT (8080), HAVEN_HOST (127.0.0.1), HAVEN_HOME (.haven), HAVEN_SHAPE (single, split),
 HAVEN_ADMIN_PASSWORD, HAVEN_EXTERNAL_URL, DATABASE_URL, REDIS_URL, STORAGE_DRIVER and S3_* or MINIO_*.
 
-Exit codes: 0 done, 1 no (status, doctor), ${Object.entries(exitCodes)
-  .map(([name, code]) => `${code} ${name}`)
+Exit codes: 0 done, 1 no (status, doctor), ${Object.values(problems)
+  .filter(({ kind }) => kind.exitCode > 1)
+  .map(({ kind }) => `${kind.exitCode} ${kind.name}`)
   .join(', ')}
 `
 
@@ -61,7 +62,7 @@ async function command(): Promise<number> {
     case 'supervise':
       return (await import('./commands/supervise.ts')).supervise(config, process.env)
     case 'start': {
-      if (values.services === undefined) throw new LaunchProblem(exitCodes.usage, 'start needs --services A,B')
+      if (values.services === undefined) throw problems.badUsage({ message: 'start needs --services A,B' })
       return (await import('./commands/start.ts')).start(parseServices(values.services), process.env)
     }
     case 'migrate':
@@ -70,24 +71,23 @@ async function command(): Promise<number> {
     case 'doctor':
       return (await (await import('./commands/doctor.ts')).doctor(config, process.env, print)) ? 0 : 1
     default:
-      throw new LaunchProblem(exitCodes.usage, `unknown command "${name}"; see haven --help`)
+      throw problems.badUsage({ message: `unknown command "${name}"; see haven --help` })
   }
 }
 
-function exitCodeOf(error: unknown): number {
-  if (error instanceof LaunchProblem) return error.exitCode
-  if (error instanceof ConfigProblem) return exitCodes.wrongSetting
-  if (error instanceof RangeError || (error as { code?: string }).code?.startsWith('ERR_PARSE_ARGS')) return exitCodes.usage
-  return exitCodes.softwareFault
+/** The sentence for the person and the exit code; a bug shows its stack. */
+function outcomeOf(error: unknown): { said: string; exitCode: number } {
+  const { message, stack, code } = error as Error & { code?: string }
+  if (error instanceof StartRefused) return { said: message, exitCode: error.exitCode }
+  if (error instanceof Problem) return { said: message, exitCode: error.kind.exitCode }
+  if (code?.startsWith('ERR_PARSE_ARGS')) return { said: message, exitCode: problems.badUsage.kind.exitCode }
+  return { said: stack ?? message, exitCode: toProblem(error).kind.exitCode }
 }
 
 try {
   process.exitCode = await command()
 } catch (error) {
-  const exitCode = exitCodeOf(error)
-  const { message, stack } = error as Error
-  process.stderr.write(`haven: ${exitCode === exitCodes.softwareFault ? (stack ?? message) : message}\n`)
-  process.send?.({ kind: 'failed', message, exitCode })
+  const { said, exitCode } = outcomeOf(error)
+  process.stderr.write(`haven: ${said}\n`)
   process.exitCode = exitCode
-  process.disconnect?.()
 }

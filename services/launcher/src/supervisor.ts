@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { join } from 'node:path'
+import { problems } from '@haven/errors'
 
 /** Something that should be running: a group of services, Postgres, Redis. */
 export type Supervised = {
@@ -139,8 +140,8 @@ export function nodeProcess(options: NodeProcess): Supervised {
   }
 }
 
-/** A child that said why it could not start. */
-export class StartFailed extends Error {
+/** A child of ours said why it could not start: passed on with its own exit code. */
+export class StartRefused extends Error {
   readonly exitCode: number
 
   constructor(message: string, exitCode: number) {
@@ -149,24 +150,23 @@ export class StartFailed extends Error {
   }
 }
 
-type ReadyMessage = { kind: 'ready' } | { kind: 'failed'; message: string; exitCode: number }
+/** What a child tells its supervisor over the IPC channel. */
+export type ChildMessage = { kind: 'ready' } | { kind: 'failed'; message: string; exitCode: number }
 
 async function whenReady(child: ChildProcess, exited: Promise<number | string>, options: NodeProcess) {
-  const told = new Promise<ReadyMessage>((resolve) => child.once('message', (m) => resolve(m as ReadyMessage)))
+  const logs = join(options.logFolder, `${options.name}.log`)
+  const told = new Promise<ChildMessage>((resolve) => child.once('message', (m) => resolve(m as ChildMessage)))
   let timer: NodeJS.Timeout | undefined
-  const late = new Promise<ReadyMessage>((resolve) => {
-    const message = `${options.name} was not ready within ${options.readyMs} ms`
-    timer = setTimeout(resolve, options.readyMs, { kind: 'failed', message, exitCode: 70 })
+  const late = new Promise<'late'>((resolve) => {
+    timer = setTimeout(resolve, options.readyMs, 'late')
   })
-  const ended = exited.then((how): ReadyMessage => {
-    const message = `${options.name} ended with ${how} before it was ready; see ${join(options.logFolder, `${options.name}.log`)}`
-    return { kind: 'failed', message, exitCode: typeof how === 'number' && how !== 0 ? how : 70 }
-  })
-  const first = await Promise.race([told, late, ended])
+  const first = await Promise.race([told, late, exited.then((how) => ({ kind: 'ended' as const, how }))])
   clearTimeout(timer)
-  if (first.kind === 'ready') return
+  if (first !== 'late' && first.kind === 'ready') return
   await stop(child, exited, 1_000)
-  throw new StartFailed(first.message, first.exitCode)
+  if (first === 'late') throw problems.notReadyInTime({ what: options.name, seconds: options.readyMs / 1000, logs })
+  if (first.kind === 'ended') throw problems.processEnded({ what: options.name, how: first.how, logs })
+  throw new StartRefused(first.message, first.exitCode)
 }
 
 async function stop(child: ChildProcess, exited: Promise<unknown>, graceMs: number) {

@@ -1,3 +1,5 @@
+import { problems } from '@haven/errors'
+
 /** The services that the launcher can start, in the order in which they stop. */
 export const serviceNames = [
   'proxy',
@@ -28,12 +30,12 @@ export function processGroups(shape: Shape, cores: number): ProcessGroup[] {
   ]
 }
 
-/** Splits what was given to `--services`. @throws RangeError naming the unknown one. */
+/** Splits what was given to `--services`. @throws Problem naming the unknown one. */
 export function parseServices(list: string): ServiceName[] {
   const names = list.split(',').map((name) => name.trim())
   for (const name of names) {
     if (!isServiceName(name)) {
-      throw new RangeError(`unknown service "${name}"; known are ${serviceNames.join(', ')}`)
+      throw problems.badUsage({ message: `unknown service "${name}"; known are ${serviceNames.join(', ')}` })
     }
   }
   return names as ServiceName[]

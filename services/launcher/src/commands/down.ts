@@ -1,7 +1,7 @@
 import { rmSync } from 'node:fs'
 import { createInterface } from 'node:readline/promises'
+import { problems } from '@haven/errors'
 import { Home, isAlive } from '../home.ts'
-import { exitCodes, LaunchProblem } from '../problems.ts'
 
 const STOP_MS = 120_000
 
@@ -18,7 +18,7 @@ export async function down(folder: string, print: (line: string) => void): Promi
   process.kill(state.pid, 'SIGTERM')
   print('  draining …')
   for (let waited = 0; isAlive(state.pid); waited += 50) {
-    if (waited > STOP_MS) throw new LaunchProblem(exitCodes.softwareFault, `process ${state.pid} did not stop; see ${home.supervisorLog}`)
+    if (waited > STOP_MS) throw new Error(`process ${state.pid} did not stop; see ${home.supervisorLog}`)
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
   print('Haven has stopped')
@@ -27,7 +27,7 @@ export async function down(folder: string, print: (line: string) => void): Promi
 
 /**
  * Deletes the installation: database, blobs, logs, secrets. Asks first, unless `assumeYes`.
- * @throws LaunchProblem when nobody is there to answer.
+ * @throws Problem when nobody is there to answer.
  */
 export async function reset(folder: string, assumeYes: boolean, print: (line: string) => void): Promise<void> {
   const home = new Home(folder)
@@ -46,7 +46,7 @@ export async function reset(folder: string, assumeYes: boolean, print: (line: st
 
 async function confirmed(folder: string): Promise<boolean> {
   if (!process.stdin.isTTY) {
-    throw new LaunchProblem(exitCodes.usage, 'reset deletes everything and nobody is there to confirm it; pass --yes')
+    throw problems.badUsage({ message: 'reset deletes everything and nobody is there to confirm it; pass --yes' })
   }
   const lines = createInterface({ input: process.stdin, output: process.stdout })
   const answer = await lines.question(`Delete every image, account and setting below ${folder}? Type "delete": `)

@@ -3,11 +3,11 @@ import { createServer } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { Problem, problems, toProblem } from '@haven/errors'
 import { freePort, NoRedis, startPostgres, startRedis } from '@haven/embedded'
 import { Home, isAlive, type InstallationState } from '../home.ts'
-import { exitCodes, LaunchProblem } from '../problems.ts'
 import type { LauncherConfig } from '../settings.ts'
-import { nodeProcess, StartFailed, Supervisor, type Supervised } from '../supervisor.ts'
+import { nodeProcess, StartRefused, Supervisor, type Supervised } from '../supervisor.ts'
 import { processGroups, serviceNames } from '../targets.ts'
 
 const READY_MS = 60_000
@@ -43,11 +43,11 @@ export async function supervise(config: LauncherConfig & { home: string }, env: 
     home.clearState()
     return 0
   } catch (error) {
-    const problem = asLaunchProblem(error)
-    log(`could not start: ${problem.message}`)
+    const { message, exitCode } = outcomeOf(error)
+    log(`could not start: ${message}`)
     await supervisor.stop()
-    publish({ phase: 'failed', detail: problem.message, exitCode: problem.exitCode })
-    return problem.exitCode
+    publish({ phase: 'failed', detail: message, exitCode })
+    return exitCode
   }
 }
 
@@ -165,7 +165,7 @@ async function endLeftOver(pidFile: string, signal: NodeJS.Signals) {
   if (!Number.isInteger(pid) || !isAlive(pid)) return
   process.kill(pid, signal)
   for (let waited = 0; isAlive(pid); waited += 50) {
-    if (waited > DRAIN_MS) throw new LaunchProblem(exitCodes.alreadyRunning, `process ${pid} still uses ${pidFile}`)
+    if (waited > DRAIN_MS) throw problems.alreadyRunning({ pid })
     await new Promise((resolve) => setTimeout(resolve, 50))
   }
   rmSync(pidFile, { force: true })
@@ -174,17 +174,15 @@ async function endLeftOver(pidFile: string, signal: NodeJS.Signals) {
 async function refuseBadGround(config: LauncherConfig & { home: string }) {
   const { bavail, bsize } = statfsSync(config.home)
   if (bavail * bsize < MIN_FREE_BYTES) {
-    const free = Math.floor((bavail * bsize) / 1024 / 1024)
-    throw new LaunchProblem(exitCodes.diskFull, `only ${free} MiB are free below ${config.home}; Haven needs 256 MiB to start`)
+    const freeMiB = Math.floor((bavail * bsize) / 1024 / 1024)
+    throw problems.diskFull({ reason: `only ${freeMiB} MiB are free below ${config.home}; Haven needs 256 MiB to start` })
   }
   await new Promise<void>((resolve, reject) => {
     const probe = createServer()
     probe.once('error', (cause: NodeJS.ErrnoException) => {
-      const reason =
-        cause.code === 'EADDRINUSE'
-          ? `port ${config.port} of ${config.host} is taken by another program; choose another: HAVEN_PORT=8081`
-          : `cannot listen on ${config.host}:${config.port}: ${cause.message}`
-      reject(new LaunchProblem(exitCodes.portTaken, reason, { cause }))
+      const { host, port } = config
+      const taken = cause.code === 'EADDRINUSE' ? problems.portInUse({ host, port, setting: 'HAVEN_PORT' }, { cause }) : null
+      reject(taken ?? problems.badUsage({ message: `cannot listen on ${host}:${port}: ${cause.message}` }, { cause }))
     })
     probe.listen(config.port, config.host, () => probe.close(() => resolve()))
   })
@@ -193,7 +191,7 @@ async function refuseBadGround(config: LauncherConfig & { home: string }) {
 function openState(home: Home, config: LauncherConfig): InstallationState {
   const last = home.readState()
   if (last && last.phase !== 'failed' && last.pid !== process.pid && isAlive(last.pid)) {
-    throw new LaunchProblem(exitCodes.alreadyRunning, `already running at ${last.address} (pid ${last.pid})`)
+    throw problems.alreadyRunning({ pid: last.pid })
   }
   const address = config.externalUrl?.toString().replace(/\/$/, '') ?? `http://${visibleHost(config.host)}:${config.port}`
   return {
@@ -208,9 +206,14 @@ function openState(home: Home, config: LauncherConfig): InstallationState {
 
 const visibleHost = (host: string) => (host === '0.0.0.0' || host === '::' ? 'localhost' : host)
 
-function asLaunchProblem(error: unknown): LaunchProblem {
-  if (error instanceof LaunchProblem) return error
-  if (error instanceof NoRedis) return new LaunchProblem(exitCodes.noRedis, error.message, { cause: error })
-  if (error instanceof StartFailed) return new LaunchProblem(error.exitCode, error.message, { cause: error })
-  return new LaunchProblem(exitCodes.softwareFault, (error as Error).message, { cause: error })
+/** What to tell the person, and the exit code. Of a bug the log gets the stack. */
+function outcomeOf(error: unknown): { message: string; exitCode: number } {
+  if (error instanceof StartRefused) return error
+  if (error instanceof NoRedis) {
+    const problem = problems.programMissing({ program: 'redis-server', advice: error.message }, { cause: error })
+    return { message: problem.message, exitCode: problem.kind.exitCode }
+  }
+  if (error instanceof Problem) return { message: error.message, exitCode: error.kind.exitCode }
+  process.stderr.write(`${(error as Error).stack}\n`)
+  return { message: (error as Error).message, exitCode: toProblem(error).kind.exitCode }
 }

@@ -1,8 +1,9 @@
 import { spawn } from 'node:child_process'
 import { closeSync, openSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
+import { problems } from '@haven/errors'
 import { Home, isAlive, type InstallationState } from '../home.ts'
-import { exitCodes, LaunchProblem } from '../problems.ts'
+import { StartRefused } from '../supervisor.ts'
 import type { LauncherConfig } from '../settings.ts'
 
 const HEALTHY_MS = 120_000
@@ -11,7 +12,7 @@ const main = fileURLToPath(new URL('../main.ts', import.meta.url))
 
 /**
  * Starts the installation in the background and returns when every part is healthy. Starting one that runs is no mistake: it says where it is.
- * @throws LaunchProblem with the reason and exit code of what did not start; nothing is left running then.
+ * @throws with the reason and exit code of what did not start; nothing is left running then.
  */
 export async function up(config: LauncherConfig & { home: string }, print: (line: string) => void): Promise<void> {
   const home = new Home(config.home)
@@ -43,13 +44,13 @@ async function untilHealthy(home: Home, pid: number, print: (line: string) => vo
       print(`  ${said} …`)
     }
     if (state?.phase === 'running') return state
-    if (state?.phase === 'failed') throw new LaunchProblem(state.exitCode ?? exitCodes.softwareFault, state.detail)
+    if (state?.phase === 'failed') throw new StartRefused(state.detail, state.exitCode ?? 1)
     if (!isAlive(pid)) {
-      throw new LaunchProblem(exitCodes.softwareFault, `the supervisor ended at once; see ${home.supervisorLog}`)
+      throw problems.processEnded({ what: 'the supervisor', how: 'an error', logs: home.supervisorLog })
     }
     if (performance.now() > deadline) {
       process.kill(pid, 'SIGTERM')
-      throw new LaunchProblem(exitCodes.notHealthyInTime, `not healthy within ${HEALTHY_MS / 1000} s; see ${home.logs}`)
+      throw problems.notReadyInTime({ what: 'Haven', seconds: HEALTHY_MS / 1000, logs: home.logs })
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_MS))
   }

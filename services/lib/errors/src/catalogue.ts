@@ -229,6 +229,17 @@ export const problems = catalogue({
     { status: 500, exitCode: 29 },
     (p: { program: string; advice: string }) => `${p.program} was not found; ${p.advice}`,
   ),
+  notReadyInTime: define(
+    { status: 503, exitCode: 30 },
+    (p: { what: string; seconds: number; logs: string }) =>
+      `${p.what} was not ready within ${p.seconds} s; its log is in ${p.logs}`,
+  ),
+  processEnded: define(
+    { status: 500, exitCode: 31 },
+    (p: { what: string; how: string | number; logs: string }) =>
+      `${p.what} ended with ${p.how} before it was ready; its log is in ${p.logs}`,
+  ),
+  badUsage: define({ status: 500, exitCode: 64 }, (p: { message: string }) => p.message),
 })
 
 function retryAfter(p: { retryAfterSeconds?: number }): Record<string, string> {

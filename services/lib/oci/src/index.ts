@@ -6,3 +6,15 @@ export * from './registry-path.ts'
 export * from './manifest.ts'
 export * from './media-types.ts'
 export { parseStrictJson } from './strict-json.ts'
+export * from './accept.ts'
+export {
+  compileDoublestar,
+  matchDoublestar,
+  maxAlternativeGroups,
+  maxPatternBytes,
+  type Matcher,
+} from './doublestar.ts'
+export * from './headers.ts'
+export * from './ranges.ts'
+export * from './scopes.ts'
+export * from './tag-order.ts'

@@ -189,6 +189,17 @@ export const problems = catalogue({
     (p: { message?: string }) => p.message ?? 'The operation is unsupported.',
   ),
 
+  // What we asked of somebody else's server. The host is the caller's own choice; what the server said is not repeated (threats.md R11).
+
+  outboundRefused: define(
+    { status: 400, harbor: 'BAD_REQUEST', oci: 'DENIED' },
+    (p: { host: string }) => `${p.host} may not be reached from here`,
+  ),
+  outboundFailed: define(
+    { status: 502, harbor: 'UNKNOWN', oci: 'UNAVAILABLE' },
+    (p: { host: string; reason: string }) => `${p.host} did not answer as it should: ${p.reason}`,
+  ),
+
   // A process that cannot start: each has its own exit code, for scripts and unit files
 
   settingsInvalid: define({ status: 500, exitCode: 78 }, (p: { message: string }) => p.message),

@@ -62,7 +62,7 @@ function setting<T, O extends Options<unknown>>(
   return made as Of<T, O>
 }
 
-const textOf = (given: unknown) => (given === undefined ? undefined : String(given))
+const textOf = (given: number | boolean | undefined) => (given === undefined ? undefined : String(given))
 const wrong = (reason = '') => ({ wrong: reason })
 
 /** Any text that is not empty (an empty variable counts as not given). */

@@ -61,6 +61,13 @@ export const problems = catalogue({
   conflict: define({ status: 409 }, (p: { resource: string; name: string } | { message: string }) =>
     'message' in p ? p.message : `${p.resource} ${p.name} already exists`,
   ),
+  projectNameInvalid: define(
+    { status: 400, oci: 'NAME_INVALID', harbor: 'BAD_REQUEST' },
+    ({ project }: { project: string }) =>
+      project.length < 1 || project.length > 255
+        ? `Project name ${project} is illegal in length. (greater than 255 or less than 1)`
+        : 'project name is not in lower case or contains illegal characters',
+  ),
   preconditionFailed: define({ status: 412 }, (p: { message: string }) => p.message),
   authModeMismatch: define({ status: 412, harbor: 'PRECONDITION_FAILED' }, (p: { message: string }) => p.message),
   stillReferenced: define(

@@ -77,6 +77,11 @@ describe('the catalogue', () => {
       problems.unprocessable({ failures: ['from in query is required'] }),
       'validation failure list:\nfrom in query is required',
     ],
+    [
+      problems.projectNameInvalid({ project: '' }),
+      'Project name  is illegal in length. (greater than 255 or less than 1)',
+    ],
+    [problems.projectNameInvalid({ project: 'A' }), 'project name is not in lower case or contains illegal characters'],
     [problems.notFound({ resource: 'user', id: 7 }), 'user 7 not found'],
     [problems.pathNotFound({ path: '/api/v2.0/nope' }), 'path /api/v2.0/nope was not found'],
     [problems.manifestUnknown({ repository: 'p/app', reference: 'v1' }), 'artifact p/app:v1 not found'],

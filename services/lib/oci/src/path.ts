@@ -3,7 +3,7 @@ export type RefusalReason = keyof typeof refusals
 
 export const refusals = {
   'not-a-path': 'the request target must be an absolute path',
-  'not-ascii': 'the request target holds a character that must be percent-encoded',
+  'unencoded-character': 'the request target holds a character that must be percent-encoded',
   'control-character': 'the request target holds a control character',
   'malformed-escape': 'the request target holds a malformed percent-encoding',
   'encoded-slash': 'the path holds a percent-encoded slash',
@@ -41,7 +41,7 @@ export function canonicalPath(
     const code = rawTarget.charCodeAt(i)
     if (code < 0x20 || code === 0x7f) return { refused: 'control-character' }
     // A blank or a fragment cannot be part of a target (RFC 9112, 3.2): whoever sent it and we would differ on where it ends.
-    if (code > 0x7f || code === 0x20 || code === 0x23) return { refused: 'not-ascii' }
+    if (code > 0x7f || code === 0x20 || code === 0x23) return { refused: 'unencoded-character' }
   }
 
   const mark = rawTarget.indexOf('?')

@@ -4,14 +4,15 @@ export interface ByteRange {
   readonly last: number
 }
 
-/** More ranges than that in one request are no client's, and each costs a part of the answer (CVE-2011-3192). */
-export const maxRanges = 100
+/** zstd:chunked asks for up to 1 024 parts at once; more are no client's, and each costs a part of the answer (CVE-2011-3192). */
+export const maxRanges = 1024
 
 /**
  * The parts of a blob that a `Range` header asks for, in its order, clipped to the size (RFC 9110, 14.2).
  *
- * - `'whole'`: no range, another unit, or malformed: the header does not count and the answer is 200.
- * - `null`: none of the ranges can be satisfied, or they are too many: 416 with `formatContentRange(null, sizeBytes)`.
+ * - `'whole'`: the header does not count and the answer is 200: no range, another unit, malformed, more than `maxRanges`, or
+ *   parts that together are longer than the blob.
+ * - `null`: none of the ranges can be satisfied: 416 with `formatContentRange(null, sizeBytes)`.
  */
 export function parseRange(header: string | undefined, sizeBytes: number): readonly ByteRange[] | 'whole' | null {
   const specs = /^bytes=(.*)$/i.exec(header?.trim() ?? '')?.[1]
@@ -22,8 +23,7 @@ export function parseRange(header: string | undefined, sizeBytes: number): reado
     .split(',')
     .map((spec) => spec.trim())
     .filter((spec) => spec !== '')
-  if (listed.length === 0) return 'whole'
-  if (listed.length > maxRanges) return null
+  if (listed.length === 0 || listed.length > maxRanges) return 'whole'
   for (const spec of listed) {
     const [, from, to] = /^(\d*)-(\d*)$/.exec(spec) ?? []
     if (from === undefined || to === undefined || (from === '' && to === '')) return 'whole'
@@ -34,9 +34,9 @@ export function parseRange(header: string | undefined, sizeBytes: number): reado
       ranges.push({ first: range.first, last: Math.min(range.last, sizeBytes - 1) })
     }
   }
-  // Overlapping ranges that add up to more than the blob are an amplification, not a wish.
+  if (ranges.length === 0) return null
   const total = ranges.reduce((sum, { first, last }) => sum + last - first + 1, 0)
-  return ranges.length === 0 || (ranges.length > 1 && total > sizeBytes) ? null : ranges
+  return ranges.length > 1 && total > sizeBytes ? 'whole' : ranges
 }
 
 function lastBytes(count: number, sizeBytes: number): ByteRange {

@@ -25,7 +25,8 @@ export type UnfinishedUpload = Readonly<{ key: ObjectKey; startedAt: Date }>
 export type RemoveResult = Readonly<{ removed: ObjectKey[]; failed: { key: ObjectKey; error: Error }[] }>
 
 /**
- * Blob bytes under opaque random keys. An object is written under the key it keeps, is complete or absent, and never changes.
+ * Blob bytes under opaque random keys. An object is written once, under the key it keeps, and never changes once it is complete.
+ * Only the database says which objects count: one that lies in the store may belong to an upload that is still going on.
  * Two writers that believe they own one upload (a stalled replica wakes up) cannot mix their bytes: the one whose state the
  * caller records wins.
  */
@@ -49,12 +50,17 @@ export interface BlobStorage extends AsyncDisposable {
   ): Promise<{ state: UploadState; written: number }>
 
   /**
-   * Makes the upload the complete, durable object `key` of exactly `sizeBytes`; anything else rejects and leaves nothing under
-   * the key. May be repeated. `state` is null for an upload that never got a byte.
+   * Makes the upload the complete, durable object `key` of exactly `sizeBytes`, or rejects: with `SizeMismatch` when the upload
+   * has another size (it may go on or be discarded), with `UploadLost` when its bytes are gone. May be repeated. `state` is null
+   * for an upload that never got a byte.
    */
   complete(key: ObjectKey, state: UploadState | null, sizeBytes: number): Promise<void>
 
-  /** Removes what an unfinished upload left in the store, with or without its state. May be repeated; spares a completed object. */
+  /**
+   * Removes what an unfinished upload left in the store. May be repeated. Only for who owns the upload (its row is deleted, or
+   * claimed by fence): with the state of an upload that was completed the object may go. A sweeper that knows no state gives
+   * null, which spares every object under the final key.
+   */
   discard(key: ObjectKey, state: UploadState | null): Promise<void>
 
   stat(key: ObjectKey): Promise<{ sizeBytes: number } | null>
@@ -73,7 +79,10 @@ export interface BlobStorage extends AsyncDisposable {
   /** Deletes objects; one that is not there counts as removed. */
   remove(keys: readonly ObjectKey[]): Promise<RemoveResult>
 
-  /** Complete objects in the order of their keys, from the first key greater than `after`. */
+  /**
+   * Objects in the order of their keys, from the first key greater than `after`. One without a row in the database is an orphan
+   * only if no upload has its key.
+   */
   list(after?: ObjectKey): AsyncIterable<StoredObject>
 
   /** Uploads with bytes in the store and no object, for sweeping. One key may come twice. */

@@ -8,7 +8,12 @@ export type {
   UploadState,
 } from './blob-storage.ts'
 export { FileStorage } from './drivers/files.ts'
+export { S3Storage } from './drivers/s3.ts'
+export type { S3StorageOptions } from './drivers/s3.ts'
 export { MemoryStorage } from './drivers/memory.ts'
 export { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from './failures.ts'
 export { isObjectKey, newObjectKey } from './object-key.ts'
 export type { ObjectKey } from './object-key.ts'
+export { readStorageConfig, storageConfig } from './config.ts'
+export type { StorageConfig } from './config.ts'
+export { openStorage } from './open-storage.ts'

@@ -45,6 +45,7 @@ export class Outlet implements Disposable {
   readonly #signal: AbortSignal | undefined
   #failure: Error | null = null
   #reject: ((error: Error) => void) | null = null
+  readonly #closed = new AbortController()
 
   constructor(to: Writable, signal?: AbortSignal) {
     this.#to = to
@@ -73,6 +74,11 @@ export class Outlet implements Disposable {
     if (this.#failure) throw this.#failure
   }
 
+  /** Fires when there is no sense in bringing more. */
+  get closed(): AbortSignal {
+    return this.#closed.signal
+  }
+
   /** Whether `to` may look at a buffer after it acknowledged the write, as streams that pass buffers on do. */
   get keepsBuffers(): boolean {
     return this.#to instanceof Transform && !(this.#to instanceof Hash)
@@ -87,6 +93,7 @@ export class Outlet implements Disposable {
   #fail(failure: Error) {
     this.#failure ??= failure
     this.#reject?.(this.#failure)
+    this.#closed.abort(this.#failure)
   }
 
   readonly #onClose = () => this.#fail(gone())

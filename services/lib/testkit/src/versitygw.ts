@@ -1,0 +1,83 @@
+import { spawn } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdtemp, rm } from 'node:fs/promises'
+import { connect, createServer, type AddressInfo } from 'node:net'
+import { homedir, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+
+/** A real S3 server on a folder of its own, with real signatures. */
+export interface VersityGw extends AsyncDisposable {
+  readonly endpoint: string
+  readonly region: string
+  readonly accessKey: string
+  readonly secretKey: string
+  /** Objects are plain files below it, so a test can damage one. */
+  readonly folder: string
+  readonly pid: number
+}
+
+/** Where the binary is, or null: `$HAVEN_TOOLS`, else the cache that `make tools` fills. */
+export function findVersityGw(): string | null {
+  const folders = [process.env.HAVEN_TOOLS, join(homedir(), '.cache', 'haven', 'tools')]
+  const paths = folders.filter((folder) => folder !== undefined).map((folder) => join(folder, 'versitygw'))
+  return paths.find((path) => existsSync(path)) ?? null
+}
+
+export async function startVersityGw(binary: string): Promise<VersityGw> {
+  const folder = await mkdtemp(join(tmpdir(), 'haven-s3-'))
+  const port = await freePort()
+  const [accessKey, secretKey] = ['testkey', 'testsecret12']
+  const child = spawn(binary, ['-q', '-p', `127.0.0.1:${port}`, 'posix', folder], {
+    env: { ...process.env, ROOT_ACCESS_KEY: accessKey, ROOT_SECRET_KEY: secretKey },
+    stdio: ['ignore', 'ignore', 'pipe'],
+  })
+  let complaint = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (complaint = (complaint + text).slice(-2000)))
+  const exited = new Promise<never>((_, reject) => {
+    child.once('error', reject)
+    child.once('exit', (code) => reject(new Error(`versitygw ended with ${code}: ${complaint}`)))
+  })
+  exited.catch(() => {}) // its end is awaited below, at the start and at the stop
+  const stop = async () => {
+    child.kill('SIGKILL')
+    await exited.catch(() => {})
+    await rm(folder, { recursive: true, force: true })
+  }
+  try {
+    await Promise.race([listening(port), exited])
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  return {
+    endpoint: `http://127.0.0.1:${port}`,
+    region: 'us-east-1',
+    accessKey,
+    secretKey,
+    folder,
+    pid: child.pid as number,
+    [Symbol.asyncDispose]: stop,
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const { port } = server.address() as AddressInfo
+  await new Promise((resolve) => server.close(resolve))
+  return port
+}
+
+async function listening(port: number): Promise<void> {
+  for (let attempt = 0; attempt < 400; attempt += 1) {
+    const connected = await new Promise<boolean>((resolve) => {
+      const socket = connect(port, '127.0.0.1')
+      socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+      socket.once('connect', () => socket.destroy())
+    })
+    if (connected) return
+    await sleep(25)
+  }
+  throw new Error('versitygw does not listen after 10 s')
+}

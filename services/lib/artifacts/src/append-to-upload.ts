@@ -1,0 +1,90 @@
+import type { Hash } from 'node:crypto'
+import { problems } from '@haven/errors'
+import { UploadLost, type UploadState } from '@haven/storage'
+import type { ArtifactDeps } from './deps.ts'
+import { faultPoint } from './fault-point.ts'
+import type { PushGrant } from './grants.ts'
+import { requireWritable } from './require-writable.ts'
+import { discardUpload, recordUpload, type UploadRow } from './store/uploads.ts'
+import { claim, type Claim } from './uploads-claim.ts'
+
+/** Bytes that a client sends. */
+export type Chunk = {
+  source: AsyncIterable<Uint8Array>
+  /** Where the client believes the upload to be; null when it did not say. */
+  offsetBytes: number | null
+  /** How many it announced; null for a body without a length. */
+  sizeBytes: number | null
+  signal?: AbortSignal | undefined
+}
+
+/**
+ * Appends a chunk. When it resolves the bytes outlive this process; when it rejects the upload is as it was.
+ * @throws problems.blobUploadUnknown, rangeInvalid, sizeInvalid, conflict, diskFull
+ */
+export async function appendToUpload(
+  deps: ArtifactDeps,
+  grant: PushGrant,
+  id: string,
+  chunk: Chunk,
+): Promise<{ offsetBytes: number }> {
+  await requireWritable(deps)
+  await using held = await claim(deps, grant, id, chunk.offsetBytes)
+  const { offsetBytes, state, hash } = await stageChunk(deps, held, chunk)
+  await faultPoint('chunk.afterStage')
+  if (!(await recordUpload(deps.db.writes, held.upload, offsetBytes, state))) {
+    throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
+  }
+  held.settle()
+  if (hash) deps.hashes.keep(id, offsetBytes, held.upload.digestAlgorithm, hash)
+  await faultPoint('chunk.afterDb')
+  return { offsetBytes }
+}
+
+export type Staged = {
+  offsetBytes: number
+  state: UploadState | null
+  /** Sum of all bytes so far; null when another process saw some of them. */
+  hash: Hash | null
+}
+
+/** Writes and sums a claimed upload's next bytes. The caller records where it is now. */
+export async function stageChunk(deps: ArtifactDeps, { upload, signal }: Claim, chunk: Chunk, last = false): Promise<Staged> {
+  const { id, key, offsetBytes, state, digestAlgorithm } = upload
+  const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm)
+  const before = hash?.copy()
+  await faultPoint('chunk.beforeStage')
+  try {
+    const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk), {
+      onChunk: hash ? (bytes) => void hash.update(bytes) : undefined,
+      signal: chunk.signal ? AbortSignal.any([chunk.signal, signal]) : signal,
+      last,
+      sizeHint: chunk.sizeBytes ?? undefined,
+    })
+    return { offsetBytes: offsetBytes + stored.written, state: stored.state, hash }
+  } catch (error) {
+    if (before) deps.hashes.keep(id, offsetBytes, digestAlgorithm, before)
+    if (error instanceof UploadLost) await giveUp(deps, upload, error)
+    throw error
+  }
+}
+
+/** The store has lost the bytes: the client learns that it must begin again, instead of failing at each try. */
+export async function giveUp(deps: ArtifactDeps, upload: UploadRow, cause: Error): Promise<never> {
+  deps.hashes.forget(upload.id)
+  await discardUpload(deps.db.writes, upload, 'bytes lost')
+  throw problems.blobUploadUnknown({ upload: upload.id }, { cause })
+}
+
+// Counted before the store gets the last bytes: once an append has resolved, the old state may be gone.
+async function* counted({ source, sizeBytes }: Chunk): AsyncGenerator<Uint8Array, void, void> {
+  let received = 0
+  for await (const bytes of source) {
+    received += bytes.length
+    if (sizeBytes !== null && received > sizeBytes) break
+    yield bytes
+  }
+  if (sizeBytes !== null && received !== sizeBytes) {
+    throw problems.sizeInvalid({ declaredBytes: sizeBytes, receivedBytes: received })
+  }
+}

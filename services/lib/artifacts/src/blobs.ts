@@ -1,0 +1,55 @@
+import { problems } from '@haven/errors'
+import type { Digest } from '@haven/oci'
+import type { ArtifactDeps } from './deps.ts'
+import { faultPoint } from './fault-point.ts'
+import { nameOf, type DeleteGrant, type PullGrant, type PushGrant } from './grants.ts'
+import { requireWritable } from './require-writable.ts'
+import { findAndRenewBlob, findBlob, isLinkedElsewhere, lockBlobLink, unlinkBlob, type StoredBlob } from './store/blobs.ts'
+import { findRepository } from './store/repositories.ts'
+
+/**
+ * A blob of the grant's repository.
+ * @throws problems.blobUnknown, also when only another repository has it (threats.md A28); problems.nameUnknown
+ */
+export async function getBlob({ db, storage }: ArtifactDeps, grant: PullGrant, digest: Digest): Promise<StoredBlob> {
+  const blob = await findBlob(db.reads, { projectId: grant.project.id, path: grant.repository }, digest, storage.name)
+  return blob ?? absent(db, grant, digest)
+}
+
+/**
+ * As `getBlob`, for a client that may push: a HEAD is then a promise to refer to this blob soon, so it renews the blob's grace
+ * (architecture.md, walk 5).
+ */
+export async function headBlobForPush({ db, storage, settings }: ArtifactDeps, grant: PushGrant, digest: Digest): Promise<StoredBlob> {
+  const where = { projectId: grant.project.id, path: grant.repository }
+  const blob = await findAndRenewBlob(db.writes, where, digest, storage.name, settings.promiseSeconds)
+  return blob ?? absent(db, grant, digest)
+}
+
+async function absent(db: ArtifactDeps['db'], grant: PullGrant | PushGrant, digest: Digest): Promise<never> {
+  if ((await findRepository(db.reads, grant.project.id, grant.repository)) === null) {
+    throw problems.nameUnknown({ repository: nameOf(grant) })
+  }
+  throw problems.blobUnknown({ digest })
+}
+
+/**
+ * Takes a blob away from one repository; its bytes go when nobody refers to them.
+ * @throws problems.blobUnknown; problems.stillReferenced while a manifest of the repository needs it.
+ */
+export async function deleteBlob(deps: ArtifactDeps, grant: DeleteGrant, digest: Digest): Promise<void> {
+  await requireWritable(deps)
+  const { db, policies } = deps
+  await db.transaction(async (tx) => {
+    // Locked first, looked at after: a manifest that is being pushed holds the link, and its edges are seen once it has committed.
+    const link = await lockBlobLink(tx, { projectId: grant.project.id, path: grant.repository }, digest)
+    if (!link) throw problems.blobUnknown({ digest })
+    await faultPoint('blob.beforeUnlink')
+    if (!(await unlinkBlob(tx, link.repositoryId, link.blobId, digest))) {
+      throw problems.stillReferenced({ message: `${digest} is needed by a manifest of ${nameOf(grant)}` })
+    }
+    if (policies.quota && !(await isLinkedElsewhere(tx, link.blobId, grant.project.id, link.repositoryId))) {
+      await policies.quota(tx, grant.project.id, -link.sizeBytes, 'blob deleted')
+    }
+  })
+}

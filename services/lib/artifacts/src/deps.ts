@@ -1,0 +1,68 @@
+import type { Database } from '@haven/db'
+import type { BlobStorage } from '@haven/storage'
+import type { Grant, PullGrant, Right } from './grants.ts'
+import { OpenHashes } from './open-hashes.ts'
+
+/** Times are seconds and are measured by Postgres, since they decide what is deleted. */
+export type ArtifactSettings = Readonly<{
+  /** How long a blob that a client was told of is kept before anything refers to it. */
+  promiseSeconds: number
+  /** How long an object in the trash may still be read: longer than a signed URL lives. */
+  trashSeconds: number
+  /** How long a deleted manifest could be restored. */
+  tombstoneSeconds: number
+  /** How long a writer may be silent before another takes its upload over. */
+  uploadLeaseSeconds: number
+  maxUploadsPerPrincipal: number
+  maxUploadsPerProject: number
+  /** Whether an index may name manifests that its repository does not have. */
+  sparseIndexes: boolean
+}>
+
+const defaults: ArtifactSettings = {
+  promiseSeconds: 2 * 60 * 60,
+  trashSeconds: 60 * 60,
+  tombstoneSeconds: 0,
+  uploadLeaseSeconds: 10,
+  maxUploadsPerPrincipal: 200,
+  maxUploadsPerProject: 1_000,
+  sparseIndexes: true,
+}
+
+/** Yes, or no with every reason, as the client is told them. */
+export type Verdict = { readonly allowed: boolean; readonly reasons: readonly { readonly message: string }[] }
+
+/** Rules that are decided elsewhere. One that is not given allows everything. */
+export type ArtifactPolicies = Readonly<{
+  /** Whether a tag that exists may be moved to another manifest or deleted. */
+  immutability?: (grant: Grant<Right>, tag: string, change: 'overwrite' | 'delete') => Verdict | Promise<Verdict>
+  /** Counts bytes that are new to the project, in the push's transaction, or throws `quotaExceeded`. */
+  quota?: typeof import('@haven/projects').charge
+  readOnly?: () => boolean | Promise<boolean>
+  pullGate?: (grant: PullGrant, manifest: { id: string; digest: string }) => Verdict | Promise<Verdict>
+}>
+
+export type ArtifactDeps = Readonly<{
+  db: Database
+  /** Where new blobs go and where they are read from. */
+  storage: BlobStorage
+  hashes: OpenHashes
+  settings: ArtifactSettings
+  policies: ArtifactPolicies
+}>
+
+/** What the use cases need. One per process, since it holds the sums of uploads in flight. */
+export function artifactDeps(given: {
+  db: Database
+  storage: BlobStorage
+  settings?: Partial<ArtifactSettings>
+  policies?: ArtifactPolicies
+}): ArtifactDeps {
+  return {
+    db: given.db,
+    storage: given.storage,
+    hashes: new OpenHashes(),
+    settings: { ...defaults, ...given.settings },
+    policies: given.policies ?? {},
+  }
+}

@@ -1,0 +1,117 @@
+import { createHash } from 'node:crypto'
+import { problems } from '@haven/errors'
+import { algorithmOf, isSupportedAlgorithm, type Digest, type SupportedAlgorithm } from '@haven/oci'
+import { SizeMismatch, UploadLost } from '@haven/storage'
+import { giveUp, stageChunk, type Chunk, type Staged } from './append-to-upload.ts'
+import type { ArtifactDeps } from './deps.ts'
+import { faultPoint } from './fault-point.ts'
+import type { PushGrant } from './grants.ts'
+import { recordLink } from './record-link.ts'
+import { requireWritable } from './require-writable.ts'
+import { recordBlob, replaceDamagedBlob, trashObject } from './store/blobs.ts'
+import { ensureRepository } from './store/repositories.ts'
+import { discardUpload, dropUpload, recordUpload, type UploadRow } from './store/uploads.ts'
+import { claim, type Claim } from './uploads-claim.ts'
+
+/**
+ * Makes an upload a blob of the repository: its last bytes, if `chunk` brings some, then the sum, then one transaction. The usual
+ * push reads nothing twice; an upload that passed through other processes is read once more here.
+ * @throws problems.digestInvalid, after which the upload is gone; otherwise as appendToUpload, after which it can go on.
+ */
+export async function finishUpload(
+  deps: ArtifactDeps,
+  grant: PushGrant,
+  id: string,
+  { digest, chunk }: { digest: Digest; chunk: Chunk | null },
+): Promise<{ digest: Digest; sizeBytes: number }> {
+  const algorithm = algorithmOf(digest)
+  if (!isSupportedAlgorithm(algorithm)) {
+    throw problems.digestInvalid({ digest, reason: `unsupported digest algorithm: ${algorithm}` })
+  }
+  await requireWritable(deps)
+  await using held = await claim(deps, grant, id, chunk?.offsetBytes ?? null)
+  const staged = await stage(deps, held, chunk)
+  try {
+    await complete(deps, held, staged, digest, algorithm)
+    await faultPoint('finish.beforeDb')
+    await recordFinished(deps, grant, held.upload, digest, staged.offsetBytes)
+    held.settle()
+    deps.hashes.forget(id)
+    await faultPoint('finish.afterDb')
+    return { digest, sizeBytes: staged.offsetBytes }
+  } catch (error) {
+    if (!problems.digestInvalid.is(error)) await keepStaged(deps, held, staged)
+    throw error
+  }
+}
+
+async function stage(deps: ArtifactDeps, held: Claim, chunk: Chunk | null): Promise<Staged> {
+  if (chunk) return stageChunk(deps, held, chunk, true)
+  const { id, offsetBytes, state, digestAlgorithm } = held.upload
+  return { offsetBytes, state, hash: deps.hashes.take(id, offsetBytes, digestAlgorithm) }
+}
+
+/** Completes the object and proves that its bytes are what `digest` says. */
+async function complete(
+  deps: ArtifactDeps,
+  held: Claim,
+  { offsetBytes, state, hash }: Staged,
+  digest: Digest,
+  algorithm: SupportedAlgorithm,
+): Promise<void> {
+  const { db, storage, hashes } = deps
+  const { upload } = held
+  await faultPoint('finish.beforeHash')
+  const refuse = async (actual: string) => {
+    hashes.forget(upload.id)
+    // First where the bytes are now, so that the eraser finds them.
+    if (await recordUpload(db.writes, upload, offsetBytes, state)) await discardUpload(db.writes, upload, 'digest mismatch')
+    held.settle()
+    throw problems.digestInvalid({ digest, reason: `provided digest did not match uploaded content: ${digest} is ${actual}` })
+  }
+  const summed = hash !== null && upload.digestAlgorithm === algorithm
+  if (summed) {
+    const actual = `${algorithm}:${hash.copy().digest('hex')}`
+    if (actual !== digest) await refuse(actual)
+    await faultPoint('finish.afterVerify')
+  }
+  try {
+    await storage.complete(upload.key, state, offsetBytes)
+  } catch (error) {
+    if (error instanceof UploadLost || error instanceof SizeMismatch) await giveUp(deps, upload, error)
+    throw error
+  }
+  await faultPoint('finish.afterMove')
+  if (!summed) {
+    const again = createHash(algorithm)
+    await storage.send(upload.key, { offset: 0, length: offsetBytes }, again, held.signal)
+    const actual = `${algorithm}:${again.digest('hex')}`
+    if (actual !== digest) await refuse(actual)
+  }
+}
+
+async function recordFinished(deps: ArtifactDeps, grant: PushGrant, upload: UploadRow, digest: Digest, sizeBytes: number) {
+  const { promiseSeconds, trashSeconds } = deps.settings
+  const { key, store } = upload
+  await deps.db.transaction(async (tx) => {
+    const repositoryId = await ensureRepository(tx, grant.project.id, grant.repository)
+    const blob = await recordBlob(tx, { digest, sizeBytes, store, key }, repositoryId, promiseSeconds)
+    let surplus = blob.placed ? null : key
+    if (blob.damaged && !blob.placed) {
+      surplus = await replaceDamagedBlob(tx, blob.id, { store, key, sizeBytes })
+    }
+    if (surplus !== null) {
+      await trashObject(tx, { key: surplus, store, digest, sizeBytes, reason: blob.damaged ? 'damaged' : 'duplicate' }, trashSeconds)
+    }
+    await recordLink(deps, tx, grant, { ...blob, sizeBytes, repositoryId, known: !blob.inserted })
+    if (!(await dropUpload(tx, upload))) {
+      throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
+    }
+  })
+}
+
+/** The client may try again: the upload must know where its bytes are. */
+async function keepStaged({ db, hashes }: ArtifactDeps, { upload }: Claim, { offsetBytes, state, hash }: Staged) {
+  const recorded = await recordUpload(db.writes, upload, offsetBytes, state).catch(() => false)
+  if (recorded && hash) hashes.keep(upload.id, offsetBytes, upload.digestAlgorithm, hash)
+}

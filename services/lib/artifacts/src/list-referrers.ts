@@ -1,0 +1,45 @@
+import { algorithmOf, encodedOf, mediaTypes, type Digest } from '@haven/oci'
+import type { ArtifactDeps } from './deps.ts'
+import type { PullGrant } from './grants.ts'
+import { referrersByFallbackTag, referrersBySubject, type Referrer } from './store/referrers.ts'
+
+const MAX_PAGE = 1_000
+/** A tag is at most this long, so the fallback tag of a sha512 digest is cut there. */
+const MAX_TAG_LENGTH = 128
+
+export type ReferrersQuery = {
+  artifactType?: string | null
+  /** From the page before. */
+  after?: string | null
+  limit?: number | null
+}
+
+/**
+ * Manifests of the repository that are about `subject`, whether it is there or not, oldest first. What clients wrote into the index
+ * under the fallback tag comes with the first page.
+ * @returns `next`: where the next page begins, null when there is none.
+ */
+export async function listReferrers(
+  { db }: ArtifactDeps,
+  grant: PullGrant,
+  subject: Digest,
+  { artifactType = null, after = null, limit }: ReferrersQuery = {},
+): Promise<{ referrers: Referrer[]; next: string | null }> {
+  const where = { projectId: grant.project.id, path: grant.repository }
+  const size = Math.min(limit ?? MAX_PAGE, MAX_PAGE)
+  const fallbackTag = `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
+  const [own, written] = await Promise.all([
+    referrersBySubject(db.reads, where, subject, { after: after ?? '0', artifactType, limit: size + 1 }),
+    after === null ? referrersByFallbackTag(db.reads, where, subject, fallbackTag, { artifactType, limit: MAX_PAGE }) : [],
+  ])
+  const more = own.referrers.length > size
+  const page = more ? own.referrers.slice(0, size) : own.referrers
+  return { referrers: [...page, ...written], next: more ? own.cursors[size - 1]! : null }
+}
+
+/** The index that a list of referrers is answered as. */
+export const referrersIndex = (referrers: readonly Referrer[]) => ({
+  schemaVersion: 2,
+  mediaType: mediaTypes.ociIndex,
+  manifests: referrers,
+})

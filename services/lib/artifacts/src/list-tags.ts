@@ -1,0 +1,19 @@
+import { problems } from '@haven/errors'
+import type { ArtifactDeps } from './deps.ts'
+import { nameOf, type PullGrant } from './grants.ts'
+import { tagNames } from './store/tags.ts'
+
+/**
+ * Tags in the order of code points, from the first greater than `after`, which need not exist.
+ * @returns `more`: whether others follow.
+ * @throws problems.nameUnknown
+ */
+export async function listTags(
+  { db }: ArtifactDeps,
+  grant: PullGrant,
+  { after, limit }: { after: string | null; limit: number },
+): Promise<{ tags: string[]; more: boolean }> {
+  const names = await tagNames(db.reads, { projectId: grant.project.id, path: grant.repository }, after, limit + 1)
+  if (names === null) throw problems.nameUnknown({ repository: nameOf(grant) })
+  return { tags: names.slice(0, limit), more: names.length > limit && limit > 0 }
+}

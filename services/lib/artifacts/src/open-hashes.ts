@@ -1,0 +1,37 @@
+import { createHash, type Hash } from 'node:crypto'
+import type { SupportedAlgorithm } from '@haven/oci'
+
+type Entry = { readonly hash: Hash; readonly offsetBytes: number; readonly algorithm: SupportedAlgorithm }
+
+/** An upload that somebody opened and left takes a few hundred bytes here until newer ones push it out. */
+const MAX_ENTRIES = 10_000
+
+/**
+ * Sums of uploads that this process has seen from their first byte. Node cannot export a hash's state, so an upload that goes on
+ * in another process is read again at its end instead.
+ */
+export class OpenHashes {
+  readonly #entries = new Map<string, Entry>()
+
+  /** The sum of the upload's first `offsetBytes` bytes, to go on with; null when this process did not see all of them. */
+  take(upload: string, offsetBytes: number, algorithm: SupportedAlgorithm): Hash | null {
+    const entry = this.#entries.get(upload)
+    this.#entries.delete(upload)
+    if (entry?.offsetBytes === offsetBytes && entry.algorithm === algorithm) return entry.hash
+    return offsetBytes === 0 ? createHash(algorithm) : null
+  }
+
+  keep(upload: string, offsetBytes: number, algorithm: SupportedAlgorithm, hash: Hash): void {
+    if (this.#entries.size >= MAX_ENTRIES) {
+      for (const oldest of this.#entries.keys()) {
+        this.#entries.delete(oldest)
+        break
+      }
+    }
+    this.#entries.set(upload, { hash, offsetBytes, algorithm })
+  }
+
+  forget(upload: string): void {
+    this.#entries.delete(upload)
+  }
+}

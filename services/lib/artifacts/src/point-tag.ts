@@ -1,0 +1,54 @@
+import type { Sql } from '@haven/db'
+import { problems } from '@haven/errors'
+import { emit } from '@haven/events'
+import type { Tag } from '@haven/oci'
+import { TagMovedSchema } from '@haven/proto/events'
+import type { ArtifactDeps } from './deps.ts'
+import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
+import { createTag, lockTag, moveTag, recordTagChange } from './store/tags.ts'
+
+/**
+ * Points a tag at a manifest, and remembers where it pointed. An immutable tag may be made but not pushed again, not even with
+ * the manifest it has, as in Harbor.
+ * @throws problems.tagImmutable
+ */
+export async function pointTag(
+  { policies }: ArtifactDeps,
+  tx: Sql,
+  grant: PushGrant,
+  to: { repositoryId: number; manifestId: string; digest: string; tag: Tag },
+): Promise<void> {
+  const { repositoryId, manifestId, digest, tag } = to
+  for (;;) {
+    if (await createTag(tx, repositoryId, tag, manifestId)) return remember(tx, grant, to, null)
+    const existing = await lockTag(tx, repositoryId, tag)
+    if (!existing) continue // deleted between the two statements
+    if (policies.immutability && !(await policies.immutability(grant, tag, 'overwrite')).allowed) {
+      throw problems.tagImmutable({ repository: nameOf(grant), tag })
+    }
+    const from = await moveTag(tx, existing, manifestId)
+    if (from !== digest) await remember(tx, grant, to, from)
+    return
+  }
+}
+
+async function remember(
+  tx: Sql,
+  grant: PushGrant,
+  { repositoryId, digest, tag }: { repositoryId: number; digest: string; tag: Tag },
+  from: string | null,
+): Promise<void> {
+  const change = { actor: actorOf(grant), door: grant.door, requestId: grant.requestId }
+  await recordTagChange(tx, repositoryId, tag, from, digest, change)
+  await emit(tx, TagMovedSchema, sourceOf(grant), {
+    repository: {
+      id: BigInt(repositoryId),
+      name: nameOf(grant),
+      project: { id: BigInt(grant.project.id), name: grant.project.name },
+    },
+    tag,
+    from: from ?? '',
+    to: digest,
+    door: eventDoors[grant.door],
+  })
+}

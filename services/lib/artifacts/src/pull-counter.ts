@@ -1,0 +1,77 @@
+import { statement, type Database } from '@haven/db'
+
+const FLUSH_MS = 1_000
+
+const count = statement(
+  'pulls count',
+  `with pulled as (select * from unnest($1::int[], $2::bigint[]) as p (id, pulls))
+   update artifacts.repositories r set pull_count = r.pull_count + p.pulls from pulled p where r.id = p.id`,
+)
+const touchManifests = statement(
+  'pulls touch manifests',
+  'update artifacts.manifests set pulled_at = now() where id = any($1::bigint[])',
+)
+const touchTags = statement('pulls touch tags', 'update artifacts.tags set pulled_at = now() where id = any($1::bigint[])')
+
+type Pulled = { repositoryId: number; id: string | null; tagId: string | null }
+
+/**
+ * Counts pulls in memory and writes them once a second, so that a pull costs no write. A process that is killed loses a second of
+ * counts, never anything that a client was promised.
+ */
+export class PullCounter implements AsyncDisposable {
+  readonly #db: Database
+  readonly #onFailure: (failure: Error) => void
+  #timer: NodeJS.Timeout | null = null
+  #pulls = new Map<number, number>()
+  #manifests = new Set<string>()
+  #tags = new Set<string>()
+  #writing: Promise<void> = Promise.resolve()
+
+  constructor(db: Database, onFailure: (failure: Error) => void) {
+    this.#db = db
+    this.#onFailure = onFailure
+  }
+
+  count({ repositoryId, id, tagId }: Pulled): void {
+    this.#pulls.set(repositoryId, (this.#pulls.get(repositoryId) ?? 0) + 1)
+    if (id !== null) this.#manifests.add(id)
+    if (tagId !== null) this.#tags.add(tagId)
+    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
+  }
+
+  /** Writes what was counted so far. A failed write is tried again with the next one. */
+  flush(): Promise<void> {
+    if (this.#timer) clearTimeout(this.#timer)
+    this.#timer = null
+    this.#writing = this.#writing.then(() => this.#write())
+    return this.#writing
+  }
+
+  async #write(): Promise<void> {
+    if (this.#pulls.size === 0) return
+    const pulls = this.#pulls
+    const ids = [...pulls.keys()].sort((a, b) => a - b)
+    const manifests = [...this.#manifests]
+    const tags = [...this.#tags]
+    this.#pulls = new Map()
+    this.#manifests = new Set()
+    this.#tags = new Set()
+    try {
+      await this.#db.transaction(async (tx) => {
+        await tx.rows(count, [ids, ids.map((id) => pulls.get(id))])
+        await tx.rows(touchManifests, [manifests])
+        await tx.rows(touchTags, [tags])
+      })
+    } catch (error) {
+      for (const [id, number] of pulls) this.#pulls.set(id, (this.#pulls.get(id) ?? 0) + number)
+      for (const id of manifests) this.#manifests.add(id)
+      for (const id of tags) this.#tags.add(id)
+      this.#onFailure(new Error('pull counts could not be written', { cause: error }))
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.flush()
+  }
+}

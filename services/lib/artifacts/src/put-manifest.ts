@@ -1,0 +1,130 @@
+import { problems } from '@haven/errors'
+import { emit } from '@haven/events'
+import {
+  algorithmOf,
+  isSupportedAlgorithm,
+  parseManifest,
+  requiredBlobs,
+  type Digest,
+  type Manifest,
+  type Reference,
+  type Tag,
+} from '@haven/oci'
+import { ArtifactPushedSchema, RepositoryCreatedSchema } from '@haven/proto/events'
+import type { Sql } from '@haven/db'
+import { artifactTypeWord } from './artifact-type.ts'
+import type { ArtifactDeps } from './deps.ts'
+import { faultPoint } from './fault-point.ts'
+import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
+import { pointTag } from './point-tag.ts'
+import { requireWritable } from './require-writable.ts'
+import { holdBlobs } from './store/blobs.ts'
+import { holdManifests, upsertManifest } from './store/manifests.ts'
+import { ensureRepository, publishRepository } from './store/repositories.ts'
+
+export type ManifestUpload = {
+  reference: Reference
+  /** Tags beside the reference's own, for a push by digest. */
+  tags?: readonly Tag[]
+  mediaType: string | undefined
+  body: Buffer
+}
+
+export type PushedManifest = { digest: Digest; tags: Tag[]; subject: Digest | null }
+
+/**
+ * Stores a manifest and points tags at it, in one transaction that holds everything the manifest needs.
+ * @throws problems.manifestInvalid, digestInvalid, manifestBlobUnknown with every digest that is missing, tagImmutable, quotaExceeded
+ */
+export async function putManifest(deps: ArtifactDeps, grant: PushGrant, input: ManifestUpload): Promise<PushedManifest> {
+  await requireWritable(deps)
+  const manifest = parse(input)
+  const named = input.reference.tag === undefined ? [] : [input.reference.tag]
+  // In one order, so that two pushes of the same tags do not wait for each other.
+  const tags = [...new Set([...named, ...(input.tags ?? [])])].sort()
+
+  await faultPoint('manifest.beforeDb')
+  await deps.db.transaction(async (tx) => {
+    const repositoryId = await ensureRepository(tx, grant.project.id, grant.repository)
+    const childBytes = await requireContent(deps, tx, repositoryId, manifest)
+    await faultPoint('manifest.afterCheck')
+    const stored = await upsertManifest(tx, repositoryId, manifest, {
+      payload: input.body,
+      totalBytes: ownBytes(manifest) + childBytes,
+      type: artifactTypeWord(manifest),
+      pushedBy: actorOf(grant),
+    })
+    if (stored.inserted) await deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
+    for (const tag of tags) await pointTag(deps, tx, grant, { repositoryId, manifestId: stored.id, digest: manifest.digest, tag })
+    await tell(tx, grant, manifest, { ...stored, repositoryId, tag: tags[0] ?? '' })
+  })
+  await faultPoint('manifest.afterDb')
+  return { digest: manifest.digest, tags, subject: manifest.subject?.digest ?? null }
+}
+
+function parse({ reference, mediaType, body }: ManifestUpload): Manifest {
+  if (reference.digest === undefined) return parseManifest(mediaType, body)
+  const algorithm = algorithmOf(reference.digest)
+  if (!isSupportedAlgorithm(algorithm)) {
+    throw problems.digestInvalid({ digest: reference.digest, reason: `unsupported digest algorithm: ${algorithm}` })
+  }
+  const manifest = parseManifest(mediaType, body, algorithm)
+  if (manifest.digest !== reference.digest) {
+    const reason = `provided digest did not match uploaded content: the manifest is ${manifest.digest}`
+    throw problems.digestInvalid({ digest: reference.digest, reason })
+  }
+  return manifest
+}
+
+/**
+ * Proves that the repository has what the manifest needs, and keeps it until the transaction ends. In the order that every holder
+ * of several rows keeps: manifests by digest, then blobs by digest.
+ * @returns the bytes of the children.
+ */
+async function requireContent({ settings }: ArtifactDeps, tx: Sql, repositoryId: number, manifest: Manifest): Promise<number> {
+  const children = [...new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest))].sort()
+  const present = await holdManifests(tx, repositoryId, children)
+  const blobs = requiredBlobs(manifest).sort()
+  const held = await holdBlobs(tx, repositoryId, blobs, settings.promiseSeconds)
+
+  const missing = missingFrom(blobs, held)
+  if (!settings.sparseIndexes) missing.push(...missingFrom(children, present))
+  if (missing.length > 0) throw problems.manifestBlobUnknown({ digests: missing })
+  return present.reduce((sum, { totalBytes }) => sum + totalBytes, 0)
+}
+
+function missingFrom(wanted: readonly Digest[], found: readonly { digest: string }[]): Digest[] {
+  if (wanted.length === found.length) return []
+  const there = new Set(found.map(({ digest }) => digest))
+  return wanted.filter((digest) => !there.has(digest))
+}
+
+function ownBytes({ sizeBytes, edges }: Manifest): number {
+  return edges.reduce((sum, edge) => (edge.kind === 'config' || edge.kind === 'layer' ? sum + edge.sizeBytes : sum), sizeBytes)
+}
+
+async function tell(
+  tx: Sql,
+  grant: PushGrant,
+  manifest: Manifest,
+  { id, inserted, revived, repositoryId, tag }: { id: string; inserted: boolean; revived: boolean; repositoryId: number; tag: string },
+) {
+  const project = { id: BigInt(grant.project.id), name: grant.project.name }
+  const repository = { id: BigInt(repositoryId), name: nameOf(grant), project }
+  if (inserted && (await publishRepository(tx, repositoryId))) {
+    await emit(tx, RepositoryCreatedSchema, sourceOf(grant), { repository })
+  }
+  await emit(tx, ArtifactPushedSchema, sourceOf(grant), {
+    repository,
+    artifact: {
+      id: BigInt(id),
+      digest: manifest.digest,
+      mediaType: manifest.mediaType,
+      artifactType: manifest.artifactType ?? '',
+      sizeBytes: BigInt(ownBytes(manifest)),
+    },
+    tag,
+    door: eventDoors[grant.door],
+    known: !inserted && !revived,
+  })
+}

@@ -1,0 +1,216 @@
+import { statement, type Sql } from '@haven/db'
+
+/** A blob that a repository may read, and where its bytes are. */
+export type StoredBlob = { id: string; sizeBytes: number; key: string }
+
+// A promise with less than a quarter of it used up is left alone: a HEAD that only reads costs no write, and a forget that runs
+// at the same moment is more than an hour away from touching the row.
+const fresh = (promise: string) => `now() + ${promise} * interval '0.75 second'`
+const until = (promise: string) => `now() + ${promise} * interval '1 second'`
+
+const linked = `
+    from artifacts.repositories r
+    join artifacts.blobs b on b.digest = $3 and b.damaged_at is null
+    join artifacts.blob_links k on k.repository_id = r.id and k.blob_id = b.id
+    join artifacts.blob_locations l on l.blob_id = b.id and l.store = $4
+   where r.project_id = $1 and r.path = $2`
+
+const find = statement<StoredBlob>(
+  'blobs find',
+  `select b.id, b.size_bytes::float8 as "sizeBytes", l.key ${linked}`,
+)
+
+const findAndRenew = statement<StoredBlob>(
+  'blobs find and renew',
+  `with found as materialized (
+     select b.id, b.size_bytes, l.key, k.repository_id, b.promised_until as blob_until, k.promised_until as link_until ${linked}),
+   blob as (
+     update artifacts.blobs b set promised_until = ${until('$5')}
+       from found f where b.id = f.id and f.blob_until < ${fresh('$5')} returning b.id),
+   link as (
+     update artifacts.blob_links k set promised_until = ${until('$5')}
+       from found f where k.repository_id = f.repository_id and k.blob_id = f.id and f.link_until < ${fresh('$5')} returning k.blob_id)
+   select f.id, f.size_bytes::float8 as "sizeBytes", f.key from found f
+    where (f.blob_until >= ${fresh('$5')} or exists (select from blob))
+      and (f.link_until >= ${fresh('$5')} or exists (select from link))`,
+)
+
+type RecordedRow = { id: string; inserted: boolean; damaged: boolean; placed: boolean; linked: boolean }
+
+const record = statement<RecordedRow>(
+  'blobs record',
+  `with blob as (
+     insert into artifacts.blobs as b (digest, size_bytes, promised_until) values ($1, $2, ${until('$3')})
+     on conflict (digest) do update set promised_until = greatest(b.promised_until, excluded.promised_until)
+     returning id, xmax = 0 as inserted, damaged_at is not null as damaged),
+   place as (
+     insert into artifacts.blob_locations (blob_id, store, key) select id, $4, $5 from blob
+     on conflict (blob_id, store) do nothing returning key),
+   link as (
+     insert into artifacts.blob_links as k (repository_id, blob_id, promised_until) select $6, id, ${until('$3')} from blob
+     on conflict (repository_id, blob_id) do update set promised_until = greatest(k.promised_until, excluded.promised_until)
+     returning xmax = 0 as linked)
+   select blob.id, blob.inserted, blob.damaged, exists (select from place) as placed, link.linked from blob, link`,
+)
+
+const replaceDamaged = statement<{ key: string }>(
+  'blobs replace damaged',
+  `with old as (select key from artifacts.blob_locations where blob_id = $1 and store = $2),
+   place as (update artifacts.blob_locations set key = $3 where blob_id = $1 and store = $2),
+   blob as (update artifacts.blobs set damaged_at = null, size_bytes = $4 where id = $1)
+   select key from old`,
+)
+
+const linkElsewhere = statement<{ found: boolean }>(
+  'blobs linked elsewhere',
+  `select exists (
+     select from artifacts.blob_links k join artifacts.repositories r on r.id = k.repository_id
+      where k.blob_id = $1 and r.project_id = $2 and k.repository_id <> $3) as found`,
+)
+
+const mount = statement<{ id: string; sizeBytes: number; linked: boolean }>(
+  'blobs mount',
+  `with blob as (
+     update artifacts.blobs set promised_until = greatest(promised_until, ${until('$3')})
+      where id = $1 and damaged_at is null returning id, size_bytes),
+   link as (
+     insert into artifacts.blob_links as k (repository_id, blob_id, promised_until) select $2, id, ${until('$3')} from blob
+     on conflict (repository_id, blob_id) do update set promised_until = greatest(k.promised_until, excluded.promised_until)
+     returning xmax = 0 as linked)
+   select blob.id, blob.size_bytes::float8 as "sizeBytes", link.linked from blob, link`,
+)
+
+const holders = statement<{ projectId: number; path: string }>(
+  'blobs holders',
+  `select r.project_id as "projectId", r.path
+     from artifacts.blobs b
+     join artifacts.blob_links k on k.blob_id = b.id
+     join artifacts.repositories r on r.id = k.repository_id and r.deleted_at is null
+    where b.digest = $1 and b.damaged_at is null
+    order by r.id limit $2`,
+)
+
+const renewStale = statement(
+  'blobs renew stale',
+  `with held as materialized (
+     select b.id, b.promised_until as blob_until, k.promised_until as link_until
+       from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = $1
+      where b.digest = any($2::text[]) and (b.promised_until < ${fresh('$3')} or k.promised_until < ${fresh('$3')})
+      order by b.digest for no key update),
+   blob as (
+     update artifacts.blobs b set promised_until = ${until('$3')}
+       from held h where b.id = h.id and h.blob_until < ${fresh('$3')})
+   update artifacts.blob_links k set promised_until = ${until('$3')}
+     from held h where k.repository_id = $1 and k.blob_id = h.id and h.link_until < ${fresh('$3')}`,
+)
+
+const hold = statement<{ digest: string; sizeBytes: number }>(
+  'blobs hold',
+  `select b.digest, b.size_bytes::float8 as "sizeBytes"
+     from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = $1
+    where b.digest = any($2::text[]) and b.damaged_at is null
+    order by b.digest for share`,
+)
+
+const lockLink = statement<{ repositoryId: number; blobId: string; sizeBytes: number }>(
+  'blobs lock link',
+  `select k.repository_id as "repositoryId", k.blob_id as "blobId", b.size_bytes::float8 as "sizeBytes"
+     from artifacts.repositories r
+     join artifacts.blobs b on b.digest = $3
+     join artifacts.blob_links k on k.repository_id = r.id and k.blob_id = b.id
+    where r.project_id = $1 and r.path = $2
+    for update of b, k`,
+)
+
+const unlink = statement<{ blobId: string }>(
+  'blobs unlink',
+  `delete from artifacts.blob_links k
+    where k.repository_id = $1 and k.blob_id = $2
+      and not exists (
+        select from artifacts.manifest_edges e join artifacts.manifests m on m.id = e.manifest_id and m.deleted_at is null
+         where e.repository_id = $1 and e.digest = $3 and e.kind in ('config', 'layer', 'foreign'))
+   returning k.blob_id as "blobId"`,
+)
+
+const trash = statement(
+  'blobs trash',
+  `insert into artifacts.trash (key, store, digest, size_bytes, state, reason, erase_after)
+   values ($1, $2, $3, $4, $5::jsonb, $6, now() + $7 * interval '1 second') on conflict (key) do nothing`,
+)
+
+type In = { projectId: number; path: string }
+
+export const findBlob = (sql: Sql, { projectId, path }: In, digest: string, store: string) =>
+  sql.one(find, [projectId, path, digest, store])
+
+/** As `findBlob`, and keeps the blob for a client that is about to refer to it. A blob that is being forgotten counts as absent. */
+export const findAndRenewBlob = (sql: Sql, { projectId, path }: In, digest: string, store: string, promiseSeconds: number) =>
+  sql.one(findAndRenew, [projectId, path, digest, store, promiseSeconds])
+
+/** Makes a complete object known as a blob of a repository, or finds that the blob is known: then `placed` is false. */
+export async function recordBlob(
+  tx: Sql,
+  blob: { digest: string; sizeBytes: number; store: string; key: string },
+  repositoryId: number,
+  promiseSeconds: number,
+): Promise<RecordedRow> {
+  const { digest, sizeBytes, store, key } = blob
+  const row = await tx.one(record, [digest, sizeBytes, promiseSeconds, store, key, repositoryId])
+  if (!row) throw new Error(`blob ${digest} was neither found nor made`)
+  return row
+}
+
+/** Puts our object in the place of one that was found damaged. Returns the damaged one's key. */
+export async function replaceDamagedBlob(
+  tx: Sql,
+  id: string,
+  { store, key, sizeBytes }: { store: string; key: string; sizeBytes: number },
+): Promise<string | null> {
+  return (await tx.one(replaceDamaged, [id, store, key, sizeBytes]))?.key ?? null
+}
+
+/**
+ * Whether another repository of the project has the blob. Asked by who holds the blob's row in this transaction, so that of two
+ * repositories that get it at once only one counts it.
+ */
+export async function isLinkedElsewhere(tx: Sql, blobId: string, projectId: number, repositoryId: number): Promise<boolean> {
+  return (await tx.one(linkElsewhere, [blobId, projectId, repositoryId]))?.found === true
+}
+
+export const linkBlob = (tx: Sql, blobId: string, repositoryId: number, promiseSeconds: number) =>
+  tx.one(mount, [blobId, repositoryId, promiseSeconds])
+
+export const blobHolders = (sql: Sql, digest: string, limit: number) => sql.rows(holders, [digest, limit])
+
+/**
+ * Renews what a manifest is about to refer to and holds it until the transaction ends, in the order of digests.
+ * @returns those that the repository has.
+ */
+export async function holdBlobs(tx: Sql, repositoryId: number, digests: readonly string[], promiseSeconds: number) {
+  if (digests.length === 0) return []
+  await tx.rows(renewStale, [repositoryId, digests, promiseSeconds])
+  return tx.rows(hold, [repositoryId, digests])
+}
+
+export const lockBlobLink = (tx: Sql, { projectId, path }: In, digest: string) => tx.one(lockLink, [projectId, path, digest])
+
+/** False when a manifest of the repository needs the blob. */
+export async function unlinkBlob(tx: Sql, repositoryId: number, blobId: string, digest: string): Promise<boolean> {
+  return (await tx.one(unlink, [repositoryId, blobId, digest])) !== null
+}
+
+export type Rubbish = {
+  key: string
+  store: string
+  digest?: string | undefined
+  sizeBytes: number
+  /** Of an upload that was not completed. */
+  state?: unknown
+  reason: string
+}
+
+/** Leaves an object that nothing points at to the eraser. */
+export async function trashObject(sql: Sql, rubbish: Rubbish, afterSeconds: number): Promise<void> {
+  const { key, store, digest, sizeBytes, state, reason } = rubbish
+  await sql.rows(trash, [key, store, digest ?? null, sizeBytes, state ? JSON.stringify(state) : null, reason, afterSeconds])
+}

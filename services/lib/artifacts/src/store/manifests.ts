@@ -1,0 +1,169 @@
+import { statement, type Sql } from '@haven/db'
+import type { Edge, Manifest } from '@haven/oci'
+
+/** What the headers of an answer need. */
+export type ManifestFacts = {
+  id: string
+  repositoryId: number
+  tagId: string | null
+  digest: string
+  mediaType: string
+  sizeBytes: number
+}
+export type StoredManifest = ManifestFacts & { payload: Buffer }
+
+const byTag = `
+    from artifacts.repositories r
+    join artifacts.tags t on t.repository_id = r.id and t.name = $3
+    join artifacts.manifests m on m.id = t.manifest_id and m.deleted_at is null
+   where r.project_id = $1 and r.path = $2`
+const byDigest = `
+    from artifacts.repositories r
+    join artifacts.manifests m on m.repository_id = r.id and m.digest = $3 and m.deleted_at is null
+   where r.project_id = $1 and r.path = $2`
+const facts = (tagId: string) =>
+  `m.id, m.repository_id as "repositoryId", ${tagId} as "tagId", m.digest, m.media_type as "mediaType", m.payload_bytes as "sizeBytes"`
+
+const get = {
+  tag: statement<StoredManifest>('manifests by tag', `select ${facts('t.id')}, m.payload ${byTag}`),
+  digest: statement<StoredManifest>('manifests by digest', `select ${facts('null')}, m.payload ${byDigest}`),
+}
+const head = {
+  tag: statement<ManifestFacts>('manifests head by tag', `select ${facts('t.id')} ${byTag}`),
+  digest: statement<ManifestFacts>('manifests head by digest', `select ${facts('null')} ${byDigest}`),
+}
+
+const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
+  'manifests upsert',
+  `with old as materialized (
+     select deleted_at is not null as dead from artifacts.manifests where repository_id = $1 and digest = $2 for update),
+   put as (
+     insert into artifacts.manifests as m
+       (repository_id, digest, media_type, artifact_type, kind, type, payload, payload_bytes, total_bytes,
+        config_media_type, subject_digest, annotations, pushed_by)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13)
+     on conflict (repository_id, digest) do update
+       set media_type = excluded.media_type,
+           pushed_at = case when m.deleted_at is null then m.pushed_at else now() end,
+           pushed_by = case when m.deleted_at is null then m.pushed_by else excluded.pushed_by end,
+           deleted_at = null, deleted_by = null, deleted_reason = null, purge_after = null
+     returning id, xmax = 0 as inserted),
+   edges as (
+     insert into artifacts.manifest_edges
+       (manifest_id, position, repository_id, kind, digest, media_type, size_bytes, artifact_type, platform, annotations, urls)
+     select put.id, e.position, $1, e.kind, e.digest, e."mediaType", e."sizeBytes", e."artifactType", e.platform, e.annotations,
+            coalesce(e.urls, '{}')
+       from put, jsonb_to_recordset($14::jsonb) as e (position int, kind text, digest text, "mediaType" text, "sizeBytes" bigint,
+                                                      "artifactType" text, platform jsonb, annotations jsonb, urls text[])
+      where put.inserted)
+   select put.id, put.inserted, coalesce((select dead from old), false) as revived from put`,
+)
+
+const holdChildren = statement<{ digest: string; totalBytes: number }>(
+  'manifests hold children',
+  `select digest, total_bytes::float8 as "totalBytes" from artifacts.manifests
+    where repository_id = $1 and digest = any($2::text[]) and deleted_at is null
+    order by digest for share`,
+)
+
+const lock = statement<LockedManifest>(
+  'manifests lock',
+  `select m.id, m.repository_id as "repositoryId", m.media_type as "mediaType", m.artifact_type as "artifactType",
+          m.total_bytes::float8 as "totalBytes"
+     from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id
+    where r.project_id = $1 and r.path = $2 and m.digest = $3 and m.deleted_at is null
+    for update of m`,
+)
+
+const bury = statement(
+  'manifests bury',
+  `update artifacts.manifests
+      set deleted_at = now(), deleted_by = $2, deleted_reason = $3, purge_after = now() + $4 * interval '1 second'
+    where id = $1`,
+)
+
+const parents = statement<{ digest: string }>(
+  'manifests parents',
+  `select m.digest from artifacts.manifest_edges e
+     join artifacts.manifests m on m.id = e.manifest_id and m.deleted_at is null
+    where e.repository_id = $1 and e.digest = $2 and e.kind = 'child' limit 1`,
+)
+
+export type LockedManifest = {
+  id: string
+  repositoryId: number
+  mediaType: string
+  artifactType: string | null
+  totalBytes: number
+}
+
+type In = { projectId: number; path: string }
+type Named = { tag: string; digest?: never } | { digest: string; tag?: never }
+
+export const getManifestRow = (sql: Sql, { projectId, path }: In, named: Named) =>
+  named.tag === undefined
+    ? sql.one(get.digest, [projectId, path, named.digest])
+    : sql.one(get.tag, [projectId, path, named.tag])
+
+export const headManifestRow = (sql: Sql, { projectId, path }: In, named: Named) =>
+  named.tag === undefined
+    ? sql.one(head.digest, [projectId, path, named.digest])
+    : sql.one(head.tag, [projectId, path, named.tag])
+
+/**
+ * Stores a manifest with its edges, or brings a deleted one back. Neither `inserted` nor `revived`: it was there.
+ */
+export async function upsertManifest(
+  tx: Sql,
+  repositoryId: number,
+  manifest: Manifest,
+  { payload, totalBytes, type, pushedBy }: { payload: Buffer; totalBytes: number; type: string; pushedBy: string },
+) {
+  const stored = await tx.one(upsert, [
+    repositoryId,
+    manifest.digest,
+    manifest.mediaType,
+    manifest.artifactType,
+    manifest.kind === 'index' || manifest.kind === 'docker-list' ? 'index' : 'image',
+    type,
+    payload,
+    payload.length,
+    totalBytes,
+    manifest.config?.mediaType ?? null,
+    manifest.subject?.digest ?? null,
+    json(manifest.annotations),
+    pushedBy,
+    json(manifest.edges.map((edge, position) => ({ position, ...pick(edge) }))),
+  ])
+  if (!stored) throw new Error(`manifest ${manifest.digest} was neither found nor made`)
+  return stored
+}
+
+/** Which of these manifests the repository has; they stay until the transaction ends. */
+export const holdManifests = async (tx: Sql, repositoryId: number, digests: readonly string[]) =>
+  digests.length === 0 ? [] : tx.rows(holdChildren, [repositoryId, digests])
+
+export const lockManifest = (tx: Sql, { projectId, path }: In, digest: string) => tx.one(lock, [projectId, path, digest])
+
+/** Makes a tombstone of a locked manifest. */
+export async function buryManifest(tx: Sql, id: string, by: string, reason: string, tombstoneSeconds: number): Promise<void> {
+  await tx.rows(bury, [id, by, reason, tombstoneSeconds])
+}
+
+/** An index of the repository that names the manifest, if there is one. */
+export const parentOf = async (tx: Sql, repositoryId: number, digest: string): Promise<string | null> =>
+  (await tx.one(parents, [repositoryId, digest]))?.digest ?? null
+
+const pick = ({ kind, digest, mediaType, sizeBytes, artifactType, platform, annotations, urls }: Edge) => ({
+  kind,
+  digest,
+  mediaType,
+  sizeBytes,
+  artifactType,
+  platform,
+  annotations,
+  urls,
+})
+
+// Postgres has no place for U+0000 in a jsonb. What a client reads is the payload, which keeps it.
+const json = (value: unknown): string => JSON.stringify(value).replaceAll(/(?<!\\)((?:\\\\)*)\\u0000/g, '$1\\ufffd')

@@ -1,0 +1,65 @@
+import { statement, type Sql } from '@haven/db'
+
+/** A descriptor of a manifest that is about another. */
+export type Referrer = {
+  mediaType: string
+  digest: string
+  size: number
+  artifactType?: string
+  annotations?: Record<string, string>
+}
+type Row = { position: string; mediaType: string; digest: string; size: number; artifactType: string | null; annotations: Record<string, string> | null }
+
+const bySubject = statement<Row>(
+  'referrers by subject',
+  `select m.id as position, m.media_type as "mediaType", m.digest, m.payload_bytes as size, m.artifact_type as "artifactType",
+          m.annotations
+     from artifacts.repositories r
+     join artifacts.manifests m on m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
+    where r.project_id = $1 and r.path = $2 and m.id > $4 and ($5::text is null or m.artifact_type = $5)
+    order by m.id limit $6`,
+)
+const byFallbackTag = statement<Row>(
+  'referrers by fallback tag',
+  `select e.position::text as position, e.media_type as "mediaType", e.digest, e.size_bytes::float8 as size, e.artifact_type as "artifactType",
+          e.annotations
+     from artifacts.repositories r
+     join artifacts.tags t on t.repository_id = r.id and t.name = $3
+     join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
+    where r.project_id = $1 and r.path = $2 and ($4::text is null or e.artifact_type = $4)
+      and not exists (select from artifacts.manifests m
+                       where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $5 and m.deleted_at is null)
+    order by e.position limit $6`,
+)
+
+type In = { projectId: number; path: string }
+const descriptor = ({ mediaType, digest, size, artifactType, annotations }: Row): Referrer => ({
+  mediaType,
+  digest,
+  size,
+  ...(artifactType !== null && { artifactType }),
+  ...(annotations !== null && Object.keys(annotations).length > 0 && { annotations }),
+})
+
+/** Manifests whose subject is `subject`, oldest first, from the one after `after`, each with the cursor of what follows it. */
+export async function referrersBySubject(
+  sql: Sql,
+  { projectId, path }: In,
+  subject: string,
+  { after, artifactType, limit }: { after: string; artifactType: string | null; limit: number },
+): Promise<{ referrers: Referrer[]; cursors: string[] }> {
+  const rows = await sql.rows(bySubject, [projectId, path, subject, after, artifactType, limit])
+  return { referrers: rows.map(descriptor), cursors: rows.map(({ position }) => position) }
+}
+
+/** What clients that knew no referrers API wrote into the index under the fallback tag, without those that have a subject. */
+export async function referrersByFallbackTag(
+  sql: Sql,
+  { projectId, path }: In,
+  subject: string,
+  fallbackTag: string,
+  { artifactType, limit }: { artifactType: string | null; limit: number },
+): Promise<Referrer[]> {
+  const rows = await sql.rows(byFallbackTag, [projectId, path, fallbackTag, artifactType, subject, limit])
+  return rows.map(descriptor)
+}

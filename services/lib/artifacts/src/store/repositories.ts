@@ -1,0 +1,47 @@
+import { statement, type Sql } from '@haven/db'
+
+const find = statement<{ id: number }>(
+  'repositories find',
+  'select id from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null',
+)
+const add = statement<{ id: number }>(
+  'repositories add',
+  `insert into artifacts.repositories as r (project_id, path) values ($1, $2)
+   on conflict (project_id, path) do update
+     set deleted_at = null, first_pushed_at = null, pull_count = 0, description = '', created_at = now(), updated_at = now()
+     where r.deleted_at is not null
+   returning id`,
+)
+const publish = statement<{ id: number }>(
+  'repositories publish',
+  `update artifacts.repositories set first_pushed_at = now(), updated_at = now()
+    where id = $1 and first_pushed_at is null returning id`,
+)
+const anyIn = statement<{ id: number }>(
+  'repositories any',
+  'select id from artifacts.repositories where project_id = $1 and deleted_at is null and first_pushed_at is not null limit 1',
+)
+
+export async function findRepository(sql: Sql, projectId: number, path: string): Promise<number | null> {
+  return (await sql.one(find, [projectId, path]))?.id ?? null
+}
+
+/** The repository's id; makes it when nobody did. Safe with any number of others doing the same. */
+export async function ensureRepository(tx: Sql, projectId: number, path: string): Promise<number> {
+  const id =
+    (await findRepository(tx, projectId, path)) ??
+    (await tx.one(add, [projectId, path]))?.id ??
+    (await findRepository(tx, projectId, path)) // somebody else's insert was waited for
+  if (id === null) throw new Error(`repository ${path} of project ${projectId} came and went within one statement`)
+  return id
+}
+
+/** Lists the repository from now on. True for the caller who did it. */
+export async function publishRepository(tx: Sql, repositoryId: number): Promise<boolean> {
+  return (await tx.one(publish, [repositoryId])) !== null
+}
+
+/** Whether a project has repositories that it would lose. */
+export async function hasRepositories(sql: Sql, projectId: number): Promise<boolean> {
+  return (await sql.one(anyIn, [projectId])) !== null
+}

@@ -1,0 +1,103 @@
+import { statement, type Sql } from '@haven/db'
+
+const insert = statement<{ id: string }>(
+  'tags insert',
+  `insert into artifacts.tags (repository_id, name, manifest_id) values ($1, $2, $3)
+   on conflict (repository_id, name) do nothing returning id`,
+)
+// Alone, without a join to the manifest: a row that was waited for is read again, but what it was joined with is not.
+const lock = statement<{ id: string; manifestId: string }>(
+  'tags lock',
+  `select id, manifest_id as "manifestId" from artifacts.tags where repository_id = $1 and name = $2 for update`,
+)
+const move = statement<{ digest: string }>(
+  'tags move',
+  `with moved as (update artifacts.tags set manifest_id = $2, pushed_at = now() where id = $1)
+   select digest from artifacts.manifests where id = $3`,
+)
+const record = statement(
+  'tags record',
+  `insert into artifacts.tag_history (repository_id, tag, from_digest, to_digest, actor, door, reason, request_id)
+   values ($1, $2, $3, $4, $5, $6, $7, $8)`,
+)
+const find = statement<{ repositoryId: number }>(
+  'tags find',
+  `select r.id as "repositoryId" from artifacts.repositories r join artifacts.tags t on t.repository_id = r.id and t.name = $3
+    where r.project_id = $1 and r.path = $2`,
+)
+const remove = statement<{ digest: string }>(
+  'tags remove',
+  `with gone as (delete from artifacts.tags where id = $1)
+   select digest from artifacts.manifests where id = $2`,
+)
+const lockAll = statement<{ id: string; name: string }>(
+  'tags lock of manifest',
+  'select id, name from artifacts.tags where manifest_id = $1 order by name for update',
+)
+const removeAll = statement('tags remove all', 'delete from artifacts.tags where id = any($1::bigint[])')
+// "C" is the order of code points that the specification asks for, whatever the database sorts by.
+const list = statement<{ name: string | null }>(
+  'tags list',
+  `select t.name from artifacts.repositories r
+     left join lateral (
+       select name from artifacts.tags
+        where repository_id = r.id and ($3::text is null or name collate "C" > $3)
+        order by name collate "C" limit $4) t on true
+    where r.project_id = $1 and r.path = $2 and r.deleted_at is null and r.first_pushed_at is not null
+    order by t.name collate "C"`,
+)
+
+/** Who changed a tag, for its history. */
+export type TagChange = { actor: string; door: string; reason?: string | undefined; requestId: string }
+
+/** The tag's id when nobody had it and it is ours now; null when it exists. */
+export const createTag = async (tx: Sql, repositoryId: number, name: string, manifestId: string): Promise<string | null> =>
+  (await tx.one(insert, [repositoryId, name, manifestId]))?.id ?? null
+
+export const lockTag = (tx: Sql, repositoryId: number, name: string) => tx.one(lock, [repositoryId, name])
+
+/** Points a locked tag at another manifest. Returns the digest that it pointed at. */
+export async function moveTag(tx: Sql, tag: { id: string; manifestId: string }, manifestId: string): Promise<string> {
+  return digestOfRow(await tx.one(move, [tag.id, manifestId, tag.manifestId]))
+}
+
+/** Removes a locked tag. Returns the digest that it pointed at. */
+export async function removeTag(tx: Sql, tag: { id: string; manifestId: string }): Promise<string> {
+  return digestOfRow(await tx.one(remove, [tag.id, tag.manifestId]))
+}
+
+export const lockTagsOf = (tx: Sql, manifestId: string) => tx.rows(lockAll, [manifestId])
+
+export async function removeTags(tx: Sql, ids: readonly string[]): Promise<void> {
+  if (ids.length > 0) await tx.rows(removeAll, [ids])
+}
+
+export async function recordTagChange(
+  tx: Sql,
+  repositoryId: number,
+  tag: string,
+  from: string | null,
+  to: string | null,
+  { actor, door, reason, requestId }: TagChange,
+): Promise<void> {
+  await tx.rows(record, [repositoryId, tag, from, to, actor, door, reason ?? null, requestId])
+}
+
+export const repositoryOfTag = async (tx: Sql, projectId: number, path: string, tag: string): Promise<number | null> =>
+  (await tx.one(find, [projectId, path, tag]))?.repositoryId ?? null
+
+/** Null when there is no such repository. */
+export async function tagNames(
+  sql: Sql,
+  { projectId, path }: { projectId: number; path: string },
+  after: string | null,
+  limit: number,
+): Promise<string[] | null> {
+  const rows = await sql.rows(list, [projectId, path, after, limit])
+  return rows.length === 0 ? null : rows.flatMap(({ name }) => (name === null ? [] : [name]))
+}
+
+function digestOfRow(row: { digest: string } | null): string {
+  if (!row) throw new Error('a tag pointed at no manifest')
+  return row.digest
+}

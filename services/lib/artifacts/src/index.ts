@@ -1,4 +1,5 @@
 export { appendToUpload, type Chunk } from './append-to-upload.ts'
+export { countRepositories } from './count-repositories.ts'
 export { deleteBlob, getBlob, headBlobForPush } from './blobs.ts'
 export { deleteManifest, deleteTag } from './delete-manifest.ts'
 export {

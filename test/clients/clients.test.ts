@@ -2,7 +2,8 @@ import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { ADMIN_PASSWORD, startHaven, startVersitygw, type HavenInstallation } from '@haven/testkit'
+import { ADMIN_PASSWORD, startHaven, type HavenInstallation } from '@haven/testkit'
+import { startVersityGw, type VersityGw } from '@haven/testkit/versitygw'
 import { startDocker, type DockerEngine } from './docker-engine.ts'
 import { buildImage, packChart } from './images.ts'
 import { PASSWORD, privateProject } from './people.ts'
@@ -28,13 +29,13 @@ describe.each([
 
   suite(named('real clients', lackOfStore), () => {
     let haven: HavenInstallation
-    let s3: Awaited<ReturnType<typeof startVersitygw>> | null = null
+    let s3: VersityGw | null = null
     let engine: DockerEngine
     let folder: string
 
     beforeAll(async () => {
       folder = mkdtempSync(join(tmpdir(), 'haven-clients-'))
-      s3 = store === 's3' ? await startVersitygw() : null
+      s3 = store === 's3' ? await startVersityGw(findTool('versitygw')!) : null
       const env: Record<string, string> = s3
         ? {
             STORAGE_DRIVER: 's3',

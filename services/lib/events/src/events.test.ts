@@ -24,7 +24,7 @@ let database: TestDatabase
 beforeAll(async () => {
   database = await testDatabase()
 })
-afterAll(() => database[Symbol.asyncDispose]())
+afterAll(async () => database[Symbol.asyncDispose]())
 beforeEach(async () => {
   await database.db.prisma.$executeRaw`truncate events.outbox, events.audit_entries`
 })

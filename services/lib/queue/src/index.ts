@@ -1,1 +1,25 @@
-export {}
+export { checkCron, CRON_TYPES, nextRun, type CronType } from './cron.ts'
+export { defineJob, taskOf, type JobDefinition, type JobLog, type JobRun, type JobSpec } from './define-job.ts'
+export * from './inspect.ts'
+export { LeaseLost, ShuttingDown, StopRequested, type LeaseTimes } from './lease.ts'
+export { Queue, type QueueOptions } from './queue.ts'
+export { Reconciler, type Reconciled, type ReconcilerOptions } from './reconciler.ts'
+export {
+  deleteSchedule,
+  getSchedule,
+  listSchedules,
+  putSchedule,
+  Scheduler,
+  type Schedule,
+  type ScheduledWork,
+  type SchedulerOptions,
+} from './scheduler.ts'
+export {
+  startExecution,
+  type NewExecution,
+  type NewTask,
+  type QueuedTask,
+  type StartedExecution,
+} from './start-execution.ts'
+export { isFinal, type ExecutionStatus, type Json, type JsonObject, type TaskStatus, type Trigger } from './status.ts'
+export { Workers, type WorkersOptions } from './worker.ts'

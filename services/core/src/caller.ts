@@ -1,0 +1,85 @@
+import type { IncomingMessage } from 'node:http'
+import { problems } from '@haven/errors'
+import type { EventSource } from '@haven/events'
+import { anonymous, nameOf, signIn, type Authority, type Principal } from '@haven/identity'
+import { contextOf, sameSecret } from '@haven/runtime'
+import type { CoreDeps } from './deps.ts'
+
+/** Who calls, from where. What they may do is asked live, once a request. */
+export class Caller {
+  readonly principal: Principal
+  /** Who did it, for events and the audit log. */
+  readonly source: EventSource
+  /** The request came with a session cookie: from a page of ours, not from a program. */
+  readonly fromBrowser: boolean
+  readonly #deps: CoreDeps
+  #authority: Promise<Authority> | null = null
+
+  constructor(deps: CoreDeps, principal: Principal, req: IncomingMessage, fromBrowser: boolean) {
+    const { requestId, clientAddress } = contextOf(req)
+    this.#deps = deps
+    this.principal = principal
+    this.fromBrowser = fromBrowser
+    this.source = { principal, requestId, address: clientAddress }
+  }
+
+  /** As refusals name it; empty for nobody. */
+  get name(): string {
+    return nameOf(this.principal)
+  }
+
+  authority(): Promise<Authority> {
+    return (this.#authority ??= this.#deps.authorities.of(this.principal))
+  }
+}
+
+const unsafe = (method: string) => method !== 'GET' && method !== 'HEAD' && method !== 'OPTIONS'
+export { unsafe as unsafeMethod }
+
+/**
+ * Who a request's credentials prove, in Harbor's order: service secret, Basic, session (harbor-rbac.md §1). Credentials that
+ * prove nobody are as if there were none, so that public things stay readable; a bearer token is for the registry only.
+ * @throws tooManyRequests while guessing is held up.
+ */
+export async function identify(
+  deps: CoreDeps,
+  req: IncomingMessage,
+  browser: { user: Principal | null; hasCookie: boolean },
+): Promise<Caller> {
+  const principal = (await fromAuthorization(deps, req)) ?? browser.user ?? anonymous
+  return new Caller(deps, principal, req, browser.hasCookie)
+}
+
+async function fromAuthorization(deps: CoreDeps, req: IncomingMessage): Promise<Principal | null> {
+  const [scheme = '', credentials = ''] = splitOnce(req.headers.authorization ?? '', ' ')
+  switch (scheme.toLowerCase()) {
+    case 'harbor-secret':
+      // From outside it never arrives: the proxy drops it (threats.md R6, A50).
+      return servicePrincipal(deps, credentials.trim()) ?? anonymous
+    case 'basic': {
+      const [name, password] = splitOnce(Buffer.from(credentials.trim(), 'base64').toString('utf8'), ':')
+      if (!name || !password) return null
+      const address = contextOf(req).clientAddress
+      return signIn(deps.signIn, { name, password, address, agent: req.headers['user-agent'] }).catch(
+        (error: unknown) => {
+          if (problems.unauthorized.is(error)) return null
+          throw error
+        },
+      )
+    }
+    default:
+      return null
+  }
+}
+
+function servicePrincipal({ settings }: CoreDeps, secret: string): Principal | null {
+  for (const [name, expected] of Object.entries(settings.serviceSecrets)) {
+    if (sameSecret(secret, expected)) return { kind: 'service', name }
+  }
+  return null
+}
+
+function splitOnce(text: string, separator: string): [string, string | undefined] {
+  const at = text.indexOf(separator)
+  return at === -1 ? [text, undefined] : [text.slice(0, at), text.slice(at + 1)]
+}

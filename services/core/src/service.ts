@@ -1,0 +1,44 @@
+import { harborEnvelope } from '@haven/errors'
+import { contextOf, finish, serviceApp, type Service } from '@haven/runtime'
+import { Browser } from './browser.ts'
+import { identify } from './caller.ts'
+import type { CoreDeps } from './deps.ts'
+import { mountExplorer } from './explorer.ts'
+import { handlers } from './handlers/index.ts'
+import { send, sendNotFoundPage } from './http/answer.ts'
+import { parseTarget } from './http/request.ts'
+import { ApiRouter, isApiPath } from './router.ts'
+import { handleSession } from './session-routes.ts'
+
+/** The management API under /api, and the sessions of browsers under /c. */
+export function createCore(deps: CoreDeps): Service {
+  const { log, metrics, trust } = deps
+  const app = serviceApp({ name: 'core', log, metrics, trust, envelope: harborEnvelope })
+  const router = new ApiRouter(deps, handlers)
+  mountExplorer(app)
+
+  app.use(async (req, res, next) => {
+    const target = parseTarget(req.url)
+    const { path } = target
+    const underC = path.startsWith('/c/')
+    if (!underC && !path.startsWith('/api/') && !path.startsWith('/service/')) return next()
+    const browser = await Browser.open(deps, req, res, { always: underC })
+    if (underC) return handleSession({ deps, req, res, target, browser })
+    if (isApiPath(path)) return router.handle(req, res, target, () => identify(deps, req, browser))
+    if (path === '/api/version' && req.method === 'GET') {
+      contextOf(req).route = path
+      const headers = { 'Content-Type': 'text/plain; charset=utf-8' }
+      return send(res, { status: 200, headers, body: JSON.stringify({ version: 'v2.0' }) })
+    }
+    sendNotFoundPage(res, { head: req.method === 'HEAD' })
+  })
+
+  return {
+    name: 'core',
+    handler: finish(app),
+    checks: { database: () => deps.db.check(), sessions: () => deps.sessions.check() },
+    async [Symbol.asyncDispose]() {
+      // Everything that core uses was opened by who gave it.
+    },
+  }
+}

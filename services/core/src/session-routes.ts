@@ -1,0 +1,97 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { problems } from '@haven/errors'
+import { signIn } from '@haven/identity'
+import { contextOf, readBody } from '@haven/runtime'
+import { may } from './access.ts'
+import type { Browser } from './browser.ts'
+import { identify } from './caller.ts'
+import type { CoreDeps } from './deps.ts'
+import { ok, send, sendNotFoundPage, type Answer } from './http/answer.ts'
+import { unescape, type Target } from './http/request.ts'
+
+type Asked = { deps: CoreDeps; req: IncomingMessage; browser: Browser }
+type Route = (asked: Asked) => Promise<Answer>
+
+const MAX_FORM_BYTES = 16 * 1024
+
+const empty = (status: number): Answer => ({ status })
+
+const login: Route = async ({ deps, req, browser }) => {
+  const form = await readForm(req)
+  const name = form.get('principal') ?? ''
+  const password = form.get('password') ?? ''
+  const { clientAddress } = contextOf(req)
+  try {
+    const user = await signIn(deps.signIn, { name, password, address: clientAddress, agent: req.headers['user-agent'] })
+    // A robot's secret is for programs; a session outlives it.
+    if (user.kind !== 'user') return empty(401)
+    await browser.signedIn(user)
+    await deps.people.noteSignIn(user, req)
+    return ok()
+  } catch (error) {
+    if (!problems.unauthorized.is(error)) throw error
+    return empty(401)
+  }
+}
+
+const logOut: Route = async ({ deps, req, browser }) => {
+  if (browser.user?.kind === 'user') await deps.people.noteSignOut(browser.user, req)
+  await browser.signedOut()
+  return ok()
+}
+
+const userExists: Route = async ({ deps, req, browser }) => {
+  const caller = await identify(deps, req, browser)
+  if (!deps.policy().selfRegistration && !(await may(caller, { resource: 'user', action: 'list', on: 'system' }))) {
+    return {
+      status: 412,
+      headers: { 'Content-Type': 'text/plain; charset=utf-8' },
+      body: 'self registration deactivated, only sysadmin can check user existence',
+    }
+  }
+  const form = await readForm(req)
+  const exists = await deps.people.isTaken(form.get('target') ?? '', form.get('value') ?? '')
+  return { status: 200, headers: { 'Content-Type': 'application/json; charset=utf-8' }, body: JSON.stringify(exists) }
+}
+
+const oidcOnly: Route = async ({ deps }) => {
+  throw problems.authModeMismatch({ message: `auth mode: ${deps.policy().authMode} is not OIDC based` })
+}
+
+const authproxyOnly: Route = async ({ deps }) => {
+  throw problems.authModeMismatch({ message: `the auth mode ${deps.policy().authMode} does not support this flow` })
+}
+
+const routes: Readonly<Record<string, Route>> = {
+  'POST /c/login': login,
+  'GET /c/log_out': logOut,
+  'POST /c/userExists': userExists,
+  'GET /c/oidc/login': oidcOnly,
+  'GET /c/oidc/callback': oidcOnly,
+  'GET /c/oidc/logout': oidcOnly,
+  'POST /c/oidc/onboard': oidcOnly,
+  'GET /c/authproxy/redirect': authproxyOnly,
+}
+
+/** The pages' own endpoints under /c (harbor-api.md §6.1). */
+export async function handleSession(asked: Asked & { target: Target; res: ServerResponse }): Promise<void> {
+  const { req, res, target } = asked
+  const route = `${req.method} ${target.path}`
+  const handler = Object.hasOwn(routes, route) ? routes[route] : undefined
+  if (!handler) return sendNotFoundPage(res, { head: req.method === 'HEAD' })
+  contextOf(req).route = target.path
+  send(res, await handler(asked))
+}
+
+/** Only the encoding of forms: a page of another site can send it, but not with our header (threats.md A58). */
+async function readForm(req: IncomingMessage): Promise<Map<string, string>> {
+  const type = (req.headers['content-type'] ?? '').split(';', 1)[0]?.trim().toLowerCase()
+  const body = await readBody(req, { limitBytes: MAX_FORM_BYTES })
+  const form = new Map<string, string>()
+  if (type !== 'application/x-www-form-urlencoded') return form
+  for (const pair of body.toString('utf8').split('&')) {
+    const equals = pair.indexOf('=')
+    if (equals > 0) form.set(unescape(pair.slice(0, equals)), unescape(pair.slice(equals + 1)))
+  }
+  return form
+}

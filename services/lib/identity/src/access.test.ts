@@ -4,7 +4,6 @@ import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { Authorities } from './authorities.ts'
 import { Authority, type GrantFacts, type RoleFacts } from './authority.ts'
 import { decide, type Question } from './decide.ts'
-import { parsePathPattern } from './path-pattern.ts'
 import {
   isPublic,
   permissionsOf,
@@ -262,7 +261,7 @@ function naive(principal: Principal, active: boolean, grants: readonly GrantFact
     pattern === null ||
     {
       a: text === 'a',
-      'a/**': text === 'a' || text.startsWith('a/'),
+      'a/**': text.startsWith('a/'),
       '*': !text.includes('/'),
       'v*': text.startsWith('v'),
       latest: text === 'latest',
@@ -304,37 +303,6 @@ function seeded(seed: number): () => number {
   }
 }
 
-describe('parsePathPattern', () => {
-  it.each([
-    ['*', ['a', 'a-b', ''], ['a/b']],
-    ['**', ['a', 'a/b/c', ''], []],
-    ['a/**', ['a', 'a/b', 'a/b/c'], ['ab', 'b/a']],
-    ['**/a', ['a', 'b/a', 'c/b/a'], ['ab', 'ba', 'a/b']],
-    ['a/**/z', ['a/z', 'a/b/z', 'a/b/c/z'], ['az', 'a/bz', 'a/b']],
-    ['a*c', ['ac', 'abc', 'abbc'], ['a/c', 'ab']],
-    ['v{1,2.{0,1}}*', ['v1', 'v1.5', 'v2.0', 'v2.1-rc'], ['v3', 'v2.2']],
-    ['v[0-9].?', ['v1.x', 'v9.0'], ['vx.0', 'v1.', 'v1.00']],
-    ['[^a-c]', ['d', 'z'], ['a', 'b', '/', '']],
-    [String.raw`\*x`, ['*x'], ['ax']],
-    ['', [''], ['a']],
-  ])('reads %s', (text, matching, other) => {
-    const pattern = parsePathPattern(text)!
-    expect(matching.filter((m) => !pattern.matches(m))).toEqual([])
-    expect(other.filter((m) => pattern.matches(m))).toEqual([])
-  })
-
-  it.each(['{a', 'a}', '[a', 'a\\', 'x'.repeat(257), '{a,b,c}'.repeat(9)])('refuses %s', (text) => {
-    expect(parsePathPattern(text)).toBeNull()
-  })
-
-  it('stays linear on what makes backtracking explode', () => {
-    const pattern = parsePathPattern('*a'.repeat(100) + 'b')!
-    const started = process.cpuUsage()
-    expect(pattern.matches('a'.repeat(255))).toBe(false)
-    expect(process.cpuUsage(started).user).toBeLessThan(200_000)
-  })
-})
-
 describe('Authorities', () => {
   let database: TestDatabase
   let authorities: Authorities
@@ -352,7 +320,10 @@ describe('Authorities', () => {
   const user = (username: string) => database.db.prisma.user.create({ data: { username, usernameKey: username } })
   const eventually = async (check: () => Promise<boolean>) => {
     const until = Date.now() + 3_000 // below the 5 s after which everything is read again anyway
-    while (!(await check())) if (Date.now() > until) throw new Error('the change was not seen within 3 s')
+    while (!(await check())) {
+      if (Date.now() > until) throw new Error('the change was not seen within 3 s')
+      await new Promise((resolve) => setTimeout(resolve, 5)) // what is cached never waits, so nothing would be heard
+    }
   }
 
   it('finds the presets under Harbor’s ids, and leaves other roles alone', async () => {
@@ -392,7 +363,7 @@ describe('Authorities', () => {
         { principalKind: 'everyone', resource: 'robot', action: 'delete', ...node, expiresAt: new Date(0) },
       ],
     })
-    authorities.drop()
+    authorities.forget()
     const authority = await authorities.of({ kind: 'user', id: ben.id, name: 'old name' })
     expect(authority.principal).toMatchObject({ name: 'ben' })
     expect(authority.rolesOn(closed.id).map((r) => r.name)).toEqual(['developer', 'guest'])
@@ -431,9 +402,9 @@ describe('Authorities', () => {
   it('does not keep what was loading while something changed', async () => {
     const dora = await user('dora')
     const principal = { kind: 'user', id: dora.id, name: 'dora' } as const
-    authorities.drop()
+    authorities.forget()
     const before = authorities.of(principal)
-    authorities.drop()
+    authorities.forget()
     const first = await before
     expect(await authorities.of(principal)).not.toBe(first)
   })

@@ -26,12 +26,12 @@ export class Authorities implements Disposable {
     this.#db = db
     this.#now = now
     this.#stop = db.announcements.on((table) => {
-      if (table === 'lost' || table.startsWith('identity.')) this.drop()
+      if (table === 'lost' || table.startsWith('identity.')) this.forget()
     })
   }
 
   /** Forgets everything: for a caller that has just written a grant and reads it back before its announcement comes around. */
-  drop(): void {
+  forget(): void {
     this.#epoch++
     this.#kept.clear()
     this.#loading.clear()

@@ -1,5 +1,6 @@
+import { problems } from '@haven/errors'
+import { compileDoublestar, type Matcher } from '@haven/oci'
 import { permissionTest } from './decide.ts'
-import { parsePathPattern, type PathPattern } from './path-pattern.ts'
 import { permissionKey, roles } from './permissions.ts'
 import type { Principal } from './principal.ts'
 
@@ -35,13 +36,13 @@ export type HeldGrant = {
   readonly node: {
     readonly kind: GrantFacts['nodeKind']
     readonly projectId: number | null
-    readonly repository: PathPattern
-    readonly tag: PathPattern
+    readonly repository: Matcher
+    readonly tag: Matcher
   }
 }
 
-const everything: PathPattern = { matches: () => true }
-const nothing: PathPattern = { matches: () => false }
+const everything: Matcher = () => true
+const nothing: Matcher = () => false
 
 /** What one principal may do, at one moment. Made by `Authorities`; `decide` reads it. */
 export class Authority {
@@ -106,8 +107,13 @@ function hold(grant: GrantFacts, rolesById: ReadonlyMap<number, RoleFacts>): Hel
   const permissions = role?.permissions ?? [{ resource: grant.resource ?? '', action: grant.action ?? '' }]
   const pattern = (text: string | null) => {
     if (text === null) return everything
-    // A pattern that cannot be read must not open anything, nor let a deny slip.
-    return parsePathPattern(text) ?? (grant.effect === 'deny' ? everything : nothing)
+    try {
+      return compileDoublestar(text)
+    } catch (error) {
+      if (!problems.badRequest.is(error)) throw error
+      // A pattern that cannot be read must not open anything, nor let a deny slip.
+      return grant.effect === 'deny' ? everything : nothing
+    }
   }
   return {
     id: grant.id,

@@ -78,8 +78,8 @@ function covers({ node }: HeldGrant, on: Question['on']): boolean {
   if (node.projectId !== null && node.projectId !== on.project.id) return false
   if (node.kind === 'project') return true
   // A grant on a repository or a tag says nothing about a question that names none.
-  if (on.repository === undefined || !node.repository.matches(on.repository)) return false
-  return node.kind === 'repository' || (on.tag !== undefined && node.tag.matches(on.tag))
+  if (on.repository === undefined || !node.repository(on.repository)) return false
+  return node.kind === 'repository' || (on.tag !== undefined && node.tag(on.tag))
 }
 
 function permits(authority: Authority, grant: HeldGrant, { resource, action }: Question): ReasonCode | null {

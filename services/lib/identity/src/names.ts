@@ -1,0 +1,41 @@
+import { problems } from '@haven/errors'
+
+/** What two names must differ in to be two: compatibility forms, case and outer blanks do not count (threats.md A11). */
+export const nameKey = (name: string): string => name.normalize('NFKC').trim().toLowerCase().normalize('NFKC')
+
+// Harbor's rule (harbor-features.md D). `$` keeps robots' names apart; what cannot be seen cannot be told apart.
+const forbidden = /[,"~#%$\p{C}\p{Zl}\p{Zp}]/u
+
+/** @throws badRequest */
+export function requireUsername(name: string): string {
+  const wrong =
+    name.length < 1 || name.length > 255
+      ? 'username with illegal length'
+      : forbidden.test(name) || nameKey(name) === '' || name !== name.trim()
+        ? 'username contains illegal characters'
+        : null
+  if (wrong) throw problems.badRequest({ message: wrong })
+  return name
+}
+
+/** @throws badRequest */
+export function requireEmail(email: string): string {
+  if (email.length > 255 || !/^[^\s@<>"(),:;[\]\\]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+$/.test(email)) {
+    throw problems.badRequest({ message: `email ${email.length > 255 ? 'is too long' : 'has an illegal format'}` })
+  }
+  return email
+}
+
+/** @throws badRequest */
+export function requireRealname(realname: string): string {
+  if (realname.length > 255 || forbidden.test(realname)) {
+    throw problems.badRequest({ message: 'realname is too long or contains illegal characters' })
+  }
+  return realname
+}
+
+/** @throws badRequest */
+export function requireComment(comment: string): string {
+  if (comment.length > 30) throw problems.badRequest({ message: 'user comment with illegal length' })
+  return comment
+}

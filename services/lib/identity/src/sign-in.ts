@@ -1,0 +1,214 @@
+import { createHmac, randomBytes } from 'node:crypto'
+import { statement, type Database } from '@haven/db'
+import { problems } from '@haven/errors'
+import type { Redis } from 'ioredis'
+import { nameKey } from './names.ts'
+import { hashPassword, isOutdated, verifyNothing, verifySecret, type StoredSecret } from './passwords.ts'
+import type { Principal } from './principal.ts'
+import { LoginThrottle } from './throttle.ts'
+import { TwoGenerations } from './two-generations.ts'
+
+export type SignedIn = Extract<Principal, { kind: 'user' | 'robot' }>
+
+export type SignInInput = {
+  readonly name: string
+  readonly password: string
+  /** Of the client, without port. */
+  readonly address: string
+  /** Its User-Agent, shown with the credential's last use. */
+  readonly agent?: string | undefined
+}
+
+export type SignInDeps = {
+  readonly db: Database
+  readonly throttle: LoginThrottle
+  readonly remembered: RememberedSignIns
+  /** What a robot's name begins with: the configuration's `robot_name_prefix`. */
+  readonly robotPrefix: () => string
+}
+
+/** What `signIn` needs, one for each process: it remembers and counts. */
+export function signInDeps(
+  db: Database,
+  options: { redis?: Redis | null; redisPrefix?: string; robotPrefix?: () => string } = {},
+): SignInDeps & Disposable {
+  const remembered = new RememberedSignIns(db)
+  return {
+    db,
+    remembered,
+    throttle: new LoginThrottle({
+      redis: options.redis ?? null,
+      ...(options.redisPrefix !== undefined && { prefix: options.redisPrefix }),
+    }),
+    robotPrefix: options.robotPrefix ?? (() => 'robot$'),
+    [Symbol.dispose]: () => remembered[Symbol.dispose](),
+  }
+}
+
+const maxAgeMs = 60_000
+const maxAgentLength = 255
+const maxNameLength = 255
+
+/**
+ * Who proved who he is with a password, for a minute, so that Basic on every request costs one hash a minute (P21). Kept under
+ * a key that only this process knows; a changed, disabled or deleted user, robot or credential drops everything at once.
+ * Failures are not kept: they stay as slow as the hash.
+ */
+export class RememberedSignIns implements Disposable {
+  readonly #secret = randomBytes(32)
+  readonly #kept = new TwoGenerations<{ principal: SignedIn; untilMs: number }>(10_000)
+  readonly #running = new Map<string, Promise<SignedIn>>()
+  readonly #now: () => number
+  readonly #stop: () => void
+  #epoch = 0
+
+  constructor(db: Database, now: () => number = Date.now) {
+    this.#now = now
+    this.#stop = db.announcements.on((table) => {
+      if (table === 'lost' || watched.has(table)) this.forget()
+    })
+  }
+
+  /** Drops everything: for a caller that has just changed a password and must not wait for the announcement. */
+  forget(): void {
+    this.#epoch++
+    this.#kept.clear()
+    this.#running.clear()
+  }
+
+  /** The answer that is kept, or that of `verify`; requests with the same name and password share one check. */
+  async of(name: string, password: string, verify: () => Promise<SignedIn>): Promise<SignedIn> {
+    const key = createHmac('sha256', this.#secret).update(`${name.length}:${name}${password}`).digest('base64url')
+    const kept = this.#kept.get(key)
+    if (kept && this.#now() < kept.untilMs) return kept.principal
+    const running = this.#running.get(key)
+    if (running) return running
+    const epoch = this.#epoch
+    const untilMs = this.#now() + maxAgeMs
+    const verifying = verify()
+    this.#running.set(key, verifying)
+    try {
+      const principal = await verifying
+      if (epoch === this.#epoch) this.#kept.set(key, { principal, untilMs })
+      return principal
+    } finally {
+      if (this.#running.get(key) === verifying) this.#running.delete(key)
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.#stop()
+  }
+}
+
+const watched = new Set(['identity.users', 'identity.credentials', 'identity.robots'])
+
+/**
+ * Proves a user (name or e-mail and password) or a robot (prefixed name and secret). The answer to a wrong password, an unknown
+ * name, a disabled account is the same, and takes the same time for users.
+ * @throws unauthorized; tooManyRequests after too many wrong guesses for this account from this block of addresses.
+ */
+export async function signIn(deps: SignInDeps, input: SignInInput): Promise<SignedIn> {
+  const { name, password, address } = input
+  if (name === '' || name.length > maxNameLength || password === '') throw refused()
+  return deps.remembered.of(name, password, async () => {
+    const prefix = deps.robotPrefix()
+    const isRobot = prefix !== '' && name.startsWith(prefix)
+    const attempt = await deps.throttle.begin(isRobot ? name : nameKey(name), address)
+    const proved = isRobot
+      ? await proveRobot(deps.db, name.slice(prefix.length), name, password)
+      : await proveUser(deps.db, name, password)
+    if (proved === null) {
+      await attempt.failed()
+      throw refused()
+    }
+    await Promise.all([attempt.succeeded(), noteUse(deps.db, proved.credentialId, input)])
+    return proved.principal
+  })
+}
+
+const refused = () => problems.unauthorized({ message: 'incorrect user name or password' })
+
+type Proved = { readonly principal: SignedIn; readonly credentialId: number }
+
+async function proveUser(db: Database, name: string, password: string): Promise<Proved | null> {
+  const [row] = await db.reads.rows(userByLogin, [nameKey(name)])
+  if (!row || row.credentialId === null) {
+    await verifyNothing(password)
+    return null
+  }
+  const { credentialId, version, hash, salt } = row as UserRow & { version: string; hash: string; salt: string }
+  const right = await verifySecret({ version, hash, salt }, password)
+  if (!right || row.disabled) return null
+  if (isOutdated({ version, hash, salt }))
+    await replaceHash(db, credentialId as number, hash, await hashPassword(password))
+  return { principal: { kind: 'user', id: row.id, name: row.name }, credentialId: credentialId as number }
+}
+
+/**
+ * Robots may have several valid secrets, so that one can be exchanged without an outage. A generated secret costs microseconds
+ * to check; that an unknown robot is refused as fast shows nothing worth knowing.
+ */
+async function proveRobot(db: Database, key: string, name: string, secret: string): Promise<Proved | null> {
+  const rows = await db.reads.rows(robotByName, [key])
+  let proved: Proved | null = null
+  for (const row of rows) {
+    if ((await verifySecret(row, secret)) && proved === null) {
+      proved = {
+        principal: { kind: 'robot', id: row.id, name, projectId: row.projectId },
+        credentialId: row.credentialId,
+      }
+    }
+  }
+  return proved
+}
+
+/** Only while the hash is still the one that was checked: the password may have been changed meanwhile. */
+const replaceHash = (db: Database, credentialId: number, checked: string, next: StoredSecret) =>
+  db.writes.rows(upgradeHash, [credentialId, checked, next.version, next.hash, next.salt])
+
+const noteUse = (db: Database, credentialId: number, { address, agent }: SignInInput) =>
+  db.writes.rows(noteCredentialUse, [credentialId, address, agent?.slice(0, maxAgentLength) ?? null])
+
+type UserRow = {
+  id: number
+  name: string
+  disabled: boolean
+  credentialId: number | null
+  version: string | null
+  hash: string | null
+  salt: string | null
+}
+
+// A name wins over an e-mail address: else somebody's e-mail could be chosen to be another's name.
+const userByLogin = statement<UserRow>(
+  'identity: user by login',
+  `select u.id, u.username as name, u.disabled_at is not null as disabled, c.id as "credentialId", c.version, c.hash, c.salt
+     from identity.users u
+     left join identity.credentials c
+       on c.user_id = u.id and c.kind = 'password' and c.revoked_at is null and (c.expires_at is null or c.expires_at > now())
+    where (u.username_key = $1 or u.email_key = $1) and u.deleted_at is null
+    order by (u.username_key = $1) desc, c.id desc nulls last
+    limit 1`,
+)
+
+const robotByName = statement<StoredSecret & { id: number; projectId: number | null; credentialId: number }>(
+  'identity: robot by name',
+  `select r.id, r.project_id as "projectId", c.id as "credentialId", c.version, c.hash, c.salt
+     from identity.robots r join identity.credentials c on c.robot_id = r.id
+    where r.name_key = $1 and r.deleted_at is null and r.disabled_at is null and (r.expires_at is null or r.expires_at > now())
+      and c.kind = 'robot-secret' and c.revoked_at is null and (c.expires_at is null or c.expires_at > now())
+    order by c.id desc
+    limit 5`,
+)
+
+const upgradeHash = statement(
+  'identity: upgrade a hash',
+  `update identity.credentials set version = $3, hash = $4, salt = $5 where id = $1::int and hash = $2`,
+)
+
+const noteCredentialUse = statement(
+  'identity: note the use of a credential',
+  `update identity.credentials set last_used_at = now(), last_used_address = $2, last_used_agent = $3
+    where id = $1::int and (last_used_at is null or last_used_at < now() - interval '1 minute')`,
+)

@@ -9,10 +9,11 @@ export const internalHeaders = {
   proxy: 'x-haven-proxy',
   /** `1`: the proxy can read the blob store, so a service may answer with `send` instead of bytes. */
   canSend: 'x-haven-can-send',
-  /** In an answer: `<store> <key> <offset> <length>`, the body that the proxy is to send. */
+  /**
+   * In an answer: `<store> <key> <offset> <length>`, the body that the proxy is to send. The answer itself has an empty body and
+   * says so (`Content-Length: 0`); the proxy sends `length` to the client.
+   */
   send: 'x-haven-send',
-  /** In an answer: the template of the route, for the proxy's metrics. */
-  route: 'x-haven-route',
 } as const
 
 /** How a service recognises its proxy. Null: no proxy is trusted, the socket's address is the client's. */

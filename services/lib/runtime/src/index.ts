@@ -18,7 +18,17 @@ export { openLogDestination, type LogDestination, type LogDestinationOptions } f
 export { createLogger, logLevels, type Logger, type LogLevel } from './logger.ts'
 export { createMetrics, type Metrics, type RequestMeasure } from './metrics.ts'
 export { loggable, MAX_LOGGED_CHARACTERS } from './redaction.ts'
-export { Health, run, stop, untilStopped, withHealth, type Host, type HostedConfig } from './run.ts'
+export {
+  Health,
+  healthOnly,
+  run,
+  stop,
+  untilStopped,
+  withHealth,
+  type Host,
+  type HostedConfig,
+  type RunOptions,
+} from './run.ts'
 export { encryptionKey, open, seal } from './seal.ts'
 export type { RequestHandler, Service } from './service.ts'
 export { knownSecrets, pairSecret, serviceSettings } from './settings.ts'

@@ -48,6 +48,8 @@ export interface ListenOptions {
   readonly host: string
   readonly port: number
   readonly limits?: Partial<Limits>
+  /** Several processes of one installation accept on the same port. */
+  readonly reusePort?: boolean
   /** With it the port speaks TLS. */
   readonly tls?: SecureContextOptions
   /** Called when the server itself fails after it has begun. */
@@ -187,10 +189,13 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   try {
     await new Promise<void>((resolve, reject) => {
       server.once('error', reject)
-      server.listen({ host: options.host, port: options.port, backlog: 1024 }, () => {
-        server.off('error', reject)
-        resolve()
-      })
+      server.listen(
+        { host: options.host, port: options.port, backlog: 1024, reusePort: options.reusePort ?? false },
+        () => {
+          server.off('error', reject)
+          resolve()
+        },
+      )
     })
   } catch (error) {
     clearInterval(sweep)

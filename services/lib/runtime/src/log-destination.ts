@@ -21,6 +21,8 @@ export interface LogDestinationOptions {
 /** Where the lines of a process go. Shared by the loggers of all services in it. */
 export interface LogDestination extends AsyncDisposable {
   write(line: string): void
+  /** Hides further values from now on (`secretsOf` of settings that were read later). */
+  hide(secrets: readonly string[]): void
   /** Lines that were dropped because the collector was away for too long. */
   readonly dropped: number
 }
@@ -31,12 +33,17 @@ const MAX_PAUSE_MS = 30_000
 
 /** Lines go in batches to the collector; to stdout when there is none, when it is away, or when asked for. */
 export function openLogDestination(options: LogDestinationOptions = {}): LogDestination {
-  const hide = hideValues(options.secrets ?? [])
+  let hidden = options.secrets ?? []
+  let hide = hideValues(hidden)
   const stdout = options.stdout ?? ownStdout()
   const shipper = options.collectorUrl === undefined ? null : new Shipper(options.collectorUrl, options)
   return {
     get dropped() {
       return shipper?.dropped ?? 0
+    },
+    hide(secrets) {
+      hidden = [...hidden, ...secrets]
+      hide = hideValues(hidden)
     },
     write(line) {
       const safe = escapeDeceptive(hide(line))

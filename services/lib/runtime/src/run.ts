@@ -14,6 +14,10 @@ export interface Host<C> {
   readonly log: Logger
   readonly metrics: Metrics
   readonly trust: Trust
+  /** The environment, for settings that a library reads itself. */
+  readonly env: Environment
+  /** Hides further secrets from the log. */
+  hide(secrets: readonly string[]): void
   /** Keeps something open until the service has stopped; closed in reverse order. */
   use<R extends AsyncDisposable>(resource: R): R
 }
@@ -30,6 +34,13 @@ export interface HostedConfig {
   readonly drainMs: number
 }
 
+export interface RunOptions<C> {
+  readonly env?: Environment
+  readonly limits?: Partial<Limits>
+  /** Opens the ports in another way than one port for the service, its health and its metrics. */
+  readonly open?: (service: Service, host: Host<C>, health: Health) => Promise<readonly Listening[]>
+}
+
 /**
  * The whole life of a service that has a process of its own: settings, log, construction, listening, readiness, drain at
  * SIGTERM or SIGINT (exit 0), exit codes (`exitCodes`).
@@ -37,7 +48,7 @@ export interface HostedConfig {
 export async function run<S extends Settings>(
   create: (host: Host<Config<S>>) => Promise<Service> | Service,
   definition: Definition<S>,
-  { env = process.env, limits }: { env?: Environment; limits?: Partial<Limits> } = {},
+  { env = process.env, limits, open }: RunOptions<Config<S>> = {},
 ): Promise<void> {
   const resources = new AsyncDisposableStack()
   let log: Logger | null = null
@@ -54,27 +65,34 @@ export async function run<S extends Settings>(
     const name = definition.prefix.toLowerCase().replaceAll('_', '-')
     log = createLogger({ service: name, level: config.logLevel, destination })
     const metrics = createMetrics()
-    const service = await create({
+    const sink = destination
+    const host: Host<Config<S>> = {
       config: read,
+      env,
       log,
       metrics,
       trust: { proxySecret: config.proxySecret },
+      hide: (secrets) => sink.hide(secrets),
       use: (resource) => resources.use(resource),
-    })
-    resources.use(service)
+    }
+    const service = resources.use(await create(host))
     const health = new Health([service], metrics)
-    const listening = await listen(withHealth(service.handler, health), {
-      host: config.host,
-      port: config.port,
-      portSetting: `${definition.prefix}_PORT`,
-      ...(limits && { limits }),
-      onError: (err) => log?.error({ err }, 'the server reported an error'),
-    })
+    const listening = open
+      ? await open(service, host, health)
+      : [
+          await listen(withHealth(service.handler, health), {
+            host: config.host,
+            port: config.port,
+            portSetting: `${definition.prefix}_PORT`,
+            ...(limits && { limits }),
+            onError: (err) => log?.error({ err }, 'the server reported an error'),
+          }),
+        ]
     await service.start?.()
     health.started()
-    log.info({ host: config.host, port: listening.port }, `${service.name} is ready`)
+    log.info({ host: config.host, ports: listening.map(({ port }) => port) }, `${service.name} is ready`)
     const { drainMs } = config
-    await untilStopped({ log, destination, stop: () => stop({ health, listening: [listening], drainMs, resources }) })
+    await untilStopped({ log, destination, stop: () => stop({ health, listening, drainMs, resources }) })
   } catch (error) {
     await fail(error, log, destination, resources)
   }
@@ -212,6 +230,13 @@ async function within(ms: number, check: Promise<void>): Promise<string> {
     (error: unknown) => (error instanceof Problem ? error.message : 'failed'),
   )
   return Promise.race([outcome, late]).finally(() => clearTimeout(timer))
+}
+
+/** `/healthz`, `/readyz` and `/metrics` and nothing else, for a port of their own. */
+export function healthOnly(health: Health): RequestHandler {
+  return withHealth((_req, res) => {
+    res.writeHead(404, { 'Content-Length': 0 }).end()
+  }, health)
 }
 
 /** `/healthz`, `/readyz` and `/metrics` before a service's own paths. */

@@ -1,0 +1,101 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { isIPv6 } from 'node:net'
+import { harborEnvelope, Problem } from '@haven/errors'
+import { listen, sendProblem, type Limits, type Listening, type Logger, type RequestHandler } from '@haven/runtime'
+import { admit } from './admission.ts'
+import { readCertificate, selfSigned, watchCertificate, type CertificateFiles } from './certificate.ts'
+
+export interface DoorOptions {
+  readonly host: string
+  readonly port: number
+  readonly portSetting?: string
+  /** Several processes share the door. */
+  readonly reusePort?: boolean
+  /** With it, `port` only redirects and this port serves. */
+  readonly tls?: { readonly port: number; readonly certificate: CertificateSource; readonly lookEveryMs?: number }
+  /** Where clients find us from outside; redirects and certificates name its host. */
+  readonly externalUrl?: string | undefined
+  readonly limits?: Partial<Limits>
+  readonly log: Logger
+}
+
+/** Files of an operator, or the folder of a pair that is made here. */
+export type CertificateSource = CertificateFiles | { readonly selfSignedIn: string }
+
+export interface Door {
+  /** The plain port, and the TLS port when there is one. */
+  readonly port: number
+  readonly tlsPort: number | null
+  readonly listening: readonly Listening[]
+}
+
+/** Threats.md §5: what one client may hold. Services behind the door see the door only, so it is counted here. */
+const SOCKETS_PER_CLIENT = 256
+
+/** Opens the ports that face the world, with the limits of a door. */
+export async function openDoor(handler: RequestHandler, options: DoorOptions): Promise<Door> {
+  const { host, port, tls, log, reusePort = false } = options
+  const limits = { maxConnectionsPerAddress: SOCKETS_PER_CLIENT, ...options.limits }
+  const onError = (err: Error) => log.error({ err }, 'the door reported an error')
+  const portSetting = options.portSetting ?? 'PROXY_PORT'
+  if (!tls) {
+    const plain = await listen(handler, { host, port, reusePort, portSetting, limits, onError })
+    return { port: plain.port, tlsPort: null, listening: [plain] }
+  }
+  const files = await filesOf(tls.certificate, options.externalUrl)
+  const secured = await listen(handler, {
+    host,
+    port: tls.port,
+    reusePort,
+    portSetting: 'PROXY_TLS_PORT',
+    limits,
+    onError,
+    tls: await readCertificate(files),
+  })
+  const watch = watchCertificate(files, (certificate) => secured.setTls(certificate), {
+    log,
+    ...(tls.lookEveryMs === undefined ? {} : { everyMs: tls.lookEveryMs }),
+  })
+  const closing: Listening = {
+    ...secured,
+    get connections() {
+      return secured.connections
+    },
+    async drain(ms) {
+      watch[Symbol.dispose]()
+      return secured.drain(ms)
+    },
+  }
+  try {
+    const redirect = redirectToHttps(secured.port, options.externalUrl)
+    const plain = await listen(redirect, { host, port, reusePort, portSetting, limits, onError })
+    return { port: plain.port, tlsPort: secured.port, listening: [plain, closing] }
+  } catch (error) {
+    await closing.drain(0)
+    throw error
+  }
+}
+
+async function filesOf(source: CertificateSource, externalUrl: string | undefined): Promise<CertificateFiles> {
+  if (!('selfSignedIn' in source)) return source
+  const name = externalUrl === undefined ? [] : [new URL(externalUrl).hostname.replaceAll(/[[\]]/g, '')]
+  return selfSigned(source.selfSignedIn, name)
+}
+
+/** 308, as Harbor's nginx: the method and the body stay what they were. */
+function redirectToHttps(tlsPort: number, externalUrl: string | undefined): RequestHandler {
+  const origin = externalUrl?.startsWith('https:') ? new URL(externalUrl).origin : null
+  return (req: IncomingMessage, res: ServerResponse) => {
+    const asked = admit(req)
+    if (asked instanceof Problem) return sendProblem(req, res, asked, harborEnvelope)
+    const location = (origin ?? `https://${authority(req, tlsPort)}`) + req.url!
+    res.writeHead(308, { Location: location, 'Content-Length': 0 }).end()
+  }
+}
+
+function authority(req: IncomingMessage, tlsPort: number): string {
+  const local = req.socket.localAddress ?? 'localhost'
+  // A client of HTTP/1.0 names no host: the address it reached us by is as good.
+  const name = req.headers.host?.replace(/:\d+$/, '') ?? (isIPv6(local) ? `[${local}]` : local)
+  return tlsPort === 443 ? name : `${name}:${tlsPort}`
+}

@@ -1,0 +1,153 @@
+import { randomUUID } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { harborEnvelope, ociEnvelope, Problem, problems } from '@haven/errors'
+import {
+  handOverRequest,
+  saneRequestId,
+  sendProblem,
+  socketAddress,
+  type Logger,
+  type Metrics,
+  type RequestHandler,
+  type Service,
+} from '@haven/runtime'
+import type { BlobStorage } from '@haven/storage'
+import { admit } from './admission.ts'
+import { Forwarder, type Vouched } from './forward.ts'
+import { stripInbound } from './headers.ts'
+import { PortalFiles } from './portal-files.ts'
+import { destinationOf, type Destination } from './routes.ts'
+
+/** A service in this process, or the base URL of one in another. */
+export type Target = RequestHandler | string
+
+export interface ProxyDeps {
+  readonly targets: Readonly<Record<'registry' | 'token' | 'core', Target>>
+  /** The store whose blobs a service in another process may leave to the proxy; null when the proxy cannot read it. */
+  readonly storage: BlobStorage | null
+  /** What the proxy shows to services in other processes. */
+  readonly secret: string
+  readonly log: Logger
+  readonly metrics: Metrics
+  /** Folder of the built portal. */
+  readonly portalFolder: string
+  /** Without a byte from a service for this long, a request is given up. Harbor's nginx: 900 s. */
+  readonly answerWithinMs?: number
+}
+
+// Harbor's nginx sends these (harbor-api.md §6), and HSTS over TLS.
+const HSTS = 'max-age=31536000; includeSubdomains; preload'
+
+/** The only door. Its handler may be given to `listen` directly; `openDoor` adds TLS and the limits of a door. */
+export function createProxy(deps: ProxyDeps): Service {
+  const { targets, log, metrics } = deps
+  const portal = new PortalFiles(deps.portalFolder)
+  const forwarders: Forwarder[] = []
+  const reach = (name: keyof ProxyDeps['targets']) => {
+    const target = targets[name]
+    if (typeof target === 'function') {
+      return (req: IncomingMessage, res: ServerResponse, vouched: Vouched) => {
+        handOverRequest(req, vouched)
+        target(req, res)
+      }
+    }
+    const { secret, storage, answerWithinMs = 900_000 } = deps
+    const forwarder = new Forwarder({ name, url: target, secret, storage, answerWithinMs })
+    forwarders.push(forwarder)
+    return forwarder.forward.bind(forwarder)
+  }
+  const services = { registry: reach('registry'), token: reach('token'), core: reach('core') }
+
+  const handler: RequestHandler = (req, res) => {
+    const startedAt = performance.now()
+    const sentBefore = req.socket.bytesWritten
+    const vouched = vouchFor(req, log)
+    const { method = '', url = '' } = req
+    const agent = req.headers['user-agent']
+    let to: Destination | 'refused' = 'refused'
+    res.once('close', () => {
+      const seconds = (performance.now() - startedAt) / 1000
+      const status = res.writableFinished ? res.statusCode : 499
+      metrics.observe({ service: 'proxy', method, route: to, status, seconds })
+      log.info(
+        {
+          request: vouched.requestId,
+          client: vouched.clientAddress,
+          method,
+          url,
+          status,
+          bytes: req.socket.bytesWritten - sentBefore,
+          ms: Math.round(seconds * 1e6) / 1000,
+          to,
+          agent,
+        },
+        'access',
+      )
+    })
+    setSecurityHeaders(res, vouched)
+
+    const asked = admit(req)
+    if (asked instanceof Problem) {
+      const oci = (req.url ?? '').startsWith('/v2')
+      return sendProblem(req, res, withAllow(asked), oci ? ociEnvelope : harborEnvelope)
+    }
+    stripInbound(req)
+    to = destinationOf(asked.path)
+    switch (to) {
+      case 'registry':
+        return services.registry(req, res, vouched)
+      case 'token':
+      case 'core':
+        // Answers about accounts must not stay in a cache on the way (threats.md A57); a handler may say otherwise.
+        res.setHeader('Cache-Control', 'no-store')
+        return services[to](req, res, vouched)
+      case 'registry-root':
+        res.writeHead(301, { Location: '/v2/', 'Content-Length': 0 }).end()
+        return
+      case 'absent':
+        return sendProblem(req, res, problems.pathNotFound({ path: asked.path }), harborEnvelope)
+      case 'portal':
+        void portal.answer(req, res, asked.path).catch((err: unknown) => {
+          if (res.destroyed) return
+          vouched.log.error({ err }, 'a portal file could not be sent')
+          if (res.headersSent) res.destroy()
+          else sendProblem(req, res, problems.internal({ requestId: vouched.requestId }), harborEnvelope)
+        })
+    }
+  }
+
+  return {
+    name: 'proxy',
+    handler,
+    checks: {},
+    async [Symbol.asyncDispose]() {
+      for (const forwarder of forwarders) forwarder[Symbol.dispose]()
+    },
+  }
+}
+
+function vouchFor(req: IncomingMessage, log: Logger): Vouched {
+  return {
+    requestId: saneRequestId(req.headers['x-request-id']) ?? randomUUID(),
+    clientAddress: socketAddress(req),
+    scheme: 'encrypted' in req.socket ? 'https' : 'http',
+    host: req.headers.host ?? '',
+    log,
+  }
+}
+
+function setSecurityHeaders(res: ServerResponse, { scheme, requestId }: Vouched): void {
+  res.setHeader('X-Request-Id', requestId)
+  res.setHeader('X-Frame-Options', 'DENY')
+  res.setHeader('Content-Security-Policy', "frame-ancestors 'none'")
+  res.setHeader('X-Content-Type-Options', 'nosniff')
+  res.setHeader('Referrer-Policy', 'no-referrer')
+  if (scheme === 'https') res.setHeader('Strict-Transport-Security', HSTS)
+}
+
+function withAllow(problem: Problem): Problem {
+  const { allowed } = problem.facts
+  return problems.methodNotAllowed.is(problem) && Array.isArray(allowed)
+    ? new Problem(problem.kind, [problem.entries[0]!], { headers: { Allow: allowed.join(', ') } })
+    : problem
+}

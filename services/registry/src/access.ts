@@ -1,0 +1,187 @@
+import type { IncomingMessage } from 'node:http'
+import { grant, type Grant, type Right } from '@haven/artifacts'
+import { Problem, problems } from '@haven/errors'
+import {
+  decide,
+  tokenAllows,
+  tokenService,
+  type Authorities,
+  type Authority,
+  type Principal,
+  type TokenVerifier,
+  type VerifiedToken,
+} from '@haven/identity'
+import { formatChallenge, splitProject, type RepositoryName, type Scope } from '@haven/oci'
+import type { ProjectDirectory, ProjectFacts } from '@haven/projects'
+import { contextOf } from '@haven/runtime'
+
+/** Proves a name and password; throws `unauthorized` or `tooManyRequests`. */
+export type PasswordCheck = (given: { name: string; password: string; address: string; agent?: string | undefined }) => Promise<Principal>
+
+export type AccessDeps = {
+  projects: Pick<ProjectDirectory, 'byName' | 'byId'>
+  authorities: Pick<Authorities, 'of'>
+  tokens: Pick<TokenVerifier, 'verify'>
+  signIn: PasswordCheck
+  /** Where clients reach this installation; null: at the host they asked (harbor-api.md §6.4). */
+  externalUrl: string | null
+}
+
+/** Who asks. `token` is null for a password, which may do whatever its owner may. */
+type Caller = { authority: Authority; token: VerifiedToken | null }
+
+/** What a challenge asks the client to get a token for: pushing needs reading too, as every client asks for both. */
+const challengeActions: Record<Right, readonly string[]> = {
+  pull: ['pull'],
+  push: ['pull', 'push'],
+  delete: ['delete'],
+}
+
+/**
+ * Decides who may do what on `/v2`. A token proves who asks and what it was made for; what its owner may do is read live
+ * (threats.md R10), so a grant needs both. Whoever may not read a repository cannot tell whether it exists: both are 401.
+ */
+export class Access {
+  readonly #deps: AccessDeps
+  readonly #callers = new WeakMap<IncomingMessage, Promise<Caller | null>>()
+
+  constructor(deps: AccessDeps) {
+    this.#deps = deps
+  }
+
+  /**
+   * The proof that the caller may do this in the repository.
+   * @throws unauthorized with a challenge; nameInvalid; nameUnknown only for those who may see every project.
+   */
+  async require<R extends Right>(req: IncomingMessage, right: R, name: RepositoryName): Promise<Grant<R>> {
+    const parts = splitProject(name)
+    if (!parts) throw problems.nameInvalid({ name, reason: 'a repository is <project>/<path>' })
+    const scopes = [{ type: 'repository', name, actions: challengeActions[right] }]
+    const caller = await this.#caller(req, scopes)
+    if (!caller) throw this.#refuse(req, { repository: name, action: right }, scopes)
+
+    const project = await this.#deps.projects.byName(parts.project)
+    if (project && this.#mayUse(caller, right, project, name, parts.path)) {
+      return this.#grant(req, right, caller, project, parts.path)
+    }
+    if (!project && caller.authority.systemAdmin) throw problems.projectNotFound({ project: parts.project })
+    throw this.#refuse(req, { repository: name, action: right }, scopes, 'insufficient_scope')
+  }
+
+  /** As `require`, for what the caller did not ask for by name: null where it may not. */
+  async allows<R extends Right>(req: IncomingMessage, right: R, name: RepositoryName): Promise<Grant<R> | null> {
+    const parts = splitProject(name)
+    const caller = parts && (await this.#caller(req, []))
+    const project = caller && (await this.#deps.projects.byName(parts.project))
+    if (!project || !this.#mayUse(caller, right, project, name, parts.path)) return null
+    return this.#grant(req, right, caller, project, parts.path)
+  }
+
+  /** @throws unauthorized with a challenge unless somebody is signed in. */
+  async requireSignedIn(req: IncomingMessage): Promise<void> {
+    const caller = await this.#caller(req, [])
+    if (!caller || caller.authority.principal.kind === 'anonymous' || !caller.authority.active) {
+      throw this.#refuse(req, null, [])
+    }
+  }
+
+  /** Those of these projects whose repositories the caller may list, by token or by right. */
+  async listable(req: IncomingMessage, projectIds: readonly number[]): Promise<ProjectFacts[]> {
+    const scopes = [{ type: 'registry', name: 'catalog', actions: ['*'] }]
+    const caller = await this.#caller(req, scopes)
+    if (!caller || caller.authority.principal.kind === 'anonymous') throw this.#refuse(req, null, scopes)
+    if (caller.token && !holdsCatalog(caller.token)) {
+      throw this.#refuse(req, null, scopes, 'insufficient_scope')
+    }
+    const projects = await Promise.all(projectIds.map((id) => this.#deps.projects.byId(id)))
+    return projects.filter(
+      (project): project is ProjectFacts =>
+        project !== null && decide(caller.authority, { resource: 'repository', action: 'list', on: { project } }).allowed,
+    )
+  }
+
+  #mayUse(
+    { authority, token }: Caller,
+    right: Right,
+    project: ProjectFacts,
+    name: string,
+    path: string,
+  ): boolean {
+    if (token && !tokenAllows(token, name, right, project)) return false
+    return decide(authority, { resource: 'repository', action: right, on: { project, repository: path } }).allowed
+  }
+
+  #grant<R extends Right>(req: IncomingMessage, right: R, { authority }: Caller, project: ProjectFacts, repository: string) {
+    const { requestId, clientAddress } = contextOf(req)
+    const { principal } = authority
+    return grant(right, { project, repository, principal, requestId, address: clientAddress, door: 'registry' })
+  }
+
+  /** Read once a request. Null without credentials. */
+  #caller(req: IncomingMessage, scopes: readonly Scope[]): Promise<Caller | null> {
+    const known = this.#callers.get(req)
+    if (known) return known
+    const caller = this.#identify(req, scopes)
+    this.#callers.set(req, caller)
+    return caller
+  }
+
+  async #identify(req: IncomingMessage, scopes: readonly Scope[]): Promise<Caller | null> {
+    const header = req.headers.authorization
+    if (header === undefined) return null
+    const [, scheme, credentials = ''] = /^(\S+) +(\S+) *$/.exec(header) ?? []
+    try {
+      switch (scheme?.toLowerCase()) {
+        case 'bearer': {
+          const token = await this.#deps.tokens.verify(credentials)
+          return { token, authority: await this.#deps.authorities.of(token.principal) }
+        }
+        case 'basic':
+          return { token: null, authority: await this.#deps.authorities.of(await this.#signIn(req, credentials)) }
+        default:
+          throw problems.unauthorized({ message: 'this kind of credentials is not understood' })
+      }
+    } catch (error) {
+      // Whoever showed a credential that is none is told where to get one.
+      if (!problems.unauthorized.is(error)) throw error
+      const challenge = this.#challenge(req, scopes, scheme?.toLowerCase() === 'bearer' ? 'invalid_token' : undefined)
+      throw new Problem(error.kind, [error.entries[0]!], { headers: { ...error.headers, 'WWW-Authenticate': challenge }, cause: error })
+    }
+  }
+
+  #signIn(req: IncomingMessage, credentials: string): Promise<Principal> {
+    const text = Buffer.from(credentials, 'base64').toString('utf8')
+    const colon = text.indexOf(':')
+    if (colon === -1) throw problems.unauthorized({ message: 'malformed credentials' })
+    return this.#deps.signIn({
+      name: text.slice(0, colon),
+      password: text.slice(colon + 1),
+      address: contextOf(req).clientAddress,
+      agent: req.headers['user-agent'],
+    })
+  }
+
+  #refuse(
+    req: IncomingMessage,
+    what: { repository: string; action: string } | null,
+    scopes: readonly Scope[],
+    error?: 'insufficient_scope',
+  ): Problem {
+    const headers = { 'WWW-Authenticate': this.#challenge(req, scopes, error) }
+    return what ? problems.repositoryUnauthorized(what, { headers }) : problems.unauthorized({}, { headers })
+  }
+
+  #challenge(req: IncomingMessage, scopes: readonly Scope[], error?: 'insufficient_scope' | 'invalid_token'): string {
+    const { scheme, host } = contextOf(req)
+    const base = this.#deps.externalUrl ?? `${scheme}://${host}`
+    return formatChallenge({
+      realm: `${base.replace(/\/+$/, '')}/service/token`,
+      service: tokenService,
+      scopes,
+      ...(error && { error }),
+    })
+  }
+}
+
+const holdsCatalog = ({ access }: VerifiedToken) =>
+  access.some(({ type, name, actions }) => type === 'registry' && name === 'catalog' && actions.includes('*'))

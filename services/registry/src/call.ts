@@ -1,0 +1,64 @@
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ArtifactDeps, PullCounter } from '@haven/artifacts'
+import { problems } from '@haven/errors'
+import type { Access } from './access.ts'
+
+/** One request under `/v2`. */
+export type Call = {
+  readonly req: IncomingMessage
+  readonly res: ServerResponse
+  readonly query: URLSearchParams
+}
+
+/** What every handler gets. */
+export type RegistryContext = {
+  readonly artifacts: ArtifactDeps
+  readonly access: Access
+  readonly pulls: PullCounter
+  /** The name a project has now; null when there is none. */
+  readonly projectName: (id: number) => Promise<string | null>
+  readonly blobReads: 'stream' | 'redirect'
+}
+
+export type Headers = Record<string, string | number | readonly string[]>
+
+/** Answers without a body. */
+export function answer({ res }: Call, status: number, headers: Headers = {}): void {
+  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
+  if (status !== 204 && res.req.method !== 'HEAD' && !('Content-Length' in headers)) res.setHeader('Content-Length', 0)
+  res.statusCode = status
+  res.end()
+}
+
+export function answerJson({ req, res }: Call, value: unknown, headers: Headers = {}): void {
+  const body = JSON.stringify(value)
+  res.setHeader('Content-Type', 'application/json; charset=utf-8')
+  for (const [name, given] of Object.entries(headers)) res.setHeader(name, given)
+  res.setHeader('Content-Length', Buffer.byteLength(body))
+  res.statusCode = 200
+  res.end(req.method === 'HEAD' ? undefined : body)
+}
+
+const MAX_PAGE = 10_000
+const MAX_CURSOR_LENGTH = 512
+
+/**
+ * `n` and `last` of a listing. Without `n` the page is as long as a page can be; a larger one is clamped.
+ * @throws badRequest for what is no number of entries, or no text that could stand in a list (threats.md A41).
+ */
+export function readPage(query: URLSearchParams): { limit: number; last: string | null } {
+  const n = query.get('n')
+  if (n !== null && !/^\d{1,20}$/.test(n)) throw problems.badRequest({ message: `invalid pagination: n is ${JSON.stringify(n)}` })
+  const last = query.get('last')
+  // oxlint-disable-next-line no-control-regex -- Postgres has no U+0000, and no name has any of them
+  if (last !== null && (last.length > MAX_CURSOR_LENGTH || /[\u0000-\u001f\u007f]/.test(last))) {
+    throw problems.badRequest({ message: 'invalid pagination: last is no name' })
+  }
+  return { limit: n === null ? MAX_PAGE : Math.min(Number(n), MAX_PAGE), last: last === '' ? null : last }
+}
+
+/** Whether an `If-None-Match` or `If-Match` header names this entity tag; weak tags compare as strong ones would (RFC 9110, 13.1.2). */
+export function matchesEtag(header: string | undefined, etag: string): boolean {
+  if (header === undefined) return false
+  return header.split(',').some((tag) => tag.trim() === '*' || tag.trim().replace(/^W\//, '') === etag)
+}

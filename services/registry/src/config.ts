@@ -1,0 +1,42 @@
+import { bool, defineConfig, duration, int, oneOf, secret, text, url, type ConfigOf } from '@haven/config'
+import { serviceSettings } from '@haven/runtime'
+
+/** How the registry behaves, wherever it runs. */
+export const registrySettings = {
+  externalUrl: url({
+    env: 'HAVEN_EXTERNAL_URL',
+    optional: true,
+    doc: 'Where clients reach this installation; challenges send them there. Default: the host they asked for.',
+  }),
+  blobReads: oneOf(['stream', 'redirect'], {
+    default: 'stream',
+    doc: 'redirect: answer 307 with a signed storage URL (clients must reach the store). stream: send the bytes.',
+  }),
+  uploadExpiryMs: duration({ default: '24h', min: '1m', doc: 'An upload untouched for this long is swept.' }),
+  uploadLeaseMs: duration({
+    default: '10s',
+    min: '2s',
+    max: '5m',
+    doc: 'A writer that is silent for this long has died: another request may continue its upload.',
+  }),
+  uploadsPerPrincipal: int({ default: 200, min: 1, doc: 'Open uploads of one user or robot; more are answered 429.' }),
+  uploadsPerProject: int({ default: 1000, min: 1, doc: 'Open uploads in one project; more are answered 429.' }),
+  blobGraceMs: duration({
+    default: '2h',
+    min: '1m',
+    doc: 'How long garbage collection spares a blob that a client was told of and nothing refers to yet.',
+  }),
+  sparseIndexes: bool({ default: true, doc: 'Accept an index whose manifests are not all in its repository.' }),
+}
+
+/** The registry as a process of its own. */
+export const registryConfig = defineConfig('REGISTRY', {
+  ...serviceSettings({ port: 5000 }),
+  ...registrySettings,
+  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
+  databasePool: int({ default: 8, min: 2, max: 100, doc: 'Connections for writes; as many again for everything else.' }),
+  redisUrl: secret({ env: 'REDIS_URL', optional: true, doc: 'URL of Redis, where failed logins of all replicas are counted.' }),
+  redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
+})
+
+export type RegistrySettings = Pick<ConfigOf<typeof registryConfig>, keyof typeof registrySettings>

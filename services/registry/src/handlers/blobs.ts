@@ -1,0 +1,69 @@
+import { deleteBlob, getBlob, headBlobForPush } from '@haven/artifacts'
+import { problems } from '@haven/errors'
+import { formatContentRange, parseRange, type Digest, type RegistryPath } from '@haven/oci'
+import { contextOf } from '@haven/runtime'
+import { answer, matchesEtag, type Call, type RegistryContext } from '../call.ts'
+import { sendPart, sendParts } from '../send-blob.ts'
+
+type At = Extract<RegistryPath, { kind: 'blob' }>
+
+/** Below, a redirect costs the client more than the bytes do. */
+const MIN_REDIRECT_BYTES = 64 * 1024
+const SIGNED_URL_SECONDS = 15 * 60
+
+export async function head(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'pull', at.name)
+  const pushing = await access.allows(call.req, 'push', at.name)
+  const blob = pushing
+    ? await headBlobForPush(artifacts, pushing, at.digest)
+    : await getBlob(artifacts, grant, at.digest)
+  const headers = headersOf(at.digest)
+  if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, headers)
+  answer(call, 200, { ...headers, 'Content-Length': blob.sizeBytes })
+}
+
+export async function get(call: Call, at: At, { access, artifacts, blobReads }: RegistryContext): Promise<void> {
+  const { req, res } = call
+  const grant = await access.require(req, 'pull', at.name)
+  const { key, sizeBytes } = await getBlob(artifacts, grant, at.digest)
+  const { storage } = artifacts
+  const headers = headersOf(at.digest)
+  if (matchesEtag(req.headers['if-none-match'], headers.ETag)) return answer(call, 304, headers)
+
+  if (blobReads === 'redirect' && storage.signedUrl && sizeBytes >= MIN_REDIRECT_BYTES) {
+    const Location = await storage.signedUrl(key, SIGNED_URL_SECONDS, { contentType: headers['Content-Type'] })
+    // No store's answer to the URL is for longer than the URL is valid, and the digest header is not the store's to send.
+    return answer(call, 307, { Location, 'Docker-Content-Digest': at.digest, 'Cache-Control': 'no-store' })
+  }
+
+  // RFC 9110, 13.1.5: a range of another version than the client has is of no use to it.
+  const { range, 'if-range': ifRange } = req.headers
+  const wanted = ifRange === undefined || ifRange === headers.ETag ? parseRange(range, sizeBytes) : 'whole'
+  if (wanted === null) {
+    const unsatisfiable = { 'Content-Range': formatContentRange(null, sizeBytes) }
+    throw problems.rangeInvalid({ reason: 'no part of the blob is in the range' }, { headers: unsatisfiable })
+  }
+  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
+  res.statusCode = wanted === 'whole' ? 200 : 206
+  if (wanted !== 'whole' && wanted.length > 1) {
+    return sendParts(res, storage, key, wanted, { sizeBytes, type: headers['Content-Type'] })
+  }
+  const part = wanted === 'whole' ? { first: 0, last: sizeBytes - 1 } : wanted[0]!
+  if (wanted !== 'whole') res.setHeader('Content-Range', formatContentRange(part, sizeBytes))
+  await sendPart(res, storage, key, part, contextOf(req))
+}
+
+/** Only the link goes: another repository's is another's (threats.md A28). */
+export async function remove(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
+  await deleteBlob(artifacts, await access.require(call.req, 'delete', at.name), at.digest)
+  answer(call, 202)
+}
+
+const headersOf = (digest: Digest) => ({
+  'Content-Type': 'application/octet-stream',
+  'Accept-Ranges': 'bytes',
+  'Docker-Content-Digest': digest,
+  ETag: `"${digest}"`,
+  // A digest never means other bytes; who may read it may change, so shared caches must not keep it.
+  'Cache-Control': 'private, max-age=31536000',
+})

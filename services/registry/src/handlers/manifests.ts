@@ -1,0 +1,87 @@
+import {
+  deleteManifest,
+  deleteTag,
+  getManifest,
+  headManifest,
+  putManifest,
+  type ServedManifest,
+} from '@haven/artifacts'
+import { problems } from '@haven/errors'
+import { formatRegistryPath, maxManifestBytes, parseTag, type RegistryPath, type Tag } from '@haven/oci'
+import { readBody } from '@haven/runtime'
+import { answer, matchesEtag, type Call, type Headers, type RegistryContext } from '../call.ts'
+import { requireOwnContent } from '../pull-through.ts'
+
+type At = Extract<RegistryPath, { kind: 'manifest' }>
+
+export async function get(call: Call, at: At, { access, artifacts, pulls }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'pull', at.name)
+  const manifest = await getManifest(artifacts, grant, at.reference)
+  const headers = headersOf(manifest)
+  if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
+  pulls.count(manifest)
+  call.res.writeHead(200, headers)
+  call.res.end(manifest.payload)
+}
+
+export async function head(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'pull', at.name)
+  const headers = headersOf(await headManifest(artifacts, grant, at.reference))
+  if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
+  answer(call, 200, headers)
+}
+
+export async function put(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'push', at.name)
+  requireOwnContent(grant)
+  const pushed = await putManifest(artifacts, grant, {
+    reference: at.reference,
+    tags: readTags(call.query),
+    mediaType: call.req.headers['content-type'],
+    body: await readBody(call.req, { limitBytes: maxManifestBytes }),
+  })
+  const byQuery = call.query.has('tag')
+  answer(call, 201, {
+    Location: formatRegistryPath({ kind: 'manifest', name: at.name, reference: { digest: pushed.digest } }),
+    'Docker-Content-Digest': pushed.digest,
+    ...(pushed.subject !== null && { 'OCI-Subject': pushed.subject }),
+    ...(byQuery && { 'OCI-Tag': pushed.tags }),
+  })
+}
+
+export async function remove(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'delete', at.name)
+  if (at.reference.tag === undefined) await deleteManifest(artifacts, grant, at.reference.digest)
+  else await deleteTag(artifacts, grant, at.reference.tag)
+  answer(call, 202)
+}
+
+/**
+ * Whatever `Accept` says: a client that hashes what it gets must get what was pushed, and old clients list types that they never
+ * meant (clients.md §1.4).
+ */
+const headersOf = ({ mediaType, sizeBytes, digest }: ServedManifest) => ({
+  'Content-Type': mediaType,
+  'Content-Length': sizeBytes,
+  'Docker-Content-Digest': digest,
+  ETag: `"${digest}"`,
+})
+
+const unchanged = ({ ETag, 'Docker-Content-Digest': digest }: ReturnType<typeof headersOf>): Headers => ({
+  ETag,
+  'Docker-Content-Digest': digest,
+  'Content-Length': 0,
+})
+
+/** OCI Distribution, `?tag=a&tag=b`. */
+function readTags(query: URLSearchParams): Tag[] {
+  const texts = query.getAll('tag')
+  if (texts.length > MAX_TAGS) throw problems.badRequest({ message: `more than ${MAX_TAGS} tags` })
+  return texts.map((text) => {
+    const tag = parseTag(text)
+    if (tag === null) throw problems.tagInvalid({ tag: text })
+    return tag
+  })
+}
+
+const MAX_TAGS = 100

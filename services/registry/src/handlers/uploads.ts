@@ -1,0 +1,177 @@
+import type { IncomingMessage } from 'node:http'
+import {
+  appendToUpload,
+  cancelUpload,
+  faultPoint,
+  finishUpload,
+  mountBlob,
+  mountSources,
+  startUpload,
+  uploadStatus,
+  type Chunk,
+  type PullGrant,
+  type PushGrant,
+} from '@haven/artifacts'
+import { Problem, problems } from '@haven/errors'
+import {
+  formatRegistryPath,
+  formatUploadRange,
+  isSupportedAlgorithm,
+  isSupportedDigest,
+  parseDigest,
+  parseRepositoryName,
+  parseUploadRange,
+  type Digest,
+  type RegistryPath,
+  type RepositoryName,
+  type SupportedAlgorithm,
+  type UploadId,
+} from '@haven/oci'
+import { answer, type Call, type Headers, type RegistryContext } from '../call.ts'
+import { requireOwnContent } from '../pull-through.ts'
+
+type AtAll = Extract<RegistryPath, { kind: 'uploads' }>
+type AtOne = Extract<RegistryPath, { kind: 'upload' }>
+
+/** Opens an upload, or mounts a blob, or takes a whole blob at once. A mount that cannot be becomes an upload, never an error. */
+export async function start(call: Call, at: AtAll, context: RegistryContext): Promise<void> {
+  const grant = await context.access.require(call.req, 'push', at.name)
+  requireOwnContent(grant)
+  const { query } = call
+  const mounted = query.has('mount') ? await mount(call, grant, context) : null
+  if (mounted) return created(call, at.name, mounted)
+
+  const digest = query.has('digest') && !query.has('mount') ? readDigest(query) : null
+  const { id } = await startUpload(context.artifacts, grant, { algorithm: readAlgorithm(query, digest) })
+  if (digest === null) return answer(call, 202, uploadHeaders(at.name, id as UploadId, 0))
+
+  try {
+    await finishUpload(context.artifacts, grant, id, { digest, chunk: { ...readChunk(call.req), offsetBytes: 0 } })
+  } catch (error) {
+    // The client does not know the id and could not go on.
+    await cancelUpload(context.artifacts, grant, id).catch(ignoreGone)
+    throw error
+  }
+  created(call, at.name, digest)
+}
+
+export async function status(call: Call, at: AtOne, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'push', at.name)
+  const { offsetBytes } = await uploadStatus(artifacts, grant, at.upload)
+  answer(call, 204, uploadHeaders(at.name, at.upload, offsetBytes))
+}
+
+export async function append(call: Call, at: AtOne, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'push', at.name)
+  const chunk = readChunk(call.req)
+  const { offsetBytes } = await appendToUpload(artifacts, grant, at.upload, chunk).catch(whereItIs(at))
+  answer(call, 202, uploadHeaders(at.name, at.upload, offsetBytes))
+}
+
+export async function finish(call: Call, at: AtOne, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'push', at.name)
+  const digest = readDigest(call.query)
+  const chunk = hasBody(call.req) ? readChunk(call.req) : null
+  await finishUpload(artifacts, grant, at.upload, { digest, chunk }).catch(whereItIs(at))
+  await faultPoint('finish.beforeAnswer')
+  created(call, at.name, digest)
+}
+
+// Pushing is enough: who may open an upload may give it up again, as clients that only probe for the right to push do.
+export async function cancel(call: Call, at: AtOne, { access, artifacts }: RegistryContext): Promise<void> {
+  const grant = await access.require(call.req, 'push', at.name)
+  await cancelUpload(artifacts, grant, at.upload)
+  answer(call, 204)
+}
+
+async function mount(call: Call, grant: PushGrant, context: RegistryContext): Promise<Digest | null> {
+  const digest = parseDigest(call.query.get('mount') ?? '')
+  if (digest === null || !isSupportedDigest(digest)) return null
+  const from = call.query.has('from')
+    ? await namedSource(call, context)
+    : await anySource(call, digest, context)
+  return from && (await mountBlob(context.artifacts, grant, from, digest)) ? digest : null
+}
+
+async function namedSource({ req, query }: Call, { access }: RegistryContext): Promise<PullGrant | null> {
+  const name = parseRepositoryName(query.get('from') ?? '')
+  return name && access.allows(req, 'pull', name)
+}
+
+/** A mount that names no source: from wherever the caller may pull the blob, or it would tell strangers what others have. */
+async function anySource({ req }: Call, digest: Digest, { access, artifacts, projectName }: RegistryContext) {
+  for (const { projectId, path } of await mountSources(artifacts, digest)) {
+    const project = await projectName(projectId)
+    const name = project === null ? null : parseRepositoryName(`${project}/${path}`)
+    const from = name && (await access.allows(req, 'pull', name))
+    if (from) return from
+  }
+  return null
+}
+
+function created(call: Call, name: RepositoryName, digest: Digest): void {
+  answer(call, 201, {
+    Location: formatRegistryPath({ kind: 'blob', name, digest }),
+    'Docker-Content-Digest': digest,
+  })
+}
+
+// Relative, so that it is right behind whatever name and scheme the client knows us by (threats.md R7).
+const uploadHeaders = (name: RepositoryName, upload: UploadId, offsetBytes: number): Headers => ({
+  Location: formatRegistryPath({ kind: 'upload', name, upload }),
+  Range: formatUploadRange(offsetBytes),
+  'Docker-Upload-UUID': upload,
+})
+
+/** OCI 1.1, "Pushing a Blob in Chunks": the answer to a chunk out of order says where the upload is. */
+const whereItIs = (at: AtOne) => (error: unknown): never => {
+  if (problems.rangeInvalid.is(error) && 'offsetBytes' in error) {
+    const headers = uploadHeaders(at.name, at.upload, Number(error.offsetBytes)) as Record<string, string>
+    throw new Problem(error.kind, [error.entries[0]!], { headers })
+  }
+  throw error
+}
+
+function readDigest(query: URLSearchParams): Digest {
+  const texts = query.getAll('digest')
+  const digest = texts.length === 1 ? parseDigest(texts[0]!) : null
+  if (digest === null || !isSupportedDigest(digest)) {
+    const given = texts.join(', ')
+    throw problems.digestInvalid({ digest: given, reason: `not a digest that can be verified: ${JSON.stringify(given)}` })
+  }
+  return digest
+}
+
+/** What to sum in passing: the algorithm of a digest that is known already, or the one the client announces. */
+function readAlgorithm(query: URLSearchParams, digest: Digest | null): SupportedAlgorithm {
+  const named = digest?.slice(0, digest.indexOf(':')) ?? query.get('digest-algorithm') ?? 'sha256'
+  if (!isSupportedAlgorithm(named)) throw problems.digestInvalid({ reason: `unsupported digest algorithm: ${named}` })
+  return named
+}
+
+const hasBody = ({ headers }: IncomingMessage) =>
+  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+
+function readChunk(req: IncomingMessage): Chunk {
+  const length = req.headers['content-length']
+  const contentRange = req.headers['content-range']
+  const range = contentRange === undefined ? null : parseUploadRange(contentRange)
+  if (contentRange !== undefined && range === null) {
+    throw problems.blobUploadInvalid({ reason: `Content-Range is malformed: ${JSON.stringify(contentRange)}` })
+  }
+  const announced = length === undefined ? null : Number(length)
+  const ranged = range && range.last - range.first + 1
+  if (announced !== null && ranged !== null && announced !== ranged) {
+    throw problems.sizeInvalid({ declaredBytes: ranged, receivedBytes: announced })
+  }
+  return {
+    // Not destroyed on an early end: there is still an answer to send on this connection.
+    source: req.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>,
+    offsetBytes: range?.first ?? null,
+    sizeBytes: announced ?? ranged,
+  }
+}
+
+function ignoreGone(error: unknown): void {
+  if (!problems.blobUploadUnknown.is(error)) throw error
+}

@@ -32,3 +32,24 @@ export type { Sealer } from './signing-keys.ts'
 export { LoginThrottle } from './throttle.ts'
 export { tokenAllows, TokenIssuer, tokenIssuer, tokenService, TokenVerifier } from './tokens.ts'
 export type { Access, TokenPrincipal, VerifiedToken } from './tokens.ts'
+export { forgetProject, memberGrants, requireProjectRole } from './member-grants.ts'
+export type { MemberFacts } from './member-grants.ts'
+export { Sessions } from './sessions.ts'
+export type { Session } from './sessions.ts'
+export {
+  adminId,
+  changePassword,
+  createUser,
+  deleteUser,
+  ensureAdmin,
+  findUser,
+  findUserByName,
+  isTaken,
+  listUsers,
+  ownerFor,
+  setSysadmin,
+  updateUser,
+  userIdsNamed,
+  userNames,
+} from './users.ts'
+export type { NewUser, UserCondition, UserDeps, UserFacts, UserQuery } from './users.ts'

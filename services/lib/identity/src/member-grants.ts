@@ -1,0 +1,104 @@
+import { isUniqueViolation, type Db } from '@haven/db'
+import { problems } from '@haven/errors'
+import { projectRoles, roles } from './permissions.ts'
+
+/** A user or group with a role in a project: what Harbor calls a member. Its verbs, with their events, are in @haven/projects. */
+export type MemberFacts = {
+  readonly id: number
+  readonly projectId: number
+  readonly kind: 'user' | 'group'
+  readonly memberId: number
+  readonly name: string
+  readonly roleId: number
+  readonly createdAt: Date
+  readonly updatedAt: Date
+}
+
+type Tx = Pick<Db, 'grant' | 'robot' | '$queryRaw' | '$executeRaw'>
+
+const presetIds = new Set<number>(projectRoles.map((name) => roles[name].id))
+
+/** @throws badRequest for a role that cannot be held in a project: unknown, or the system's (threats.md A08). */
+export async function requireProjectRole(tx: Pick<Db, 'role'>, roleId: number): Promise<void> {
+  const custom = !presetIds.has(roleId) && Number.isSafeInteger(roleId) && roleId > 0 && roleId < 2 ** 31
+  const known = presetIds.has(roleId) || (custom && (await tx.role.count({ where: { id: roleId, preset: false } })) > 0)
+  if (!known) throw problems.badRequest({ message: `invalid role ID: ${roleId}` })
+}
+
+const memberOf = (projectId: number) => ({
+  nodeKind: 'project',
+  projectId,
+  principalKind: { in: ['user', 'group'] },
+  roleId: { not: null },
+  effect: 'allow',
+})
+
+/** The grants of identity.grants that are members of projects. Each takes the caller's transaction, so that its event is in it. */
+export const memberGrants = {
+  /** @throws conflict when the user or group is a member already. */
+  async add(
+    tx: Tx,
+    input: { projectId: number; kind: 'user' | 'group'; memberId: number; roleId: number; createdBy?: string },
+  ): Promise<number> {
+    const { projectId, kind, memberId, roleId, createdBy } = input
+    try {
+      const row = await tx.grant.create({
+        data: {
+          principalKind: kind,
+          principalId: memberId,
+          roleId,
+          nodeKind: 'project',
+          projectId,
+          ...(createdBy !== undefined && { createdBy }),
+        },
+      })
+      return row.id
+    } catch (error) {
+      if (!isUniqueViolation(error)) throw error
+      throw problems.conflict(
+        { message: `the ${kind} ${memberId} is a member of the project already` },
+        { cause: error },
+      )
+    }
+  },
+
+  /** A member of this project; null for an id of another project's (threats.md R2). */
+  async find(tx: Tx, projectId: number, id: number): Promise<MemberFacts | null> {
+    return (await read(tx, projectId, id))[0] ?? null
+  },
+
+  /** All members of a project by name, of users and groups alike. */
+  list: (tx: Tx, projectId: number): Promise<MemberFacts[]> => read(tx, projectId, null),
+
+  async setRole(tx: Tx, projectId: number, id: number, roleId: number): Promise<boolean> {
+    const { count } = await tx.grant.updateMany({ where: { ...memberOf(projectId), id }, data: { roleId } })
+    return count > 0
+  },
+
+  async remove(tx: Tx, projectId: number, id: number): Promise<boolean> {
+    const { count } = await tx.grant.deleteMany({ where: { ...memberOf(projectId), id } })
+    return count > 0
+  },
+
+  /** How many members hold each role, by role id. */
+  async counts(tx: Tx, projectId: number): Promise<Map<number, number>> {
+    const rows = await tx.grant.groupBy({ by: ['roleId'], where: memberOf(projectId), _count: { _all: true } })
+    return new Map(rows.map((row) => [row.roleId!, row._count._all]))
+  },
+}
+
+/** Takes back everything that identity keeps about a project, in the transaction that deletes it: grants and robots. */
+export async function forgetProject(tx: Tx, projectId: number): Promise<void> {
+  await tx.grant.deleteMany({ where: { projectId } })
+  await tx.robot.updateMany({ where: { projectId, deletedAt: null }, data: { nameKey: null, deletedAt: new Date() } })
+}
+
+const read = (tx: Tx, projectId: number, id: number | null) => tx.$queryRaw<MemberFacts[]>`
+  select g.id, g.project_id as "projectId", g.principal_kind as kind, g.principal_id as "memberId",
+         coalesce(u.username, o.name, '') as name, g.role_id as "roleId", g.created_at as "createdAt", g.updated_at as "updatedAt"
+    from identity.grants g
+    left join identity.users u on g.principal_kind = 'user' and u.id = g.principal_id
+    left join identity.groups o on g.principal_kind = 'group' and o.id = g.principal_id
+   where g.node_kind = 'project' and g.project_id = ${projectId}::int and g.principal_kind in ('user', 'group')
+     and g.role_id is not null and g.effect = 'allow' and (${id}::int is null or g.id = ${id}::int)
+   order by name, g.id`

@@ -1,0 +1,434 @@
+import { isUniqueViolation, type Database, type Prisma } from '@haven/db'
+import { problems } from '@haven/errors'
+import { emit, type EventSource } from '@haven/events'
+import {
+  UserCreatedSchema,
+  UserDeletedSchema,
+  UserPasswordChangedSchema,
+  UserSysadminChangedSchema,
+  UserUpdatedSchema,
+} from '@haven/proto/events'
+import type { Authorities } from './authorities.ts'
+import { nameKey, requireComment, requireEmail, requireRealname, requireUsername } from './names.ts'
+import { hashPassword, requirePasswordRule, verifySecret, type StoredSecret } from './passwords.ts'
+import { roles } from './permissions.ts'
+import type { Principal } from './principal.ts'
+import type { SignInDeps } from './sign-in.ts'
+
+export type UserDeps = {
+  readonly db: Database
+  /** Told at once of changes that this process makes, so that its next request sees them. */
+  readonly authorities: Pick<Authorities, 'forget'>
+  readonly signIn: Pick<SignInDeps, 'remembered'>
+}
+
+/** What may be told about a user: never a hash. */
+export type UserFacts = {
+  readonly id: number
+  readonly username: string
+  readonly email: string | null
+  readonly realname: string
+  readonly comment: string
+  readonly systemAdmin: boolean
+  readonly disabled: boolean
+  readonly createdAt: Date
+  readonly updatedAt: Date
+}
+
+export type NewUser = {
+  readonly username: string
+  readonly email: string
+  readonly realname: string
+  readonly comment?: string
+  readonly password: string
+}
+
+export const adminId = 1
+const localProvider = 'local'
+/** Changes to who is a system administrator, and the first user, come one after the other. */
+const administratorsLock = 0x68_69_64_61
+
+type Transaction = Prisma.TransactionClient
+
+/**
+ * Makes a person's account with a password. Nobody becomes an administrator this way.
+ * @throws badRequest naming the field; conflict when the name or the e-mail is taken.
+ */
+export async function createUser(deps: UserDeps, source: EventSource, input: NewUser): Promise<UserFacts> {
+  const username = requireUsername(input.username)
+  const email = requireEmail(input.email)
+  const realname = requireRealname(input.realname)
+  const comment = requireComment(input.comment ?? '')
+  requirePasswordRule(input.password)
+  const stored = await hashPassword(input.password)
+  const user = await orConflict(
+    deps.db.prisma.$transaction(async (tx) => {
+      const data = { username, usernameKey: nameKey(username), email, emailKey: nameKey(email), realname, comment }
+      const row = await insertUser(tx, data, stored)
+      await emit(tx, UserCreatedSchema, source, { user: ref(row) })
+      return row
+    }),
+    `The username ${username} or the email ${email} already exists`,
+  )
+  return facts(user, new Set())
+}
+
+/**
+ * Changes e-mail, real name and comment; what is not given stays.
+ * @throws badRequest, conflict, notFound
+ */
+export async function updateUser(
+  deps: UserDeps,
+  source: EventSource,
+  id: number,
+  input: { readonly email?: string; readonly realname?: string; readonly comment?: string },
+): Promise<void> {
+  const data = {
+    ...(input.email !== undefined && { email: requireEmail(input.email), emailKey: nameKey(input.email) }),
+    ...(input.realname !== undefined && { realname: requireRealname(input.realname) }),
+    ...(input.comment !== undefined && { comment: requireComment(input.comment) }),
+  }
+  await orConflict(
+    deps.db.prisma.$transaction(async (tx) => {
+      const before = await requireUser(tx, id)
+      const fields = (['email', 'realname', 'comment'] as const).filter((f) => f in data && data[f] !== before[f])
+      if (fields.length === 0) return
+      await tx.user.update({ where: { id }, data })
+      await emit(tx, UserUpdatedSchema, source, { user: ref(before), fields })
+    }),
+    `The email ${input.email} already exists`,
+  )
+}
+
+/**
+ * Gives a user another password. Every session and remembered sign-in of his ends with the old one.
+ * @param old what the user says his password is, where he changes his own; absent where an administrator does it.
+ * @throws forbidden for a wrong old password; badRequest for the present password again or one against the rule; notFound
+ */
+export async function changePassword(
+  deps: UserDeps,
+  source: EventSource,
+  id: number,
+  input: { readonly old?: string; readonly password: string },
+): Promise<void> {
+  const current = await deps.db.prisma.credential.findFirst({
+    where: { userId: id, kind: 'password', revokedAt: null, user: { deletedAt: null } },
+    orderBy: { id: 'desc' },
+  })
+  if (input.old !== undefined && !(current && (await verifySecret(current, input.old)))) {
+    throw problems.forbidden({ message: 'Current password is incorrect' })
+  }
+  requirePasswordRule(input.password)
+  if (current && (await verifySecret(current, input.password))) {
+    throw problems.badRequest({ message: 'the new password can not be same with the old one' })
+  }
+  const stored = await hashPassword(input.password)
+  await deps.db.prisma.$transaction(async (tx) => {
+    const user = await requireUser(tx, id)
+    await replacePassword(tx, id, stored)
+    await emit(tx, UserPasswordChangedSchema, source, { user: ref(user) })
+  })
+  forget(deps)
+}
+
+/**
+ * Makes somebody a system administrator, or no longer.
+ * @throws preconditionFailed when nobody would be left; notFound
+ */
+export async function setSysadmin(deps: UserDeps, source: EventSource, id: number, sysadmin: boolean): Promise<void> {
+  await deps.db.prisma.$transaction(async (tx) => {
+    await lockAdministrators(tx)
+    const user = await requireUser(tx, id)
+    const is = (await systemAdminsAmong(tx, [id])).has(id)
+    if (is === sysadmin) return
+    if (sysadmin) await grantSystemAdmin(tx, id)
+    else {
+      await requireAnotherAdministrator(tx, id)
+      await tx.grant.deleteMany({ where: systemAdminGrant(id) })
+    }
+    await emit(tx, UserSysadminChangedSchema, source, { user: ref(user), sysadmin })
+  })
+  forget(deps)
+}
+
+/**
+ * Deletes an account: its name and e-mail are free again, its grants, memberships and secrets are gone; a row without secrets
+ * stays, since projects and logs name it.
+ * @throws forbidden for the first administrator and for oneself; preconditionFailed for the last administrator; notFound
+ */
+export async function deleteUser(deps: UserDeps, source: EventSource, id: number): Promise<void> {
+  const self = source.principal.kind === 'user' && source.principal.id === id
+  if (id === adminId || self) throw problems.forbidden({ message: `User with ID ${id} can not be deleted` })
+  await deps.db.prisma.$transaction(async (tx) => {
+    await lockAdministrators(tx)
+    const user = await requireUser(tx, id)
+    if ((await systemAdminsAmong(tx, [id])).has(id)) await requireAnotherAdministrator(tx, id)
+    await tx.grant.deleteMany({ where: { principalKind: 'user', principalId: id } })
+    await tx.groupMember.deleteMany({ where: { userId: id } })
+    await tx.identity.deleteMany({ where: { userId: id } })
+    await tx.credential.deleteMany({ where: { userId: id } })
+    await tx.user.update({ where: { id }, data: { usernameKey: null, emailKey: null, deletedAt: new Date() } })
+    await emit(tx, UserDeletedSchema, source, { user: ref(user) })
+  })
+  forget(deps)
+}
+
+/** The user of this id; null when there is none or it was deleted. */
+export async function findUser({ db }: Pick<UserDeps, 'db'>, id: number): Promise<UserFacts | null> {
+  const row = await db.prisma.user.findFirst({ where: { id, deletedAt: null } })
+  return row && facts(row, await systemAdminsAmong(db.prisma, [id]))
+}
+
+/** The user of this name, whatever its case. */
+export async function findUserByName({ db }: Pick<UserDeps, 'db'>, name: string): Promise<UserFacts | null> {
+  const row = await db.prisma.user.findUnique({ where: { usernameKey: nameKey(name) } })
+  return row && facts(row, await systemAdminsAmong(db.prisma, [row.id]))
+}
+
+type Scalar = string | number | Date
+
+/** A term of a list query, by the API's name of the field. What a user does not have is ignored. */
+export type UserCondition = { readonly field: string } & (
+  | { readonly match: 'exact' | 'contains'; readonly value: string }
+  | { readonly match: 'range'; readonly min?: Scalar; readonly max?: Scalar; readonly exclusive?: boolean }
+  | { readonly match: 'in' | 'all'; readonly values: readonly Scalar[] }
+)
+
+export type UserQuery = {
+  readonly conditions?: readonly UserCondition[]
+  readonly sort?: readonly { readonly field: string; readonly descending: boolean }[]
+  /** `size` 0: everything. Pages count from 1. */
+  readonly page: { readonly number: number; readonly size: number }
+}
+
+/** The only columns that a query reaches (threats.md R4). */
+const columns = {
+  user_id: { column: 'id', type: 'number' },
+  username: { column: 'username', type: 'text' },
+  email: { column: 'email', type: 'text' },
+  realname: { column: 'realname', type: 'text' },
+  creation_time: { column: 'createdAt', type: 'time' },
+  update_time: { column: 'updatedAt', type: 'time' },
+} as const
+
+const columnOf = (field: string) => (Object.hasOwn(columns, field) ? columns[field as keyof typeof columns] : undefined)
+
+/**
+ * A page of users, the first administrator left out as Harbor does, and how many there are.
+ * @throws badRequest for a value that its field cannot have.
+ */
+export async function listUsers(
+  { db }: Pick<UserDeps, 'db'>,
+  query: UserQuery,
+): Promise<{ total: number; users: UserFacts[] }> {
+  const where: Prisma.UserWhereInput = {
+    deletedAt: null,
+    id: { not: adminId },
+    AND: (query.conditions ?? []).flatMap((condition) => toWhere(condition)),
+  }
+  const sorts = (query.sort ?? []).flatMap(({ field, descending }) => {
+    const known = columnOf(field)
+    return known ? [{ [known.column]: descending ? ('desc' as const) : ('asc' as const) }] : []
+  })
+  const { number, size } = query.page
+  const [rows, total] = await Promise.all([
+    db.prisma.user.findMany({
+      where,
+      orderBy: [...sorts, { id: 'asc' }],
+      ...(size > 0 && { skip: (number - 1) * size, take: size }),
+    }),
+    db.prisma.user.count({ where }),
+  ])
+  const admins = await systemAdminsAmong(
+    db.prisma,
+    rows.map((row) => row.id),
+  )
+  return { total, users: rows.map((row) => facts(row, admins)) }
+}
+
+function toWhere(condition: UserCondition): Prisma.UserWhereInput[] {
+  const known = columnOf(condition.field)
+  if (!known) return []
+  const { column, type } = known
+  const value = (given: Scalar) => typed(type, condition.field, given)
+  switch (condition.match) {
+    case 'exact':
+      return [{ [column]: value(condition.value) }]
+    case 'contains':
+      if (type !== 'text') return [{ [column]: value(condition.value) }]
+      return [{ [column]: { contains: condition.value.replaceAll(/[%_\\]/g, String.raw`\$&`), mode: 'insensitive' } }]
+    case 'range': {
+      const { min, max, exclusive } = condition
+      return [
+        {
+          [column]: {
+            ...(min !== undefined && { [exclusive ? 'gt' : 'gte']: value(min) }),
+            ...(max !== undefined && { [exclusive ? 'lt' : 'lte']: value(max) }),
+          },
+        },
+      ]
+    }
+    case 'in':
+      return [{ [column]: { in: condition.values.map(value) } }]
+    case 'all':
+      return [] // only for fields that hold several values; a user has none
+  }
+}
+
+function typed(type: 'text' | 'number' | 'time', field: string, given: Scalar): Scalar {
+  if (type === 'text') return String(given)
+  if (type === 'number') {
+    const number = Number(given)
+    if (Number.isInteger(number) && Math.abs(number) < 2 ** 31) return number
+  } else {
+    const time =
+      given instanceof Date ? given : new Date(/(?:[zZ]|[+-]\d\d:\d\d)$/.test(String(given)) ? given : `${given}Z`)
+    if (!Number.isNaN(time.getTime())) return time
+  }
+  throw problems.badRequest({ message: `invalid value of ${field}: ${String(given)}` })
+}
+
+/** The ids of the users of these names; names that nobody has are left out. */
+export async function userIdsNamed({ db }: Pick<UserDeps, 'db'>, names: readonly string[]): Promise<number[]> {
+  const rows = await db.prisma.user.findMany({
+    where: { usernameKey: { in: names.map(nameKey) } },
+    select: { id: true },
+  })
+  return rows.map((row) => row.id)
+}
+
+/** The names of users, deleted ones too, by id. */
+export async function userNames({ db }: Pick<UserDeps, 'db'>, ids: readonly number[]): Promise<Map<number, string>> {
+  const rows = await db.prisma.user.findMany({ where: { id: { in: [...ids] } }, select: { id: true, username: true } })
+  return new Map(rows.map((row) => [row.id, row.username]))
+}
+
+/** Who owns what this principal makes: the user himself; for programs the system administrator with the lowest id. */
+export async function ownerFor({ db }: Pick<UserDeps, 'db'>, principal: Principal): Promise<number> {
+  if (principal.kind === 'user') return principal.id
+  const [first] = await activeSystemAdmins(db.prisma)
+  if (first === undefined) throw new Error('there is no system administrator; ensureAdmin makes the first one')
+  return first
+}
+
+/**
+ * Whether a user name or an e-mail address is taken, as Harbor's sign-up page asks; the first administrator is never found.
+ * @param target `username` or `email`; for anything else, whether there is any user.
+ */
+export async function isTaken({ db }: Pick<UserDeps, 'db'>, target: string, value: string): Promise<boolean> {
+  const key = nameKey(value)
+  const by = target === 'username' ? { usernameKey: key } : target === 'email' ? { emailKey: key } : {}
+  return (await db.prisma.user.count({ where: { ...by, id: { not: adminId }, deletedAt: null } })) > 0
+}
+
+/**
+ * Makes the first administrator (`admin`, id 1, as Harbor's) with this password where there is no user 1; otherwise the password
+ * is left as it is. Any number of replicas may call it at once.
+ * @throws badRequest for a password against the rule.
+ */
+export async function ensureAdmin(db: Database, password: string): Promise<'created' | 'present'> {
+  const present = () => db.prisma.user.count({ where: { id: adminId } })
+  if ((await present()) > 0) return 'present'
+  requirePasswordRule(password)
+  const stored = await hashPassword(password)
+  return db.prisma.$transaction(async (tx) => {
+    await lockAdministrators(tx)
+    if ((await tx.user.count({ where: { id: adminId } })) > 0) return 'present'
+    const email = 'admin@example.com'
+    const data = {
+      id: adminId,
+      username: 'admin',
+      usernameKey: 'admin',
+      email,
+      emailKey: email,
+      realname: 'system admin',
+    }
+    await insertUser(tx, { ...data, comment: 'admin user' }, stored)
+    await grantSystemAdmin(tx, adminId)
+    // Harbor's id 2 was its anonymous user; people's ids begin with 3 there.
+    await tx.$executeRaw`select setval(pg_get_serial_sequence('identity.users', 'id'), greatest(2, (select max(id) from identity.users)))`
+    return 'created'
+  })
+}
+
+type UserRow = Prisma.UserGetPayload<object>
+
+const insertUser = (tx: Transaction, data: Prisma.UserUncheckedCreateInput, stored: StoredSecret) =>
+  tx.user.create({
+    data: {
+      ...data,
+      identities: { create: { provider: localProvider, subject: String(data.usernameKey) } },
+      credentials: { create: { kind: 'password', ...stored } },
+    },
+  })
+
+async function replacePassword(tx: Transaction, userId: number, stored: StoredSecret) {
+  await tx.credential.deleteMany({ where: { userId, kind: 'password' } })
+  // A new row and not new values: sessions know the password they began with by its id.
+  await tx.credential.create({ data: { userId, kind: 'password', ...stored } })
+}
+
+async function requireUser(tx: Transaction, id: number): Promise<UserRow> {
+  const row = await tx.user.findFirst({ where: { id, deletedAt: null } })
+  if (!row) throw problems.notFound({ resource: 'user', id })
+  return row
+}
+
+const lockAdministrators = (tx: Transaction) => tx.$executeRaw`select pg_advisory_xact_lock(${administratorsLock})`
+
+const systemAdminGrant = (userId: number) => ({
+  principalKind: 'user',
+  principalId: userId,
+  nodeKind: 'system',
+  roleId: roles.systemAdmin.id,
+  effect: 'allow',
+})
+
+const grantSystemAdmin = (tx: Transaction, userId: number) => tx.grant.create({ data: systemAdminGrant(userId) })
+
+async function systemAdminsAmong(tx: Pick<Transaction, 'grant'>, ids: readonly number[]): Promise<Set<number>> {
+  const where = { ...systemAdminGrant(0), principalId: { in: [...ids] } }
+  const rows = await tx.grant.findMany({ where, select: { principalId: true } })
+  return new Set(rows.map((row) => row.principalId))
+}
+
+async function activeSystemAdmins(tx: Pick<Transaction, '$queryRaw'>): Promise<number[]> {
+  const rows = await tx.$queryRaw<{ id: number }[]>`
+    select u.id from identity.grants g join identity.users u on u.id = g.principal_id
+     where g.principal_kind = 'user' and g.node_kind = 'system' and g.role_id = ${roles.systemAdmin.id} and g.effect = 'allow'
+       and (g.expires_at is null or g.expires_at > now()) and u.deleted_at is null and u.disabled_at is null
+     order by u.id`
+  return rows.map((row) => row.id)
+}
+
+async function requireAnotherAdministrator(tx: Transaction, id: number) {
+  if ((await activeSystemAdmins(tx)).some((other) => other !== id)) return
+  throw problems.preconditionFailed({ message: 'the last system administrator must stay one' })
+}
+
+async function orConflict<T>(change: Promise<T>, message: string): Promise<T> {
+  try {
+    return await change
+  } catch (error) {
+    throw isUniqueViolation(error) ? problems.conflict({ message }, { cause: error }) : error
+  }
+}
+
+function forget({ authorities, signIn }: UserDeps) {
+  authorities.forget()
+  signIn.remembered.forget()
+}
+
+const ref = (row: UserRow) => ({ id: BigInt(row.id), name: row.username })
+
+const facts = (row: UserRow, systemAdmins: ReadonlySet<number>): UserFacts => ({
+  id: row.id,
+  username: row.username,
+  email: row.email,
+  realname: row.realname,
+  comment: row.comment,
+  systemAdmin: systemAdmins.has(row.id),
+  disabled: row.disabledAt !== null,
+  createdAt: row.createdAt,
+  updatedAt: row.updatedAt,
+})

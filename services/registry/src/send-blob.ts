@@ -54,9 +54,11 @@ export async function sendParts(
 async function whole(res: ServerResponse, send: () => Promise<void>): Promise<void> {
   try {
     await send()
+    res.end()
   } catch (error) {
+    const clientLeft = (error as NodeJS.ErrnoException).code === 'ERR_STREAM_PREMATURE_CLOSE'
+    if (clientLeft) return
     if (res.headersSent) res.destroy()
     throw error
   }
-  res.end()
 }

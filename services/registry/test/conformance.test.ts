@@ -11,9 +11,9 @@ const program = join(process.env.HAVEN_TOOLS ?? join(homedir(), '.cache', 'haven
 const conformance = existsSync(program) ? describe : describe.skip
 
 conformance('the OCI conformance suite', () => {
-  it('fails nothing for 1.1', async () => {
+  it.each(['1.1', 'dev'])('fails nothing for %s', async (version) => {
     await using registry = await startRegistry()
-    const results = process.env.CONFORMANCE_RESULTS ?? mkdtempSync(join(tmpdir(), 'haven-conformance-'))
+    const results = mkdtempSync(join(tmpdir(), 'haven-conformance-'))
     try {
       const output = await new Promise<string>((resolve) => {
         execFile(
@@ -29,7 +29,7 @@ conformance('the OCI conformance suite', () => {
               OCI_REPO2: 'acme/conformance/two',
               OCI_USERNAME: 'mia',
               OCI_PASSWORD: password,
-              OCI_VERSION: process.env.OCI_VERSION ?? '1.1',
+              OCI_VERSION: version,
               OCI_RESULTS_DIR: results,
             },
             maxBuffer: 64 * 1024 * 1024,
@@ -37,15 +37,14 @@ conformance('the OCI conformance suite', () => {
           (_error, stdout, stderr) => resolve(stdout + stderr),
         )
       })
-      const summary = readFileSync(join(results, 'results.yaml'), 'utf8')
-      const counts = Object.fromEntries(
-        [...output.matchAll(/^\s*(Total|Pass|Fail|Skip|Error)\w*:?\s+(\d+)/gim)].map(([, name, n]) => [name!.toLowerCase(), Number(n)]),
-      )
-      if (process.env.CONFORMANCE_RESULTS) console.log(output.slice(-4000), summary.slice(0, 1500))
-      expect(counts.total ?? 0).toBeGreaterThan(500)
-      expect(counts.fail ?? 0).toBe(0)
+      // The program ends with 0 also when it could not read its configuration: only its report counts.
+      const report = readFileSync(join(results, 'junit.xml'), 'utf8')
+      const total = Number(/<testsuites [^>]*tests="(\d+)"/.exec(report)?.[1])
+      const failed = [...report.matchAll(/<testcase name="([^"]*)"[^>]*>\s*<failure/g)].map(([, name]) => name)
+      expect({ failed, output: failed.length > 0 ? output.slice(-2000) : '' }).toEqual({ failed: [], output: '' })
+      expect(total).toBeGreaterThan(800)
     } finally {
-      if (!process.env.CONFORMANCE_RESULTS) rmSync(results, { recursive: true, force: true })
+      rmSync(results, { recursive: true, force: true })
     }
   })
 })

@@ -19,7 +19,7 @@ export type ArtifactSettings = Readonly<{
   sparseIndexes: boolean
 }>
 
-const defaults: ArtifactSettings = {
+export const defaultArtifactSettings: ArtifactSettings = {
   promiseSeconds: 2 * 60 * 60,
   trashSeconds: 60 * 60,
   tombstoneSeconds: 0,
@@ -62,7 +62,7 @@ export function artifactDeps(given: {
     db: given.db,
     storage: given.storage,
     hashes: new OpenHashes(),
-    settings: { ...defaults, ...given.settings },
+    settings: { ...defaultArtifactSettings, ...given.settings },
     policies: given.policies ?? {},
   }
 }

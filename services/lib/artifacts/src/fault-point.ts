@@ -15,6 +15,11 @@ export type FaultPoint =
   | 'manifest.afterCheck'
   | 'manifest.afterDb'
   | 'blob.beforeUnlink'
+  | 'gc.candidates'
+  | 'gc.locked'
+  | 'gc.committed'
+  | 'gc.beforeErase'
+  | 'gc.erased'
 
 // Read here and not through a config: in production the whole thing must not exist, whatever a service is configured to do.
 const enabled = process.env.NODE_ENV === 'test'

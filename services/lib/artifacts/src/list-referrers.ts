@@ -4,6 +4,8 @@ import type { PullGrant } from './grants.ts'
 import { referrersByFallbackTag, referrersBySubject, type Referrer } from './store/referrers.ts'
 
 const MAX_PAGE = 1_000
+/** OCI Distribution: an index of referrers should be no longer than any manifest may be. */
+const MAX_PAGE_BYTES = 2 * 1024 * 1024
 /** A tag is at most this long, so the fallback tag of a sha512 digest is cut there. */
 const MAX_TAG_LENGTH = 128
 
@@ -28,13 +30,12 @@ export async function listReferrers(
   const where = { projectId: grant.project.id, path: grant.repository }
   const size = Math.min(limit ?? MAX_PAGE, MAX_PAGE)
   const fallbackTag = `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
+  // On the pool: a long list on the shared read connection would hold up the pulls behind it.
   const [own, written] = await Promise.all([
-    referrersBySubject(db.reads, where, subject, { after: after ?? '0', artifactType, limit: size + 1 }),
-    after === null ? referrersByFallbackTag(db.reads, where, subject, fallbackTag, { artifactType, limit: MAX_PAGE }) : [],
+    referrersBySubject(db.writes, where, subject, { after: after ?? '0', artifactType, limit: size, maxBytes: MAX_PAGE_BYTES }),
+    after === null ? referrersByFallbackTag(db.writes, where, subject, fallbackTag, { artifactType, limit: MAX_PAGE }) : [],
   ])
-  const more = own.referrers.length > size
-  const page = more ? own.referrers.slice(0, size) : own.referrers
-  return { referrers: [...page, ...written], next: more ? own.cursors[size - 1]! : null }
+  return { referrers: [...own.referrers, ...written], next: own.next }
 }
 
 /** The index that a list of referrers is answered as. */

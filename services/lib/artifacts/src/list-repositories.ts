@@ -13,7 +13,8 @@ export async function listRepositories(
   readable: (projectIds: number[]) => Promise<NamedProject[]>,
   { after, limit }: { after: string | null; limit: number },
 ): Promise<{ names: string[]; more: boolean }> {
-  const projects = await readable(await cataloguedProjects(db.reads))
+  // On the pool: a long list on the shared read connection would hold up the pulls behind it.
+  const projects = await readable(await cataloguedProjects(db.writes))
   // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
   const inOrder = projects.map((project) => ({ ...project, prefix: `${project.name}/` })).sort((a, b) => compare(a.prefix, b.prefix))
   const rest = after === null ? inOrder : inOrder.filter(({ prefix }) => prefix > after || after.startsWith(prefix))
@@ -21,7 +22,7 @@ export async function listRepositories(
   if (!first) return { names: [], more: false }
   const path = after !== null && after.startsWith(first.prefix) ? after.slice(first.prefix.length) : null
   const names = new Map(rest.map(({ id, name }) => [id, name]))
-  const found = await cataloguePage(db.reads, [...names.keys()], path, limit + 1)
+  const found = await cataloguePage(db.writes, [...names.keys()], path, limit + 1)
   return {
     names: found.slice(0, limit).map((row) => `${names.get(row.projectId)}/${row.path}`),
     more: found.length > limit && limit > 0,

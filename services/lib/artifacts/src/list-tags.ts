@@ -13,7 +13,8 @@ export async function listTags(
   grant: PullGrant,
   { after, limit }: { after: string | null; limit: number },
 ): Promise<{ tags: string[]; more: boolean }> {
-  const names = await tagNames(db.reads, { projectId: grant.project.id, path: grant.repository }, after, limit + 1)
+  // On the pool: a long list on the shared read connection would hold up the pulls behind it.
+  const names = await tagNames(db.writes, { projectId: grant.project.id, path: grant.repository }, after, limit + 1)
   if (names === null) throw problems.nameUnknown({ repository: nameOf(grant) })
   return { tags: names.slice(0, limit), more: names.length > limit && limit > 0 }
 }

@@ -165,10 +165,19 @@ function readChunk(req: IncomingMessage): Chunk {
     throw problems.sizeInvalid({ declaredBytes: ranged, receivedBytes: announced })
   }
   return {
-    // Not destroyed on an early end: there is still an answer to send on this connection.
-    source: req.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>,
+    source: bodyOf(req),
     offsetBytes: range?.first ?? null,
     sizeBytes: announced ?? ranged,
+  }
+}
+
+async function* bodyOf(req: IncomingMessage): AsyncGenerator<Uint8Array, void, void> {
+  try {
+    // Not destroyed on an early end: there is still an answer to send on this connection.
+    yield* req.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>
+  } catch (cause) {
+    // What fails here is the client's connection: it left, or was too slow.
+    throw problems.blobUploadInvalid({ reason: 'the body ended early' }, { cause })
   }
 }
 

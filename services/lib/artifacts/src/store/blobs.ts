@@ -13,7 +13,7 @@ const linked = `
     join artifacts.blobs b on b.digest = $3 and b.damaged_at is null
     join artifacts.blob_links k on k.repository_id = r.id and k.blob_id = b.id
     join artifacts.blob_locations l on l.blob_id = b.id and l.store = $4
-   where r.project_id = $1 and r.path = $2`
+   where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
 
 const find = statement<StoredBlob>(
   'blobs find',
@@ -118,7 +118,7 @@ const lockLink = statement<{ repositoryId: number; blobId: string; sizeBytes: nu
      from artifacts.repositories r
      join artifacts.blobs b on b.digest = $3
      join artifacts.blob_links k on k.repository_id = r.id and k.blob_id = b.id
-    where r.project_id = $1 and r.path = $2
+    where r.project_id = $1 and r.path = $2 and r.deleted_at is null
     for update of b, k`,
 )
 

@@ -16,11 +16,11 @@ const byTag = `
     from artifacts.repositories r
     join artifacts.tags t on t.repository_id = r.id and t.name = $3
     join artifacts.manifests m on m.id = t.manifest_id and m.deleted_at is null
-   where r.project_id = $1 and r.path = $2`
+   where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
 const byDigest = `
     from artifacts.repositories r
     join artifacts.manifests m on m.repository_id = r.id and m.digest = $3 and m.deleted_at is null
-   where r.project_id = $1 and r.path = $2`
+   where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
 const facts = (tagId: string) =>
   `m.id, m.repository_id as "repositoryId", ${tagId} as "tagId", m.digest, m.media_type as "mediaType", m.payload_bytes as "sizeBytes"`
 
@@ -71,7 +71,7 @@ const lock = statement<LockedManifest>(
   `select m.id, m.repository_id as "repositoryId", m.media_type as "mediaType", m.artifact_type as "artifactType",
           m.total_bytes::float8 as "totalBytes"
      from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id
-    where r.project_id = $1 and r.path = $2 and m.digest = $3 and m.deleted_at is null
+    where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.digest = $3 and m.deleted_at is null
     for update of m`,
 )
 

@@ -10,14 +10,19 @@ export type Referrer = {
 }
 type Row = { position: string; mediaType: string; digest: string; size: number; artifactType: string | null; annotations: Record<string, string> | null }
 
-const bySubject = statement<Row>(
+// Bounded by bytes as well as by number: each may carry annotations as long as a manifest can be. `found` is before that bound.
+const bySubject = statement<Row & { found: number }>(
   'referrers by subject',
-  `select m.id as position, m.media_type as "mediaType", m.digest, m.payload_bytes as size, m.artifact_type as "artifactType",
-          m.annotations
-     from artifacts.repositories r
-     join artifacts.manifests m on m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
-    where r.project_id = $1 and r.path = $2 and m.id > $4 and ($5::text is null or m.artifact_type = $5)
-    order by m.id limit $6`,
+  `select position, "mediaType", digest, size, "artifactType", annotations, found
+     from (select m.id as position, m.media_type as "mediaType", m.digest, m.payload_bytes as size, m.artifact_type as "artifactType",
+                  m.annotations, (count(*) over ())::int as found,
+                  sum(m.payload_bytes) over (order by m.id rows between unbounded preceding and 1 preceding) as before
+             from (select m.* from artifacts.repositories r
+                     join artifacts.manifests m on m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
+                    where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.id > $4 and ($5::text is null or m.artifact_type = $5)
+                    order by m.id limit $6) m) page
+    where before is null or before < $7
+    order by position`,
 )
 const byFallbackTag = statement<Row>(
   'referrers by fallback tag',
@@ -26,7 +31,7 @@ const byFallbackTag = statement<Row>(
      from artifacts.repositories r
      join artifacts.tags t on t.repository_id = r.id and t.name = $3
      join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
-    where r.project_id = $1 and r.path = $2 and ($4::text is null or e.artifact_type = $4)
+    where r.project_id = $1 and r.path = $2 and r.deleted_at is null and ($4::text is null or e.artifact_type = $4)
       and not exists (select from artifacts.manifests m
                        where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $5 and m.deleted_at is null)
     order by e.position limit $6`,
@@ -41,15 +46,20 @@ const descriptor = ({ mediaType, digest, size, artifactType, annotations }: Row)
   ...(annotations !== null && Object.keys(annotations).length > 0 && { annotations }),
 })
 
-/** Manifests whose subject is `subject`, oldest first, from the one after `after`, each with the cursor of what follows it. */
+/**
+ * Manifests whose subject is `subject`, oldest first, from the one after `after`: at most `limit`, and no more than need `maxBytes`.
+ * @returns `next`: what the next page comes after; null when this is the last.
+ */
 export async function referrersBySubject(
   sql: Sql,
   { projectId, path }: In,
   subject: string,
-  { after, artifactType, limit }: { after: string; artifactType: string | null; limit: number },
-): Promise<{ referrers: Referrer[]; cursors: string[] }> {
-  const rows = await sql.rows(bySubject, [projectId, path, subject, after, artifactType, limit])
-  return { referrers: rows.map(descriptor), cursors: rows.map(({ position }) => position) }
+  { after, artifactType, limit, maxBytes }: { after: string; artifactType: string | null; limit: number; maxBytes: number },
+): Promise<{ referrers: Referrer[]; next: string | null }> {
+  const rows = await sql.rows(bySubject, [projectId, path, subject, after, artifactType, limit + 1, maxBytes])
+  const page = rows.slice(0, limit)
+  const more = (rows[0]?.found ?? 0) > page.length
+  return { referrers: page.map(descriptor), next: more ? page.at(-1)!.position : null }
 }
 
 /** What clients that knew no referrers API wrote into the index under the fallback tag, without those that have a subject. */

@@ -20,11 +20,6 @@ const record = statement(
   `insert into artifacts.tag_history (repository_id, tag, from_digest, to_digest, actor, door, reason, request_id)
    values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 )
-const find = statement<{ repositoryId: number }>(
-  'tags find',
-  `select r.id as "repositoryId" from artifacts.repositories r join artifacts.tags t on t.repository_id = r.id and t.name = $3
-    where r.project_id = $1 and r.path = $2`,
-)
 const remove = statement<{ digest: string }>(
   'tags remove',
   `with gone as (delete from artifacts.tags where id = $1)
@@ -82,9 +77,6 @@ export async function recordTagChange(
 ): Promise<void> {
   await tx.rows(record, [repositoryId, tag, from, to, actor, door, reason ?? null, requestId])
 }
-
-export const repositoryOfTag = async (tx: Sql, projectId: number, path: string, tag: string): Promise<number | null> =>
-  (await tx.one(find, [projectId, path, tag]))?.repositoryId ?? null
 
 /** Null when there is no such repository. */
 export async function tagNames(

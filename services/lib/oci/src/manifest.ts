@@ -7,8 +7,6 @@ import { parseStrictJson } from './strict-json.ts'
 export const maxManifestBytes = 4 * 1024 * 1024
 export const maxDescriptors = 10_000
 export const maxManifestDepth = 32
-/** Keys and values of the manifest's own annotations together. */
-export const maxAnnotationBytes = 64 * 1024
 
 export type ManifestKind = 'image' | 'index' | 'docker-image' | 'docker-list' | 'unknown-artifact'
 
@@ -109,7 +107,6 @@ export function parseManifest(
   const children = readList(body.manifests, 'manifests', read)
   const subject = present(body.subject) ? read(body.subject, 'subject') : null
   const annotations = readAnnotations(body.annotations, 'annotations') ?? {}
-  checkAnnotationSize(annotations)
   const ownType = readText(body.artifactType, 'artifactType')
 
   return {
@@ -303,12 +300,6 @@ function readAnnotations(value: unknown, where: string): Annotations | null {
     }
   }
   return value as Annotations
-}
-
-function checkAnnotationSize(annotations: Annotations) {
-  let total = 0
-  for (const [key, text] of Object.entries(annotations)) total += Buffer.byteLength(key) + Buffer.byteLength(text)
-  if (total > maxAnnotationBytes) throw invalid(`its annotations are longer than ${maxAnnotationBytes} bytes`)
 }
 
 function readPlatform(value: unknown, where: string): Platform | null {

@@ -1,80 +1,89 @@
 import { BlockList, isIP } from 'node:net'
 import { problems } from '@haven/errors'
 
-/** Which addresses may be connected to. Compared as binary addresses, never as text (threats.md R11; CVE-2023-42282, CVE-2024-29415). */
 export type AddressPolicy = {
   /** Networks of the operator's own that are allowed although they are private or local: `10.1.0.0/16`, `192.168.4.7`. */
-  allow: readonly string[]
+  readonly allow: readonly string[]
+  /** `address:port` of our own services: refused even when their network is allowed. */
+  readonly ownAddresses?: readonly string[]
 }
 
-const IPV4_REFUSED = [
-  ['0.0.0.0', 8], // "this network"
-  ['10.0.0.0', 8],
-  ['100.64.0.0', 10], // carrier-grade NAT
-  ['127.0.0.0', 8],
-  ['169.254.0.0', 16], // link-local, cloud metadata
-  ['172.16.0.0', 12],
-  ['192.0.0.0', 24],
-  ['192.0.2.0', 24],
-  ['192.168.0.0', 16],
-  ['198.18.0.0', 15],
-  ['198.51.100.0', 24],
-  ['203.0.113.0', 24],
-  ['224.0.0.0', 4], // multicast
-  ['240.0.0.0', 4], // reserved, broadcast
-] as const
+const REFUSED = [
+  '0.0.0.0/8', // "this network"
+  '10.0.0.0/8',
+  '100.64.0.0/10', // carrier-grade NAT
+  '127.0.0.0/8',
+  '169.254.0.0/16', // link-local, cloud metadata
+  '172.16.0.0/12',
+  '192.0.0.0/24',
+  '192.0.2.0/24',
+  '192.88.99.0/24', // 6to4 relays
+  '192.168.0.0/16',
+  '198.18.0.0/15',
+  '198.51.100.0/24',
+  '203.0.113.0/24',
+  '224.0.0.0/4', // multicast
+  '240.0.0.0/4', // reserved, broadcast
+  '::/96', // unspecified, loopback, IPv4-compatible
+  '64:ff9b::/96', // NAT64: an IPv4 address in disguise
+  '64:ff9b:1::/48',
+  '100::/64',
+  '2001::/23', // Teredo and other protocol assignments
+  '2001:db8::/32',
+  '2002::/16', // 6to4: an IPv4 address in disguise
+  'fc00::/7', // unique local, and the metadata service fd00:ec2::254
+  'fe80::/10', // link-local
+  'fec0::/10',
+  'ff00::/8', // multicast
+]
 
-const IPV6_REFUSED = [
-  ['::', 96], // unspecified, loopback, IPv4-compatible
-  ['64:ff9b::', 96], // NAT64: an IPv4 address in disguise
-  ['64:ff9b:1::', 48],
-  ['100::', 64],
-  ['2001::', 23], // Teredo and other protocol assignments
-  ['2001:db8::', 32],
-  ['2002::', 16], // 6to4: an IPv4 address in disguise
-  ['fc00::', 7], // unique local, and the metadata service fd00:ec2::254
-  ['fe80::', 10], // link-local
-  ['fec0::', 10],
-  ['ff00::', 8], // multicast
-] as const
+// Servers that read a line at a time can take a header or a body for a command (the "bad ports" of the Fetch standard, and databases).
+const REFUSED_PORTS = new Set(
+  (
+    '21 22 23 25 53 110 111 119 135 139 143 179 389 445 465 512 513 514 587 636 873 993 995 ' +
+    '1433 1521 2049 3306 5432 6000 6379 6432 6697 11211 26379 27017'
+  )
+    .split(' ')
+    .map(Number),
+)
 
-/** Decides about one resolved address. */
+/**
+ * Decides about one resolved address. Addresses are compared in binary, never as text (threats.md R11; CVE-2023-42282,
+ * CVE-2024-29415): `BlockList` reads `::ffff:7f00:1` as 127.0.0.1 and leaves zones out.
+ */
 export class AddressGuard {
   readonly #refused = new BlockList()
   readonly #allowed = new BlockList()
+  readonly #own = new Map<number, BlockList>()
 
-  /** @throws Problem naming an entry of `allow` that is no address or network. */
-  constructor(policy: AddressPolicy) {
-    for (const [network, prefix] of IPV4_REFUSED) this.#refused.addSubnet(network, prefix, 'ipv4')
-    for (const [network, prefix] of IPV6_REFUSED) this.#refused.addSubnet(network, prefix, 'ipv6')
-    for (const entry of policy.allow) addNetwork(this.#allowed, entry)
+  /** @throws problems.settingsInvalid naming an entry that is no address or network. */
+  constructor({ allow, ownAddresses = [] }: AddressPolicy) {
+    for (const network of REFUSED) addNetwork(this.#refused, network)
+    for (const network of allow) addNetwork(this.#allowed, network)
+    for (const entry of ownAddresses) {
+      const [, host = '', port] = /^\[?([^\]]*)\]?:(\d+)$/.exec(entry) ?? []
+      const list = this.#own.get(Number(port)) ?? new BlockList()
+      addNetwork(list, host)
+      this.#own.set(Number(port), list)
+    }
   }
 
-  allows(address: string): boolean {
-    const [plain, family] = unmapped(address)
-    if (family === null) return false
-    return this.#allowed.check(plain, family) || !this.#refused.check(plain, family)
+  allows(address: string, port: number): boolean {
+    const version = isIP(address)
+    if (version === 0 || REFUSED_PORTS.has(port)) return false
+    const family = version === 4 ? 'ipv4' : 'ipv6'
+    if (this.#own.get(port)?.check(address, family)) return false
+    return this.#allowed.check(address, family) || !this.#refused.check(address, family)
   }
 }
 
-/** `::ffff:7f00:1` is 127.0.0.1. */
-function unmapped(address: string): [string, 'ipv4' | 'ipv6' | null] {
-  const version = isIP(address)
-  if (version === 0) return [address, null]
-  if (version === 4) return [address, 'ipv4']
-  const canonical = new URL(`http://[${address.split('%')[0]}]/`).hostname.slice(1, -1)
-  const mapped = /^::ffff:([0-9a-f]{1,4}):([0-9a-f]{1,4})$/.exec(canonical)
-  if (!mapped) return [canonical, 'ipv6']
-  const [high, low] = [Number.parseInt(mapped[1]!, 16), Number.parseInt(mapped[2]!, 16)]
-  return [[high >> 8, high & 255, low >> 8, low & 255].join('.'), 'ipv4']
-}
-
-function addNetwork(list: BlockList, entry: string) {
-  const [network = '', prefix] = entry.split('/')
+/** @throws problems.settingsInvalid */
+export function addNetwork(list: BlockList, entry: string) {
+  const [, network = '', prefix] = /^([^/%]*)(?:\/(\d{1,3}))?$/.exec(entry) ?? []
   const version = isIP(network)
   const longest = version === 4 ? 32 : 128
   const length = prefix === undefined ? longest : Number(prefix)
-  if (version === 0 || !Number.isInteger(length) || length < 0 || length > longest) {
+  if (version === 0 || length > longest) {
     throw problems.settingsInvalid({ message: `"${entry}" is neither an IP address nor a network such as 10.1.0.0/16` })
   }
   list.addSubnet(network, length, version === 4 ? 'ipv4' : 'ipv6')

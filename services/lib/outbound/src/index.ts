@@ -1,2 +1,11 @@
 export { AddressGuard, type AddressPolicy } from './addresses.ts'
-export { OutboundClient, textOf, type OutboundOptions, type OutboundRequest, type OutboundResponse } from './client.ts'
+export {
+  bytesOf,
+  OutboundClient,
+  textOf,
+  type OutboundOptions,
+  type OutboundRequest,
+  type OutboundResponse,
+  type Resolve,
+} from './client.ts'
+export { outboundConfig } from './config.ts'

@@ -3,7 +3,7 @@ import { decide, grantedResource, type Question } from '@haven/identity'
 import type { ProjectFacts } from '@haven/projects'
 import type { Operation } from '@haven/proto'
 import type { Caller } from './caller.ts'
-import type { CoreDeps } from './deps.ts'
+import type { CoreContext } from './context.ts'
 
 type Bound = { path: Record<string, unknown>; headers: Record<string, unknown> }
 
@@ -13,7 +13,7 @@ type Bound = { path: Record<string, unknown>; headers: Record<string, unknown> }
  * @throws unauthorized for who did not sign in, else forbidden; projectNotFound for who might know.
  */
 export async function permit(
-  deps: CoreDeps,
+  deps: CoreContext,
   caller: Caller,
   { permission }: Operation,
   bound: object,
@@ -50,14 +50,14 @@ export async function permit(
 }
 
 /** Digits are an id unless the client says that they are a name. */
-export function findProject({ projects }: CoreDeps, named: string, byName: boolean): Promise<ProjectFacts | null> {
-  if (byName || !/^\d+$/.test(named)) return projects.byName(named)
-  return Number(named) <= 2 ** 31 - 1 ? projects.byId(Number(named)) : Promise.resolve(null)
+export function findProject({ directory }: CoreContext, named: string, byName: boolean): Promise<ProjectFacts | null> {
+  if (byName || !/^\d+$/.test(named)) return directory.byName(named)
+  return Number(named) <= 2 ** 31 - 1 ? directory.byId(Number(named)) : Promise.resolve(null)
 }
 
 /** What is not there answers like what may not be seen, except to those who may see everything. */
 export async function requireProject(
-  _deps: CoreDeps,
+  _deps: CoreContext,
   caller: Caller,
   permission: { resource: string; action: string },
   project: ProjectFacts | null,

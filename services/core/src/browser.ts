@@ -3,7 +3,7 @@ import { problems } from '@haven/errors'
 import type { Principal } from '@haven/identity'
 import { contextOf } from '@haven/runtime'
 import { unsafeMethod } from './caller.ts'
-import type { CoreDeps } from './deps.ts'
+import type { CoreContext } from './context.ts'
 import { cookiesOf, setCookie } from './http/cookies.ts'
 
 const SESSION_COOKIE = 'sid'
@@ -18,14 +18,14 @@ export class Browser {
   readonly user: Principal | null
   /** Whether the request came with a session cookie, whatever it holds: then Harbor's rules for browsers apply. */
   readonly hasCookie: boolean
-  readonly #deps: CoreDeps
+  readonly #deps: CoreContext
   readonly #res: ServerResponse
   readonly #secure: boolean
   readonly #nonce: string | null
   #sessionId: string | null
 
   private constructor(
-    deps: CoreDeps,
+    deps: CoreContext,
     res: ServerResponse,
     facts: {
       user: Principal | null
@@ -51,7 +51,7 @@ export class Browser {
    * @throws csrfTokenMissing, csrfTokenInvalid
    */
   static async open(
-    deps: CoreDeps,
+    deps: CoreContext,
     req: IncomingMessage,
     res: ServerResponse,
     { always }: { always: boolean },

@@ -3,7 +3,7 @@ import { problems } from '@haven/errors'
 import type { EventSource } from '@haven/events'
 import { anonymous, nameOf, signIn, type Authority, type Principal } from '@haven/identity'
 import { contextOf, sameSecret } from '@haven/runtime'
-import type { CoreDeps } from './deps.ts'
+import type { CoreContext } from './context.ts'
 
 /** Who calls, from where. What they may do is asked live, once a request. */
 export class Caller {
@@ -12,10 +12,10 @@ export class Caller {
   readonly source: EventSource
   /** The request came with a session cookie: from a page of ours, not from a program. */
   readonly fromBrowser: boolean
-  readonly #deps: CoreDeps
+  readonly #deps: CoreContext
   #authority: Promise<Authority> | null = null
 
-  constructor(deps: CoreDeps, principal: Principal, req: IncomingMessage, fromBrowser: boolean) {
+  constructor(deps: CoreContext, principal: Principal, req: IncomingMessage, fromBrowser: boolean) {
     const { requestId, clientAddress } = contextOf(req)
     this.#deps = deps
     this.principal = principal
@@ -42,7 +42,7 @@ export { unsafe as unsafeMethod }
  * @throws tooManyRequests while guessing is held up.
  */
 export async function identify(
-  deps: CoreDeps,
+  deps: CoreContext,
   req: IncomingMessage,
   browser: { user: Principal | null; hasCookie: boolean },
 ): Promise<Caller> {
@@ -50,7 +50,7 @@ export async function identify(
   return new Caller(deps, principal, req, browser.hasCookie)
 }
 
-async function fromAuthorization(deps: CoreDeps, req: IncomingMessage): Promise<Principal | null> {
+async function fromAuthorization(deps: CoreContext, req: IncomingMessage): Promise<Principal | null> {
   const [scheme = '', credentials = ''] = splitOnce(req.headers.authorization ?? '', ' ')
   switch (scheme.toLowerCase()) {
     case 'harbor-secret':
@@ -72,8 +72,8 @@ async function fromAuthorization(deps: CoreDeps, req: IncomingMessage): Promise<
   }
 }
 
-function servicePrincipal({ settings }: CoreDeps, secret: string): Principal | null {
-  for (const [name, expected] of Object.entries(settings.serviceSecrets)) {
+function servicePrincipal({ facts }: CoreContext, secret: string): Principal | null {
+  for (const [name, expected] of Object.entries(facts.serviceSecrets)) {
     if (sameSecret(secret, expected)) return { kind: 'service', name }
   }
   return null

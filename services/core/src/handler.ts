@@ -2,7 +2,7 @@ import type { IncomingMessage } from 'node:http'
 import type { BodyOf, HeadersOf, OperationId, PathOf, QueryOf } from '@haven/proto'
 import type { ProjectFacts } from '@haven/projects'
 import type { Caller } from './caller.ts'
-import type { CoreDeps } from './deps.ts'
+import type { CoreContext } from './context.ts'
 import type { Answer } from './http/answer.ts'
 import type { Target } from './http/request.ts'
 
@@ -19,6 +19,6 @@ export type Call<K extends OperationId> = {
   req: IncomingMessage
 }
 
-export type Handler<K extends OperationId> = (call: Call<K>, deps: CoreDeps) => Promise<Answer> | Answer
+export type Handler<K extends OperationId> = (call: Call<K>, deps: CoreContext) => Promise<Answer> | Answer
 
 export type Handlers = { [K in OperationId]?: Handler<K> }

@@ -4,7 +4,7 @@ import { bindRequest, operations, type Operation, type OperationId } from '@have
 import { contextOf, readBody } from '@haven/runtime'
 import { permit } from './access.ts'
 import { unsafeMethod, type Caller } from './caller.ts'
-import type { CoreDeps } from './deps.ts'
+import type { CoreContext } from './context.ts'
 import type { Call, Handler, Handlers } from './handler.ts'
 import { send } from './http/answer.ts'
 import type { Target } from './http/request.ts'
@@ -72,12 +72,12 @@ const segmentsOf = (path: string): string[] => path.split('/').filter((segment) 
  * An operation that has no handler yet answers 501.
  */
 export class ApiRouter {
-  readonly #deps: CoreDeps
+  readonly #deps: CoreContext
   readonly #handlers: Handlers
   readonly #routes: RouteTable
 
   /** @throws for a handler of an operation that is not in the contract. */
-  constructor(deps: CoreDeps, handlers: Handlers) {
+  constructor(deps: CoreContext, handlers: Handlers) {
     this.#deps = deps
     this.#handlers = handlers
     const ours = Object.values(operations).filter((operation) => operation.api === 'harbor')

@@ -1,44 +1,127 @@
-import { harborEnvelope } from '@haven/errors'
-import { contextOf, finish, serviceApp, type Service } from '@haven/runtime'
-import { Browser } from './browser.ts'
-import { identify } from './caller.ts'
-import type { CoreDeps } from './deps.ts'
-import { mountExplorer } from './explorer.ts'
-import { handlers } from './handlers/index.ts'
-import { send, sendNotFoundPage } from './http/answer.ts'
-import { parseTarget } from './http/request.ts'
-import { ApiRouter, isApiPath } from './router.ts'
-import { handleSession } from './session-routes.ts'
+import { statfs } from 'node:fs/promises'
+import { countRepositories } from '@haven/artifacts'
+import type { Database } from '@haven/db'
+import { problems } from '@haven/errors'
+import { ensureAdmin, ensurePresets, ownerFor, Sessions, type Authorities, type SignInDeps } from '@haven/identity'
+import { ensureLibrary, UNLIMITED, type ProjectDirectory } from '@haven/projects'
+import type { Queue } from '@haven/queue'
+import type { Logger, Metrics, Service, Trust } from '@haven/runtime'
+import type { Redis } from 'ioredis'
+import { coreApp } from './app.ts'
+import type { CoreSettings } from './config.ts'
+import type { CoreContext, Policy } from './context.ts'
+import { Csrf } from './csrf.ts'
+import { PlatformHealth } from './health.ts'
+import { version } from './version.ts'
 
-/** The management API under /api, and the sessions of browsers under /c. */
+export type CoreDeps = {
+  settings: CoreSettings
+  db: Database
+  redis: Redis
+  redisPrefix: string
+  projects: ProjectDirectory
+  authorities: Authorities
+  signIn: SignInDeps
+  queue: Queue
+  log: Logger
+  metrics: Metrics
+  trust: Trust
+  /** How to ask after the other parts of the platform; by default they are asked over HTTP, where their address is known. */
+  checks?: Readonly<Record<string, () => Promise<void>>>
+}
+
+/** The job types of the platform, as its job monitor lists them. */
+const JOB_TYPES = ['GARBAGE_COLLECTION'] as const
+
+/** The management API under `/api`, and the sessions of browsers under `/c`. What it is given stays the caller's to close. */
 export function createCore(deps: CoreDeps): Service {
-  const { log, metrics, trust } = deps
-  const app = serviceApp({ name: 'core', log, metrics, trust, envelope: harborEnvelope })
-  const router = new ApiRouter(deps, handlers)
-  mountExplorer(app)
-
-  app.use(async (req, res, next) => {
-    const target = parseTarget(req.url)
-    const { path } = target
-    const underC = path.startsWith('/c/')
-    if (!underC && !path.startsWith('/api/') && !path.startsWith('/service/')) return next()
-    const browser = await Browser.open(deps, req, res, { always: underC })
-    if (underC) return handleSession({ deps, req, res, target, browser })
-    if (isApiPath(path)) return router.handle(req, res, target, () => identify(deps, req, browser))
-    if (path === '/api/version' && req.method === 'GET') {
-      contextOf(req).route = path
-      const headers = { 'Content-Type': 'text/plain; charset=utf-8' }
-      return send(res, { status: 200, headers, body: JSON.stringify({ version: 'v2.0' }) })
-    }
-    sendNotFoundPage(res, { head: req.method === 'HEAD' })
-  })
+  const { settings, db, redis } = deps
+  const policy: Policy = {
+    authMode: 'db_auth',
+    selfRegistration: settings.selfRegistration,
+    projectCreation: settings.projectCreation,
+    readOnly: settings.readOnly,
+    defaultQuotaBytes: settings.defaultQuotaBytes ?? UNLIMITED,
+  }
+  const context: CoreContext = {
+    db,
+    log: deps.log,
+    metrics: deps.metrics,
+    trust: deps.trust,
+    facts: {
+      externalUrl: settings.externalUrl ?? null,
+      version,
+      storageName: settings.storageName === 's3' ? 's3' : 'filesystem',
+      caCertificate: settings.caCertificate?.text ?? null,
+      jobTypes: JOB_TYPES,
+      serviceSecrets: { 'harbor-core': settings.coreSecret, 'harbor-jobservice': settings.jobserviceSecret },
+    },
+    policy: () => policy,
+    signIn: deps.signIn,
+    authorities: deps.authorities,
+    sessions: new Sessions(redis, deps.authorities, {
+      prefix: deps.redisPrefix,
+      lifetimeMs: () => settings.sessionTimeoutMs,
+    }),
+    csrf: new Csrf(Buffer.from(settings.encryptionKey)),
+    directory: deps.projects,
+    countRepositories: (projectIds) => countRepositories(db.reads, projectIds),
+    queue: deps.queue,
+    health: new PlatformHealth({
+      database: () => db.check(),
+      redis: () => checkRedis(redis),
+      ...(deps.checks ?? remoteChecks(settings)),
+    }),
+    volumes: () => volumesOf(settings.storageFolder ?? null),
+  }
 
   return {
     name: 'core',
-    handler: finish(app),
-    checks: { database: () => deps.db.check(), sessions: () => deps.sessions.check() },
+    handler: coreApp(context),
+    checks: { database: () => db.check(), redis: () => checkRedis(redis) },
+    async start() {
+      await ensurePresets(db)
+      if (settings.adminPassword !== undefined) await ensureAdmin(db, settings.adminPassword)
+      await ensureLibrary(
+        { db, directory: deps.projects },
+        { ownerId: await ownerFor({ db }, { kind: 'service', name: 'core' }) },
+      )
+      deps.authorities.forget()
+    },
     async [Symbol.asyncDispose]() {
-      // Everything that core uses was opened by who gave it.
+      // Everything that core uses is its caller's.
     },
   }
+}
+
+async function checkRedis(redis: Redis): Promise<void> {
+  await redis.ping().catch((cause: unknown) => {
+    throw problems.redisUnreachable({ reason: 'no answer to PING' }, { cause })
+  })
+}
+
+const CHECK_MS = 3_000
+
+/** Services in processes of their own say themselves whether they are ready. */
+function remoteChecks(settings: CoreSettings): Record<string, () => Promise<void>> {
+  const addresses = {
+    jobservice: settings.jobserviceUrl,
+    registry: settings.registryUrl,
+    registryctl: settings.registryctlUrl,
+  }
+  return Object.fromEntries(
+    Object.entries(addresses).flatMap(([name, url]) => (url === undefined ? [] : [[name, () => askReady(name, url)]])),
+  )
+}
+
+async function askReady(name: string, url: string): Promise<void> {
+  const answer = await fetch(new URL('/readyz', url), { signal: AbortSignal.timeout(CHECK_MS) })
+  await answer.body?.cancel()
+  if (!answer.ok) throw problems.serviceUnavailable({ message: `${name} answered ${answer.status}` })
+}
+
+async function volumesOf(folder: string | null): Promise<{ total: number; free: number }[]> {
+  if (folder === null) return []
+  const { blocks, bavail, bsize } = await statfs(folder)
+  return [{ total: blocks * bsize, free: bavail * bsize }]
 }

@@ -1,20 +1,29 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { problems } from '@haven/errors'
-import { signIn } from '@haven/identity'
+import { emit } from '@haven/events'
+import { anonymous, isTaken, signIn, type Principal } from '@haven/identity'
+import { UserSignedInSchema, UserSignedOutSchema } from '@haven/proto/events'
 import { contextOf, readBody } from '@haven/runtime'
 import { may } from './access.ts'
 import type { Browser } from './browser.ts'
 import { identify } from './caller.ts'
-import type { CoreDeps } from './deps.ts'
+import type { CoreContext } from './context.ts'
 import { ok, send, sendNotFoundPage, type Answer } from './http/answer.ts'
 import { unescape, type Target } from './http/request.ts'
 
-type Asked = { deps: CoreDeps; req: IncomingMessage; browser: Browser }
+type Asked = { deps: CoreContext; req: IncomingMessage; browser: Browser }
 type Route = (asked: Asked) => Promise<Answer>
 
 const MAX_FORM_BYTES = 16 * 1024
+/** Of a name that is none; longer ones would only fill the log. */
+const MAX_NAME = 255
 
 const empty = (status: number): Answer => ({ status })
+
+function sourceOf(req: IncomingMessage, principal: Principal) {
+  const { requestId, clientAddress } = contextOf(req)
+  return { principal, requestId, address: clientAddress }
+}
 
 const login: Route = async ({ deps, req, browser }) => {
   const form = await readForm(req)
@@ -26,16 +35,25 @@ const login: Route = async ({ deps, req, browser }) => {
     // A robot's secret is for programs; a session outlives it.
     if (user.kind !== 'user') return empty(401)
     await browser.signedIn(user)
-    await deps.people.noteSignIn(user, req)
+    const ref = { id: BigInt(user.id), name: user.name }
+    await emit(deps.db.prisma, UserSignedInSchema, sourceOf(req, user), { user: ref, succeeded: true })
     return ok()
   } catch (error) {
     if (!problems.unauthorized.is(error)) throw error
+    await emit(deps.db.prisma, UserSignedInSchema, sourceOf(req, anonymous), {
+      user: { name: name.slice(0, MAX_NAME) },
+      succeeded: false,
+    })
     return empty(401)
   }
 }
 
 const logOut: Route = async ({ deps, req, browser }) => {
-  if (browser.user?.kind === 'user') await deps.people.noteSignOut(browser.user, req)
+  const { user } = browser
+  if (user?.kind === 'user') {
+    const ref = { id: BigInt(user.id), name: user.name }
+    await emit(deps.db.prisma, UserSignedOutSchema, sourceOf(req, user), { user: ref })
+  }
   await browser.signedOut()
   return ok()
 }
@@ -50,7 +68,7 @@ const userExists: Route = async ({ deps, req, browser }) => {
     }
   }
   const form = await readForm(req)
-  const exists = await deps.people.isTaken(form.get('target') ?? '', form.get('value') ?? '')
+  const exists = await isTaken(deps, form.get('target') ?? '', form.get('value') ?? '')
   return { status: 200, headers: { 'Content-Type': 'application/json; charset=utf-8' }, body: JSON.stringify(exists) }
 }
 

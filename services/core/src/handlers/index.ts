@@ -1,7 +1,11 @@
 import type { Handlers } from '../handler.ts'
+import { gcHandlers } from './gc.ts'
 import { healthHandlers } from './health.ts'
+import { jobserviceHandlers, scheduleHandlers } from './jobs.ts'
+import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
 import { systemHandlers } from './system.ts'
+import { permissionsHandlers, userHandlers } from './user.ts'
 
 /** Every operation that is served. What is missing here is listed in test/api/not-yet.txt. */
 export const handlers: Handlers = {
@@ -9,4 +13,10 @@ export const handlers: Handlers = {
   ...systemHandlers,
   ...projectHandlers,
   ...projectMetadataHandlers,
+  ...memberHandlers,
+  ...userHandlers,
+  ...permissionsHandlers,
+  ...gcHandlers,
+  ...jobserviceHandlers,
+  ...scheduleHandlers,
 }

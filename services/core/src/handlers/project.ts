@@ -1,6 +1,8 @@
+import { hasRepositories } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import {
   addMetadatum,
+  countMembers,
   createProject,
   deleteProject,
   listProjects,
@@ -15,10 +17,10 @@ import {
   type ProjectDetails,
   type ProjectQuery,
 } from '@haven/projects'
-import { self } from '@haven/identity'
+import { ownerFor, self, userIdsNamed, userNames } from '@haven/identity'
 import { may, requireSignedIn } from '../access.ts'
 import type { Caller } from '../caller.ts'
-import type { CoreDeps } from '../deps.ts'
+import type { CoreContext } from '../context.ts'
 import type { Handlers } from '../handler.ts'
 import { created, ok } from '../http/answer.ts'
 import { listAnswer, pageOf } from '../lists/page.ts'
@@ -38,14 +40,14 @@ export const projectHandlers: Handlers = {
     if (query.name !== undefined) asked.name = query.name
     const isPublic = query.public ?? q.public
     if (isPublic !== undefined) asked.public = isPublic
-    if (owner !== undefined) asked.ownerIds = await deps.people.idsNamed([owner])
+    if (owner !== undefined) asked.ownerIds = await userIdsNamed(deps, [owner])
     const { total, projects } = await listProjects(deps.db, asked)
     return listAnswer(at, query, total, await present(deps, caller, projects, query.with_detail ?? true))
   },
 
   /** Whether it is there for the caller: of a private project, a stranger does not learn that its name is taken. */
   async headProject({ query, caller }, deps) {
-    const project = await deps.projects.byName(query.project_name)
+    const project = await deps.directory.byName(query.project_name)
     const visible = project && (await may(caller, { resource: self, action: 'read', on: { project } }))
     if (!visible) throw problems.projectNotFound({ project: query.project_name })
     return ok()
@@ -64,7 +66,7 @@ export const projectHandlers: Handlers = {
     const quotaBytes = body.storage_limit
     const project = await createProject(deps, caller.source, {
       name: body.project_name ?? '',
-      ownerId: await deps.people.ownerFor(caller.principal),
+      ownerId: await ownerFor(deps, caller.principal),
       metadata,
       // Only administrators say how much a project may hold (threats.md A06).
       ...(systemAdmin && quotaBytes ? { quotaBytes } : {}),
@@ -72,6 +74,7 @@ export const projectHandlers: Handlers = {
       ...(body.cve_allowlist && { cveAllowlist: allowlistOf(body.cve_allowlist) }),
     })
     const shown = headers['X-Resource-Name-In-Location'] ? project.name : project.id
+    deps.authorities.forget()
     return created(`${withoutSlash(at.path)}/${shown}`)
   },
 
@@ -89,17 +92,14 @@ export const projectHandlers: Handlers = {
   },
 
   async deleteProject({ project, caller }, deps) {
-    const holdsRepositories = async (id: number) => (await deps.repositories.count([id])).get(id) !== undefined
-    await deleteProject(
-      { ...deps, holdsRepositories, forgetProject: deps.people.forgetProject },
-      caller.source,
-      project,
-    )
+    const holdsRepositories = (id: number) => hasRepositories(deps.db.writes, id)
+    await deleteProject({ ...deps, holdsRepositories }, caller.source, project)
+    deps.authorities.forget()
     return ok()
   },
 
   async getProjectDeletable({ project }, deps) {
-    const repositories = await deps.repositories.count([project.id])
+    const repositories = await deps.countRepositories([project.id])
     // As Harbor writes them: `deletable` is left out when it is false.
     return ok(repositories.has(project.id) ? { message: notDeletable } : { deletable: true })
   },
@@ -107,7 +107,7 @@ export const projectHandlers: Handlers = {
   async getProjectSummary({ project, caller }, deps) {
     const on = { project }
     const [repositories, seesQuota, seesMembers] = await Promise.all([
-      deps.repositories.count([project.id]),
+      deps.countRepositories([project.id]),
       may(caller, { resource: 'quota', action: 'read', on }),
       may(caller, { resource: 'member', action: 'list', on }),
     ])
@@ -115,7 +115,7 @@ export const projectHandlers: Handlers = {
     return ok({
       repo_count: repositories.get(project.id) ?? 0,
       ...(quota && { quota: { hard: { storage: quota.hardBytes }, used: { storage: quota.usedBytes } } }),
-      ...(seesMembers && memberCounts(await deps.people.memberCounts(project.id))),
+      ...(seesMembers && memberCounts(await countMembers(deps, project))),
     })
   },
 }
@@ -161,7 +161,7 @@ async function visibleTo(caller: Caller): Promise<ProjectQuery['visible']> {
   return everywhere ? 'all' : { ids: authority.projectIds(), public: true }
 }
 
-async function requireMayCreate(caller: Caller, deps: CoreDeps): Promise<void> {
+async function requireMayCreate(caller: Caller, deps: CoreContext): Promise<void> {
   const { principal } = caller
   const ofProject = principal.kind === 'robot' && principal.projectId !== null
   const restricted = principal.kind === 'robot' || deps.policy().projectCreation === 'adminonly'
@@ -183,16 +183,21 @@ function splitQ(conditions: readonly Condition[]): { q: { public?: boolean; owne
   return { q, rest }
 }
 
-async function current(deps: CoreDeps, { id, name }: { id: number; name: string }): Promise<ProjectDetails> {
+async function current(deps: CoreContext, { id, name }: { id: number; name: string }): Promise<ProjectDetails> {
   const details = await readProject(deps.db, id)
   if (!details) throw problems.projectNotFound({ project: name })
   return details
 }
 
-async function present(deps: CoreDeps, caller: Caller, projects: readonly ProjectDetails[], detailed: boolean) {
+async function present(deps: CoreContext, caller: Caller, projects: readonly ProjectDetails[], detailed: boolean) {
   const [counts, names, authority] = await Promise.all([
-    deps.repositories.count(projects.map((project) => project.id)),
-    detailed ? deps.people.namesOf(projects.map((project) => project.ownerId)) : new Map<number, string>(),
+    deps.countRepositories(projects.map((project) => project.id)),
+    detailed
+      ? userNames(
+          deps,
+          projects.map((project) => project.ownerId),
+        )
+      : new Map<number, string>(),
     caller.authority(),
   ])
   return projects.map((project) => {

@@ -1,11 +1,12 @@
 import { problems } from '@haven/errors'
+import { contextOf } from '@haven/runtime'
 import type { Handlers } from '../handler.ts'
 import { ok, text } from '../http/answer.ts'
 
 export const systemHandlers: Handlers = {
   getPing: () => text('Pong', 'text/plain'),
 
-  getSystemInfo({ caller }, { settings, policy }) {
+  getSystemInfo({ caller, req }, { facts, policy }) {
     const { authMode, selfRegistration, projectCreation, readOnly } = policy()
     const forEveryone = {
       auth_mode: authMode,
@@ -15,17 +16,19 @@ export const systemHandlers: Handlers = {
       oidc_provider_name: '',
     }
     if (caller.principal.kind === 'anonymous') return ok(forEveryone)
+    const { scheme, host } = contextOf(req)
+    const externalUrl = facts.externalUrl ?? `${scheme}://${host}`
     return ok({
       ...forEveryone,
       current_time: new Date().toISOString(),
-      external_url: settings.externalUrl,
-      registry_url: new URL(settings.externalUrl).host,
-      harbor_version: settings.version,
-      has_ca_root: settings.caCertificate !== null,
+      external_url: externalUrl,
+      registry_url: URL.parse(externalUrl)?.host ?? host,
+      harbor_version: facts.version,
+      has_ca_root: facts.caCertificate !== null,
       notification_enable: true,
       project_creation_restriction: projectCreation,
       read_only: readOnly,
-      registry_storage_provider_name: settings.storageName,
+      registry_storage_provider_name: facts.storageName,
     })
   },
 
@@ -33,12 +36,12 @@ export const systemHandlers: Handlers = {
     return ok({ storage: await volumes() })
   },
 
-  getCert(_call, { settings }) {
-    if (settings.caCertificate === null) throw problems.notFound({ message: 'resource not found: cert not found' })
+  getCert(_call, { facts }) {
+    if (facts.caCertificate === null) throw problems.notFound({ message: 'resource not found: cert not found' })
     return {
       status: 200,
       headers: { 'Content-Type': 'application/octet-stream', 'Content-Disposition': 'attachment; filename=ca.crt' },
-      body: settings.caCertificate,
+      body: facts.caCertificate,
     }
   },
 }

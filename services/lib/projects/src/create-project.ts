@@ -1,6 +1,7 @@
 import { isUniqueViolation } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
+import { memberGrants, roles } from '@haven/identity'
 import { maxNameLength, parseProjectName } from '@haven/oci'
 import { ProjectCreatedSchema } from '@haven/proto/events'
 import { parseAllowlist, type CveAllowlistInput } from './allowlist.ts'
@@ -56,6 +57,12 @@ export async function createProject(
       await tx.projectAlias.deleteMany({ where: { name } })
       await tx.cveAllowlist.create({
         data: { projectId: project.id, items: allowlist.items, expiresAt: allowlist.expiresAt },
+      })
+      await memberGrants.add(tx, {
+        projectId: project.id,
+        kind: 'user',
+        memberId: input.ownerId,
+        roleId: roles.projectAdmin.id,
       })
       await emit(tx, ProjectCreatedSchema, source, { project: { id: BigInt(project.id), name } })
       return { id: project.id, name }

@@ -1,14 +1,13 @@
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
+import { forgetProject } from '@haven/identity'
 import { ProjectDeletedSchema } from '@haven/proto/events'
-import type { ProjectDeps, Transaction } from './deps.ts'
+import type { ProjectDeps } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
 
 export type DeleteDeps = ProjectDeps & {
   /** Asks the library that owns repositories, which knows projects and not the other way round. */
   holdsRepositories(projectId: number): Promise<boolean>
-  /** Takes back, in the same transaction, what others keep about a project: members, robots. */
-  forgetProject(tx: Transaction, projectId: number): Promise<void>
 }
 
 export const notDeletable = 'the project contains repositories, can not be deleted'
@@ -35,7 +34,7 @@ export async function deleteProject(
     await tx.quota.deleteMany({ where: { projectId: id } })
     await tx.cveAllowlist.deleteMany({ where: { projectId: id } })
     await tx.label.updateMany({ where: { projectId: id, deletedAt: null }, data: { deletedAt: new Date() } })
-    await deps.forgetProject(tx, id)
+    await forgetProject(tx, id)
     await emit(tx, ProjectDeletedSchema, source, { project: { id: BigInt(id), name } })
   })
   deps.directory.forget()

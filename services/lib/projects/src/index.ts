@@ -17,6 +17,15 @@ export {
 } from './filters.ts'
 export { listProjects, projectNames, readProject, type ProjectDetails, type ProjectQuery } from './list-projects.ts'
 export {
+  addMember,
+  changeMember,
+  countMembers,
+  findMember,
+  listMembers,
+  removeMember,
+  type NewMember,
+} from './members.ts'
+export {
   charge,
   foldQuotas,
   MAX_QUOTA_BYTES,

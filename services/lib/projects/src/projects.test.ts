@@ -1,9 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { problems } from '@haven/errors'
+import { Authorities, createUser, ensureAdmin, ensurePresets, roles, signInDeps } from '@haven/identity'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { createProject, ensureLibrary, type NewProject } from './create-project.ts'
 import { deleteProject } from './delete-project.ts'
 import { ProjectDirectory } from './directory.ts'
+import { addMember, changeMember, findMember, listMembers, removeMember } from './members.ts'
 import { listProjects, readProject, type ProjectQuery } from './list-projects.ts'
 import { charge, foldQuotas, usage } from './quotas.ts'
 import { addMetadatum, removeMetadatum, setMetadatum, updateProject } from './update-project.ts'
@@ -13,6 +15,8 @@ let directory: ProjectDirectory
 let now = 0
 beforeAll(async () => {
   database = await testDatabase()
+  await ensurePresets(database.db)
+  await ensureAdmin(database.db, 'Harbor12345')
   directory = new ProjectDirectory(database.db, { clock: () => now })
 })
 afterAll(async () => {
@@ -225,7 +229,6 @@ describe('deleteProject', () => {
   const deleteDeps = (holds: boolean) => ({
     ...deps(),
     holdsRepositories: async () => holds,
-    forgetProject: async () => undefined,
   })
 
   it('is refused while there are repositories, and then nothing has changed', async () => {
@@ -314,5 +317,52 @@ describe('listProjects', () => {
     await expect(list({ conditions: [{ field: 'owner_id', match: 'exact', value: 'x' }] })).rejects.toMatchObject({
       status: 400,
     })
+  })
+})
+
+describe('members', () => {
+  it('are told of when they come, change and go, and are nobody to another project', async () => {
+    const { db } = database
+    using authorities = new Authorities(db)
+    using signIn = signInDeps(db)
+    const people = { db, authorities, signIn }
+    const user = await createUser(people, admin, {
+      username: 'mia',
+      email: 'mia@example.com',
+      realname: 'Mia',
+      password: 'Passw0rd',
+    })
+    const project = await create({ name: 'with-members' })
+    const other = await create({ name: 'without-members' })
+    const member = { kind: 'user' as const, memberId: user.id, name: 'mia' }
+    const id = await addMember({ db }, admin, project, { ...member, roleId: roles.developer.id })
+    await expect(addMember({ db }, admin, project, { ...member, roleId: 3 })).rejects.toMatchObject({ status: 409 })
+    expect(await listMembers({ db }, project)).toMatchObject([
+      { name: 'admin', roleId: 1 },
+      { id, name: 'mia', roleId: 2 },
+    ])
+
+    await changeMember({ db }, admin, project, id, roles.maintainer.id)
+    expect(await findMember({ db }, project, id)).toMatchObject({ roleId: 4 })
+    for (const roleId of [0, -1, 9, 100, 1.5, 2 ** 40]) {
+      await expect(changeMember({ db }, admin, project, id, roleId)).rejects.toMatchObject({ status: 400 })
+    }
+    for (const wrong of [0, -1, 2 ** 40])
+      await expect(findMember({ db }, project, wrong)).rejects.toMatchObject({ status: 404 })
+    await expect(findMember({ db }, other, id)).rejects.toMatchObject({ status: 404 })
+    await expect(changeMember({ db }, admin, other, id, 1)).rejects.toMatchObject({ status: 404 })
+    await expect(removeMember({ db }, admin, other, id)).rejects.toMatchObject({ status: 404 })
+    expect(await findMember({ db }, project, id)).toMatchObject({ roleId: 4 })
+
+    await removeMember({ db }, admin, project, id)
+    await expect(removeMember({ db }, admin, project, id)).rejects.toMatchObject({ status: 404 })
+    const events = await db.prisma.outboxEvent.findMany({ where: { projectId: project.id }, orderBy: { id: 'asc' } })
+    expect(events.map((event) => event.type.split('.').at(-1))).toEqual([
+      'ProjectCreated',
+      'MemberAdded',
+      'MemberUpdated',
+      'MemberRemoved',
+    ])
+    expect(events[2]?.payload).toMatchObject({ previousRoleId: 2, membership: { memberName: 'mia', roleId: 4 } })
   })
 })

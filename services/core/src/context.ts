@@ -1,11 +1,10 @@
 import type { Database } from '@haven/db'
-import type { Authorities, SignInDeps } from '@haven/identity'
+import type { Authorities, Sessions, SignInDeps } from '@haven/identity'
 import type { ProjectDirectory } from '@haven/projects'
+import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Trust } from '@haven/runtime'
 import type { Csrf } from './csrf.ts'
-import type { PlatformHealth } from './handlers/health.ts'
-import type { People } from './people.ts'
-import type { Sessions } from './sessions.ts'
+import type { PlatformHealth } from './health.ts'
 
 /** What people may change while the platform runs; asked anew by each request. */
 export type Policy = {
@@ -17,32 +16,35 @@ export type Policy = {
   defaultQuotaBytes: number
 }
 
-export type CoreSettings = {
-  /** How clients reach the platform; links are built from it and never from a Host header (threats.md R7). */
-  externalUrl: string
+export type Facts = {
+  /** How clients reach the platform; null when nobody has said it. */
+  externalUrl: string | null
   version: string
   storageName: string
   /** PEM of the authority that signed the platform's certificate, for clients to trust. */
   caCertificate: string | null
+  /** The types of jobs that the job service knows. */
+  jobTypes: readonly string[]
   /** Secrets that prove our own services, by the name that they then have. */
   serviceSecrets: Readonly<Record<string, string>>
 }
 
-export type CoreDeps = {
+/** What handlers work with: one for each core. */
+export type CoreContext = {
   db: Database
   log: Logger
   metrics: Metrics
   trust: Trust
-  settings: CoreSettings
+  facts: Facts
   policy: () => Policy
   signIn: SignInDeps
   authorities: Authorities
   sessions: Sessions
   csrf: Csrf
-  people: People
-  projects: ProjectDirectory
+  /** Also told of what handlers change. */
   directory: ProjectDirectory
-  repositories: { count(projectIds: readonly number[]): Promise<Map<number, number>> }
+  countRepositories(projectIds: readonly number[]): Promise<Map<number, number>>
+  queue: Queue
   health: PlatformHealth
   /** Bytes of the volumes that hold blobs. */
   volumes(): Promise<{ total: number; free: number }[]>

@@ -1,0 +1,75 @@
+import { bool, bytes, defineConfig, duration, file, int, oneOf, secret, text, url, type ConfigOf } from '@haven/config'
+import { pairSecret, serviceSettings } from '@haven/runtime'
+
+/** How core behaves, wherever it runs. */
+export const coreSettings = {
+  externalUrl: url({
+    env: 'HAVEN_EXTERNAL_URL',
+    optional: true,
+    doc: 'Where clients reach this installation, as it is shown to them. Default: the host they asked for.',
+  }),
+  caCertificate: file({
+    optional: true,
+    doc: 'PEM of the authority that signed the certificate of the platform, offered to clients for download.',
+  }),
+  encryptionKey: secret({
+    env: 'HAVEN_ENCRYPTION_KEY',
+    minLength: 32,
+    doc: 'Seals what is secret in the database. The same in all services.',
+  }),
+  coreSecret: pairSecret('CORE_SECRET', 'What core shows to the job service.'),
+  jobserviceSecret: pairSecret('JOBSERVICE_SECRET', 'What the job service shows to core.'),
+  adminPassword: secret({
+    env: 'HAVEN_ADMIN_PASSWORD',
+    optional: true,
+    doc: 'Password of the administrator. Needed on the first start, without effect after it.',
+  }),
+  selfRegistration: bool({ default: false, doc: 'Whether a visitor may make an account of his own.' }),
+  projectCreation: oneOf(['everyone', 'adminonly'], { default: 'everyone', doc: 'Who may make projects.' }),
+  readOnly: bool({ default: false, doc: 'Refuses every change.' }),
+  defaultQuotaBytes: bytes({ optional: true, doc: 'How much a new project may hold. Without it, any amount.' }),
+  sessionTimeoutMs: duration({
+    default: '60m',
+    min: '1m',
+    doc: 'A session of a browser ends when nothing was asked for so long.',
+  }),
+  storageName: text({
+    env: 'STORAGE_DRIVER',
+    default: 'files',
+    maxLength: 32,
+    doc: 'The driver of the blob store, as administrators see it.',
+  }),
+  storageFolder: text({
+    env: 'STORAGE_PATH',
+    optional: true,
+    doc: 'Folder of the blobs, when they are on a disk of this machine: its free space is shown to administrators.',
+  }),
+  registryUrl: url({
+    env: 'REGISTRY_URL',
+    optional: true,
+    doc: 'Where core asks after the registry, for the health page.',
+  }),
+  registryctlUrl: url({ env: 'REGISTRYCTL_URL', optional: true, doc: 'Where core asks after registryctl, likewise.' }),
+  jobserviceUrl: url({
+    env: 'JOBSERVICE_URL',
+    optional: true,
+    doc: 'Where core asks after the job service, likewise.',
+  }),
+}
+
+/** Core as a process of its own. */
+export const coreConfig = defineConfig('CORE', {
+  ...serviceSettings({ port: 8081 }),
+  ...coreSettings,
+  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
+  databasePool: int({
+    default: 8,
+    min: 2,
+    max: 100,
+    doc: 'Connections for writes; as many again for everything else.',
+  }),
+  redisUrl: secret({ env: 'REDIS_URL', doc: 'URL of Redis, where the sessions of browsers are.' }),
+  redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
+})
+
+export type CoreSettings = Pick<ConfigOf<typeof coreConfig>, keyof typeof coreSettings>

@@ -1,0 +1,106 @@
+import { problems } from '@haven/errors'
+import { decide, findUser, findUserByName, permissionsOf, projectRoles, roles } from '@haven/identity'
+import {
+  addMember,
+  changeMember,
+  findMember,
+  listMembers,
+  removeMember,
+  type NewMember,
+  type ProjectFacts,
+} from '@haven/projects'
+import type { BodyOf } from '@haven/proto'
+import type { Caller } from '../caller.ts'
+import type { CoreContext } from '../context.ts'
+import type { Handlers } from '../handler.ts'
+import { created, ok } from '../http/answer.ts'
+import { listAnswer, pageOf } from '../lists/page.ts'
+import { presentMember } from '../present/member.ts'
+
+export const memberHandlers: Handlers = {
+  /** `entityname` is a whole name, and the count is of all members, as in Harbor. */
+  async listProjectMembers({ project, query, at }, context) {
+    const members = await listMembers(context, project)
+    const named = query.entityname ? members.filter((member) => member.name === query.entityname) : members
+    const { number, size } = pageOf(query)
+    const page = named.slice((number - 1) * size, number * size)
+    return listAnswer(at, query, members.length, page.map(presentMember))
+  },
+
+  async createProjectMember({ project, body, caller, at }, context) {
+    const roleId = requireRole(body?.role_id)
+    const who = await findWho(context, body ?? {})
+    await requireMayGive(caller, project, roleId)
+    const id = await addMember(context, caller.source, project, { ...who, roleId }).catch((error: unknown) => {
+      if (!problems.conflict.is(error)) throw error
+      throw problems.conflict({ message: 'The project member specified already exist' })
+    })
+    context.authorities.forget()
+    return created(`${at.path.replace(/\/$/, '')}/${id}`)
+  },
+
+  async getProjectMember({ project, path }, context) {
+    return ok(presentMember(await findMember(context, project, path.mid)))
+  },
+
+  async updateProjectMember({ project, path, body, caller }, context) {
+    const roleId = requireRole(body?.role_id)
+    const member = await findMember(context, project, path.mid)
+    await requireMayGive(caller, project, member.roleId)
+    await requireMayGive(caller, project, roleId)
+    await changeMember(context, caller.source, project, path.mid, roleId)
+    context.authorities.forget()
+    return ok()
+  },
+
+  async deleteProjectMember({ project, path, caller }, context) {
+    const member = await findMember(context, project, path.mid)
+    await requireMayGive(caller, project, member.roleId)
+    await removeMember(context, caller.source, project, path.mid)
+    context.authorities.forget()
+    return ok()
+  },
+}
+
+const givable = new Map(projectRoles.map((name) => [roles[name].id as number, name]))
+
+function requireRole(roleId: number | undefined): number {
+  if (roleId === undefined || !givable.has(roleId)) {
+    throw problems.badRequest({ message: 'Failed to update project member, role is not in 1,2,3,4,5' })
+  }
+  return roleId
+}
+
+/** Nobody gives, changes or takes a role that holds more than he does himself in this project (threats.md A08). */
+async function requireMayGive(caller: Caller, project: ProjectFacts, roleId: number): Promise<void> {
+  const name = givable.get(roleId)
+  const authority = await caller.authority()
+  const on = { project }
+  const holds = name && permissionsOf(name).every((permission) => decide(authority, { ...permission, on }).allowed)
+  if (!holds) throw problems.forbidden({ message: 'a role that holds more than your own cannot be given or taken' })
+}
+
+/** User id, then group id, then user name, then the group's other names: Harbor's order. */
+async function findWho(
+  context: CoreContext,
+  body: NonNullable<BodyOf<'createProjectMember'>>,
+): Promise<Omit<NewMember, 'roleId'>> {
+  const { member_user: user, member_group: group } = body
+  if (user?.user_id) {
+    const found = await findUser(context, user.user_id)
+    if (!found) {
+      throw problems.badRequest({ message: `Failed to get user ${user.user_id}: user ${user.user_id} not found` })
+    }
+    return { kind: 'user', memberId: found.id, name: found.username }
+  }
+  if (group?.id) throw problems.badRequest({ message: `Group ${group.id} not found` })
+  if (user?.username) {
+    const found = await findUserByName(context, user.username)
+    if (!found) throw problems.notFound({ message: `user ${user.username} is not found` })
+    return { kind: 'user', memberId: found.id, name: found.username }
+  }
+  // Groups are of directories; with accounts of our own there is none to look in.
+  const groupName = group?.ldap_group_dn || group?.group_name
+  if (groupName) throw problems.notFound({ message: `${groupName} not found: not supported` })
+  throw problems.badRequest({ message: 'at least one of member_user or member_group must be provided' })
+}

@@ -1,0 +1,160 @@
+import { problems } from '@haven/errors'
+import {
+  changePassword,
+  createUser,
+  decide,
+  deleteUser,
+  findUser,
+  listUsers,
+  projectPermissions,
+  robotCatalogue,
+  roles,
+  self,
+  setSysadmin,
+  systemPermissions,
+  updateUser,
+  type Permission,
+  type UserCondition,
+} from '@haven/identity'
+import { requireSystem } from '../access.ts'
+import type { Caller } from '../caller.ts'
+import type { CoreContext } from '../context.ts'
+import type { Handlers } from '../handler.ts'
+import { created, ok } from '../http/answer.ts'
+import { listAnswer, pageOf } from '../lists/page.ts'
+import { parseQ, parseSort } from '../lists/query.ts'
+import { presentUser, presentUserBriefly } from '../present/user.ts'
+
+export const userHandlers: Handlers = {
+  async listUsers({ query, at }, context) {
+    // Two fields may also be asked for by parameters of their own, and then match a part (harbor-api.md, tag user).
+    const parts = ['username', 'email'].flatMap((field): UserCondition[] => {
+      const value = [at.query[field] ?? []].flat()[0]
+      return value ? [{ field, match: 'contains', value }] : []
+    })
+    const { total, users } = await listUsers(context, {
+      conditions: [...parseQ(query.q), ...parts],
+      sort: parseSort(query.sort),
+      page: pageOf(query),
+    })
+    return listAnswer(at, query, total, users.map(presentUser))
+  },
+
+  async createUser({ body, caller }, context) {
+    await requireMayRegister(caller, context)
+    const { username = '', email = '', realname = '', comment = '', password = '' } = body
+    const user = await createUser(context, caller.source, { username, email, realname, comment, password })
+    return created(`/api/v2.0/users/${user.id}`)
+  },
+
+  async getCurrentUserInfo({ caller }, context) {
+    if (caller.principal.kind !== 'user') {
+      throw problems.preconditionFailed({ message: 'the current principal is no user: it has no account to show' })
+    }
+    return ok(presentUser(await requireUser(context, caller.principal.id)))
+  },
+
+  async searchUsers({ query, at }, context) {
+    const { total, users } = await listUsers(context, {
+      conditions: [{ field: 'username', match: 'contains', value: query.username }],
+      page: pageOf(query),
+    })
+    return listAnswer(at, query, total, users.map(presentUserBriefly))
+  },
+
+  async getUser({ path }, context) {
+    return ok(presentUser(await requireUser(context, path.user_id)))
+  },
+
+  async updateUserProfile({ path, body, caller }, context) {
+    const user = await requireUser(context, path.user_id, `user with id ${path.user_id} not found`)
+    const { email = '', realname = '', comment = '' } = body
+    await updateUser(context, caller.source, user.id, { email, realname, comment })
+    return ok()
+  },
+
+  async deleteUser({ path, caller }, context) {
+    await requireUser(context, path.user_id)
+    await deleteUser(context, caller.source, path.user_id)
+    return ok()
+  },
+
+  async setUserSysAdmin({ path, body, caller }, context) {
+    await requireUser(context, path.user_id, `user with id ${path.user_id} not found`)
+    await setSysadmin(context, caller.source, path.user_id, body.sysadmin_flag ?? false)
+    return ok()
+  },
+
+  /** One's own password changes with the old one only; an administrator needs none for another's. */
+  async updateUserPassword({ path, body, caller }, context) {
+    const own = caller.principal.kind === 'user' && caller.principal.id === path.user_id
+    await requireUser(context, path.user_id)
+    await changePassword(context, caller.source, path.user_id, {
+      ...(own && { old: body.old_password ?? '' }),
+      password: body.new_password ?? '',
+    })
+    return ok()
+  },
+
+  async getCurrentUserPermissions({ query, caller }, context) {
+    return ok(await permissionsIn(context, caller, query.scope ?? '', query.relative ?? false))
+  },
+
+  setCliSecret(_call, { policy }) {
+    throw problems.preconditionFailed({ message: `unable to update CLI secret under authmode: ${policy().authMode}` })
+  },
+}
+
+export const permissionsHandlers: Handlers = {
+  /** What a robot may be given: administrators choose from all of it, administrators of a project from what is in projects. */
+  async getPermissions({ caller }) {
+    const authority = await caller.authority()
+    const { kind } = caller.principal
+    if (kind === 'anonymous') throw problems.unauthorized({ message: '' })
+    const systemAdmin = authority.systemAdmin || kind === 'service'
+    const projectAdmin = authority
+      .projectIds()
+      .some((id) => authority.rolesOn(id).some((role) => role.id === roles.projectAdmin.id))
+    if (!systemAdmin && !projectAdmin) throw problems.forbidden({ message: '' })
+    const shown = (level: 'system' | 'project') =>
+      robotCatalogue(level).map(({ resource, action }) => ({ resource, action }))
+    return ok({ system: systemAdmin ? shown('system') : null, project: shown('project') })
+  },
+}
+
+async function requireUser(context: CoreContext, id: number, message = `user ${id} not found`) {
+  const user = Number.isSafeInteger(id) && id > 0 && id < 2 ** 31 ? await findUser(context, id) : null
+  if (!user) throw problems.notFound({ message })
+  return user
+}
+
+/** With self-registration on, a page may make an account for its visitor; a program may not (harbor-rbac.md §12). */
+async function requireMayRegister(caller: Caller, { policy }: CoreContext): Promise<void> {
+  const allowed = decide(await caller.authority(), { resource: 'user', action: 'create', on: 'system' }).allowed
+  if (allowed) return
+  if (!policy().selfRegistration) await requireSystem(caller, { resource: 'user', action: 'create' })
+  if (!caller.fromBrowser) throw problems.forbidden({ message: 'self-registration cannot be triggered via API' })
+}
+
+/** Harbor answers an empty list for a scope that it does not know. */
+async function permissionsIn(
+  context: CoreContext,
+  caller: Caller,
+  scope: string,
+  relative: boolean,
+): Promise<Permission[]> {
+  const authority = await caller.authority()
+  if (scope === '/system') {
+    return systemPermissions.filter((permission) => decide(authority, { ...permission, on: 'system' }).allowed)
+  }
+  const id = /^\/project\/(\d{1,9})$/.exec(scope)?.[1]
+  const project = id === undefined ? null : await context.directory.byId(Number(id))
+  if (!project) return []
+  const name = (resource: string) => {
+    if (relative) return resource === self ? '.' : resource
+    return resource === self ? scope : `${scope}/${resource}`
+  }
+  return projectPermissions
+    .filter((permission) => decide(authority, { ...permission, on: { project } }).allowed)
+    .map(({ resource, action }) => ({ resource: name(resource), action }))
+}

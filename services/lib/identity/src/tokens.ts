@@ -58,7 +58,10 @@ export class TokenIssuer {
     this.#now = now
   }
 
-  /** Signs what was decided; deciding is the caller's. */
+  /**
+   * Signs what was decided; deciding is the caller's.
+   * @throws badRequest for more than fits into a header.
+   */
   async issue(
     principal: TokenPrincipal,
     access: readonly Access[],
@@ -81,6 +84,12 @@ export class TokenIssuer {
       ...(Object.keys(known).length > 0 && { projects: known }),
     }
     const token = jwt.sign(claims, key, { algorithm: 'RS256', keyid: kid })
+    // It would be refused when it comes back, or by whoever limits headers in between.
+    if (token.length > maxTokenLength) {
+      throw problems.badRequest({
+        message: `${access.length} scopes do not fit into one token; ask for fewer at a time`,
+      })
+    }
     return { token, expiresInSeconds, issuedAt: new Date(iat * 1000) }
   }
 }

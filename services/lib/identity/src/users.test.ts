@@ -160,11 +160,8 @@ describe('users', () => {
   it('change their profile and nothing else (A02)', async () => {
     const user = await someone()
     const other = await someone()
-    await updateUser(deps, admin, user.id, {
-      email: 'new@example.com',
-      comment: 'hello',
-      ...{ username: 'x', id: 1, password: 'Secret-2' },
-    })
+    const body = { email: 'new@example.com', comment: 'hello', username: 'x', id: 1, password: 'Secret-2' }
+    await updateUser(deps, admin, user.id, body)
     expect(await findUser(deps, user.id)).toMatchObject({
       username: user.username,
       email: 'new@example.com',

@@ -58,7 +58,7 @@ export async function sweep(
   nextWindow: (after: string) => Promise<{ last: string | null; candidates: string[] }>,
   remove: (batch: string[]) => Promise<void>,
 ): Promise<void> {
-  for (let after = '0'; ; ) {
+  for (let after = '0'; ;) {
     run.signal?.throwIfAborted()
     const { last, candidates } = await nextWindow(after)
     if (last === null) return
@@ -69,7 +69,10 @@ export async function sweep(
         await remove(batch)
       }
     }
-    await Promise.all(Array.from({ length: run.workers ?? 1 }, work))
+    // All of them have ended before a failure is told: nothing goes on behind the back of who asked.
+    const outcomes = await Promise.allSettled(Array.from({ length: run.workers ?? 1 }, work))
+    const failed = outcomes.find((outcome) => outcome.status === 'rejected')
+    if (failed) throw failed.reason
     after = last
     run.onProgress?.({ position: Math.min(Number(last), end), end })
   }

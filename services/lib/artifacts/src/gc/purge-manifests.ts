@@ -81,13 +81,16 @@ const buryDependants = statement<Row>(
     where m.id = any($1::bigint[]) and r.id = m.repository_id and ${unclaimed('m')}
    returning ${columns}`,
 )
-const purge = statement<Row>(
+// A subject waits for its accessories: those that a client was told of a moment ago go in a later run, and would otherwise be
+// left behind as accessories of something that nobody remembers.
+const purge = statement<Row & { deleted_by: string | null; deleted_reason: string | null }>(
   'gc purge',
-  `with gone as (
-     delete from artifacts.manifests m using artifacts.repositories r
-      where m.id = any($1::bigint[]) and r.id = m.repository_id and m.deleted_at is not null and m.purge_after <= now()
-     returning ${columns}, m.deleted_by, m.deleted_reason)
-   select * from gone`,
+  `delete from artifacts.manifests m using artifacts.repositories r
+    where m.id = any($1::bigint[]) and r.id = m.repository_id and m.deleted_at is not null and m.purge_after <= now()
+      and not exists (select from artifacts.manifests d
+                       where d.repository_id = m.repository_id and d.subject_digest = m.digest and d.deleted_at is null
+                         and not exists (select from artifacts.tags t where t.manifest_id = d.id))
+   returning ${columns}, m.deleted_by, m.deleted_reason`,
 )
 const note = statement(
   'gc note manifests',
@@ -95,13 +98,20 @@ const note = statement(
    select digest, 'manifest', repository, size_bytes, actor, reason, $5
      from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $6::text[]) as g(digest, repository, size_bytes, actor, reason)`,
 )
-const lastManifest = statement<{ id: string }>('gc last manifest', 'select coalesce(max(id), 0) as id from artifacts.manifests')
+const lastManifest = statement<{ id: string }>(
+  'gc last manifest',
+  'select coalesce(max(id), 0) as id from artifacts.manifests',
+)
 
 /**
  * Deletes manifests that have no tag and that neither an index nor a subject keeps: they become tombstones, as if somebody had
  * deleted them. Returns how many.
  */
-export async function buryUntagged(deps: GcDeps, run: GcRun, onBuried?: (manifest: PurgedManifest) => void): Promise<number> {
+export async function buryUntagged(
+  deps: GcDeps,
+  run: GcRun,
+  onBuried?: (manifest: PurgedManifest) => void,
+): Promise<number> {
   const { db, settings } = deps
   const lead = leadSeconds(deps, run)
   const grace = run.graceSeconds ?? settings.promiseSeconds
@@ -142,7 +152,7 @@ export async function purgeTombstones(
   const total = { count: 0, bytes: 0 }
   const end = Number((await db.writes.one(lastManifest, []))!.id)
   // An accessory may have a lower id than its subject, which goes after it: until a pass finds nothing.
-  for (let before = -1; before !== total.count; ) {
+  for (let before = -1; before !== total.count;) {
     before = total.count
     await sweep(
       run,
@@ -173,15 +183,18 @@ async function purgeBatch(deps: GcDeps, run: GcRun, tx: Sql, batch: string[]): P
 
   const rows = await tx.rows(purge, [locked])
   const names = await repositoryNames(deps, rows)
-  const manifests = rows.map((row) => ({ digest: row.digest, repository: names.get(row.repository_id)!, bytes: row.payload_bytes }))
-  const removedBy = rows as unknown as { deleted_by: string | null; deleted_reason: string | null }[]
+  const manifests = rows.map((row) => ({
+    digest: row.digest,
+    repository: names.get(row.repository_id)!,
+    bytes: row.payload_bytes,
+  }))
   await tx.rows(note, [
     manifests.map((m) => m.digest),
     manifests.map((m) => m.repository),
     manifests.map((m) => m.bytes),
-    removedBy.map((row) => row.deleted_by ?? run.actor),
+    rows.map((row) => row.deleted_by ?? run.actor),
     run.executionId,
-    removedBy.map((row) => row.deleted_reason ?? 'deleted'),
+    rows.map((row) => row.deleted_reason ?? 'deleted'),
   ])
   for (const [projectId, ofProject] of byProject(rows)) {
     const bytes = ofProject.reduce((sum, row) => sum + row.payload_bytes, 0)
@@ -197,24 +210,33 @@ async function tell(deps: GcDeps, run: GcRun, tx: Sql, rows: readonly Row[]): Pr
   for (const row of rows) {
     const name = names.get(row.repository_id)!
     const project = { id: BigInt(row.project_id), name: name.slice(0, name.indexOf('/')) }
-    await emit(tx, ArtifactDeletedSchema, { principal: { kind: 'service', name: run.actor } }, {
-      repository: { id: BigInt(row.repository_id), name, project },
-      artifact: {
-        id: BigInt(row.id),
-        digest: row.digest,
-        mediaType: row.media_type,
-        artifactType: row.artifact_type ?? '',
-        sizeBytes: BigInt(row.total_bytes),
+    await emit(
+      tx,
+      ArtifactDeletedSchema,
+      { principal: { kind: 'service', name: run.actor } },
+      {
+        repository: { id: BigInt(row.repository_id), name, project },
+        artifact: {
+          id: BigInt(row.id),
+          digest: row.digest,
+          mediaType: row.media_type,
+          artifactType: row.artifact_type ?? '',
+          sizeBytes: BigInt(row.total_bytes),
+        },
+        door: Door.GARBAGE_COLLECTION,
       },
-      door: Door.GARBAGE_COLLECTION,
-    })
+    )
   }
-  return rows.map((row) => ({ digest: row.digest, repository: names.get(row.repository_id)!, bytes: row.payload_bytes }))
+  return rows.map((row) => ({
+    digest: row.digest,
+    repository: names.get(row.repository_id)!,
+    bytes: row.payload_bytes,
+  }))
 }
 
 /** Full names by repository id. Of a project that was deleted only its id is left. */
 export async function repositoryNames(
-  { projects }: GcDeps,
+  { projects }: Pick<GcDeps, 'projects'>,
   rows: readonly { repository_id: number; project_id: number; path: string }[],
 ): Promise<Map<number, string>> {
   const names = new Map<number, string>()

@@ -11,12 +11,10 @@ const needless = (k: string) => `
 
 const linkWindow = statement<{ last: string | null; candidates: string[] | null }>(
   'gc link window',
-  `with w as (select blob_id from artifacts.blobs b join lateral
-                (select distinct blob_id from artifacts.blob_links where blob_id = b.id) k on true
-               where b.id > $1 order by b.id limit ${WINDOW})
-   select max(w.blob_id) as last,
-          array_agg(distinct w.blob_id) filter (where exists (
-            select from artifacts.blob_links k where k.blob_id = w.blob_id and ${needless('k')})) as candidates
+  `with w as (select id from artifacts.blobs where id > $1 order by id limit ${WINDOW})
+   select max(id) as last,
+          array_agg(id order by id) filter (where exists (
+            select from artifacts.blob_links k where k.blob_id = w.id and ${needless('k')})) as candidates
      from w`,
 )
 // Both rows: whoever counts a blob for a project holds the blob's (record-link.ts). What a push holds is passed over.
@@ -26,7 +24,14 @@ const lockLinks = statement<{ repository_id: number; blob_id: string }>(
     where b.id = any($1::bigint[]) and k.promised_until <= now() + $2 * interval '1 second'
     order by b.digest, k.repository_id for update of b, k skip locked`,
 )
-const unlink = statement<{ repository_id: number; project_id: number; path: string; blob_id: string; digest: string; size_bytes: string }>(
+const unlink = statement<{
+  repository_id: number
+  project_id: number
+  path: string
+  blob_id: string
+  digest: string
+  size_bytes: string
+}>(
   'gc unlink',
   `delete from artifacts.blob_links k
     using artifacts.repositories r, artifacts.blobs b, unnest($1::bigint[], $3::int[]) as l(blob_id, repository_id)
@@ -61,7 +66,7 @@ export async function unlinkBlobs(deps: GcDeps, run: GcRun): Promise<number> {
     },
     async (batch) => {
       await faultPoint('gc.candidates')
-      total += await db.transaction(async (tx) => {
+      const unlinked = await db.transaction(async (tx) => {
         const links = await tx.rows(lockLinks, [batch, lead])
         if (links.length === 0) return 0
         await faultPoint('gc.locked')
@@ -77,10 +82,14 @@ export async function unlinkBlobs(deps: GcDeps, run: GcRun): Promise<number> {
         ])
         if (deps.quota) {
           const left = new Set(
-            (await tx.rows(stillInProject, [gone.map((link) => link.blob_id)])).map((row) => `${row.project_id}/${row.blob_id}`),
+            (await tx.rows(stillInProject, [gone.map((link) => link.blob_id)])).map(
+              (row) => `${row.project_id}/${row.blob_id}`,
+            ),
           )
           for (const [projectId, links] of byProject(gone)) {
-            const blobs = new Map(links.filter((link) => !left.has(`${projectId}/${link.blob_id}`)).map((link) => [link.blob_id, link]))
+            const blobs = new Map(
+              links.filter((link) => !left.has(`${projectId}/${link.blob_id}`)).map((link) => [link.blob_id, link]),
+            )
             const bytes = [...blobs.values()].reduce((sum, link) => sum + Number(link.size_bytes), 0)
             await deps.quota(tx, projectId, -bytes, 'blobs collected')
           }
@@ -88,6 +97,7 @@ export async function unlinkBlobs(deps: GcDeps, run: GcRun): Promise<number> {
         await run.hold?.(tx)
         return gone.length
       })
+      total += unlinked // not in front of the await: workers would overwrite each other's sums
       await faultPoint('gc.committed')
     },
   )

@@ -1,9 +1,21 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { spawnSync } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import * as fs from 'node:fs'
+import { mkdtemp, readdir, rm, truncate } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { blobStorageContract } from './contract.ts'
+import { PassThrough } from 'node:stream'
+import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import { readStorageConfig } from './config.ts'
+import { blobStorageContract, inPieces } from './contract.ts'
 import { FileStorage } from './drivers/files.ts'
 import { MemoryStorage } from './drivers/memory.ts'
+import { ObjectTruncated, UploadLost } from './failures.ts'
+import { MemoryBudget } from './memory-budget.ts'
+import { newObjectKey } from './object-key.ts'
+import { openStorage } from './open-storage.ts'
+
+const MiB = 1024 ** 2
 
 blobStorageContract('memory', async () => {
   const storage = new MemoryStorage()
@@ -22,4 +34,219 @@ blobStorageContract('files', async () => {
       await rm(root, { recursive: true })
     },
   }
+})
+
+describe('file storage', () => {
+  let root: string
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'haven-files-'))
+  })
+  afterEach(() => rm(root, { recursive: true }))
+
+  const incoming = () => readdir(join(root, 'incoming'))
+
+  /** A storage for whose process some calls of node:fs are others. */
+  const withFs = async (changed: Partial<typeof fs>, changedPromises: Partial<typeof fs.promises> = {}) => {
+    let storage: FileStorage | undefined
+    await jest.isolateModulesAsync(async () => {
+      jest.unstable_mockModule('node:fs', () => ({ ...fs, ...changed }))
+      jest.unstable_mockModule('node:fs/promises', () => ({ ...fs.promises, ...changedPromises }))
+      const fresh = await import('./drivers/files.ts')
+      storage = await fresh.FileStorage.open(root)
+    })
+    jest.unstable_unmockModule('node:fs')
+    jest.unstable_unmockModule('node:fs/promises')
+    return storage as FileStorage
+  }
+  const failing = (code: string) => Object.assign(new Error(code), { code })
+
+  it('does not trust a file again whose sync failed', async () => {
+    let syncs = 0
+    const fdatasync = ((_fd: number, done: (error: Error | null) => void) => {
+      syncs += 1
+      done(syncs === 1 ? failing('EIO') : null)
+    }) as typeof fs.fdatasync
+    await using storage = await withFs({ fdatasync })
+    const key = newObjectKey()
+    const { state } = await storage.append(key, null, 0, inPieces(randomBytes(1000)))
+    const lost = { name: UploadLost.name }
+    await expect(storage.complete(key, state, 1000)).rejects.toMatchObject(lost)
+    await expect(storage.complete(key, state, 1000)).rejects.toMatchObject(lost)
+    await expect(storage.append(key, state, 1000, inPieces(randomBytes(1)))).rejects.toMatchObject(lost)
+    expect(await storage.stat(key)).toBeNull()
+    expect(await incoming()).toEqual([])
+  })
+
+  it('goes on from the old offset after a write failed in the middle', async () => {
+    let writes = 0
+    const write = ((...given: unknown[]) => {
+      writes += 1
+      const done = given.at(-1) as (error: Error | null, bytes: number) => void
+      if (writes === 3) return done(failing('ENOSPC'), 0)
+      // A disk that is nearly full takes a part.
+      const [fd, buffer, offset, length, position] = given as [number, Buffer, number, number, number]
+      fs.write(fd, buffer, offset, Math.ceil(length / 2), position, done)
+    }) as typeof fs.write
+    await using storage = await withFs({ write })
+    const bytes = randomBytes(4 * MiB)
+    const key = newObjectKey()
+    const first = await storage.append(key, null, 0, inPieces(bytes.subarray(0, 2)))
+    await expect(storage.append(key, first.state, 2, inPieces(bytes.subarray(2)))).rejects.toMatchObject({
+      name: 'Problem',
+      kind: { name: 'diskFull' },
+    })
+    const second = await storage.append(key, first.state, 2, inPieces(bytes.subarray(2)))
+    await storage.complete(key, second.state, bytes.length)
+    expect(Buffer.concat(await storage.read(key).toArray()).equals(bytes)).toBe(true)
+  })
+
+  it('works on a file system without hard links, and there too never replaces an object', async () => {
+    const link = (() => Promise.reject(failing('EPERM'))) as typeof fs.promises.link
+    await using storage = await withFs({}, { link })
+    const key = newObjectKey()
+    const put = async (bytes: Buffer) => {
+      const { state } = await storage.append(key, null, 0, inPieces(bytes))
+      await storage.complete(key, state, bytes.length)
+    }
+    await put(Buffer.from('first'))
+    await put(Buffer.from('other'))
+    expect(String(Buffer.concat(await storage.read(key).toArray()))).toBe('first')
+    expect(await incoming()).toEqual([])
+  })
+
+  it('answers that the store is full when it is, leaves nothing and recovers without a restart', async () => {
+    const script = `
+      import { FileStorage, newObjectKey } from ${JSON.stringify(new URL('index.ts', import.meta.url).href)}
+      const storage = await FileStorage.open(process.argv[1])
+      const put = async (size) => {
+        const key = newObjectKey()
+        const { state } = await storage.append(key, null, 0, (async function* () {
+          for (let at = 0; at < size; at += 65536) yield Buffer.alloc(65536)
+        })())
+        await storage.complete(key, state, size)
+        return 'stored'
+      }
+      console.log(JSON.stringify([
+        await put(8 * 1024 ** 2).catch((error) => [error.kind?.name, error.status]),
+        await put(65536),
+      ]))`
+    // The limit of a file's size stands for a full disk: the same code path, and it needs no privilege.
+    const ran = spawnSync(
+      'sh',
+      ['-c', 'ulimit -f 4096; exec "$0" --input-type=module -e "$1" "$2"', process.execPath, script, root],
+      {
+        encoding: 'utf8',
+        env: { ...process.env, NODE_OPTIONS: '' },
+      },
+    )
+    expect({ error: ran.stderr, out: ran.stdout.trim() }).toEqual({ error: '', out: '[["diskFull",503],"stored"]' })
+    expect(await incoming()).toEqual([])
+  })
+
+  it('notices an object that was cut short on the disk', async () => {
+    await using storage = await FileStorage.open(root)
+    const key = newObjectKey()
+    const { state } = await storage.append(key, null, 0, inPieces(randomBytes(3 * MiB)))
+    await storage.complete(key, state, 3 * MiB)
+    await truncate(join(root, key), 2 * MiB)
+    const sending = storage.send(key, { offset: 0, length: 3 * MiB }, new PassThrough().resume())
+    await expect(sending).rejects.toBeInstanceOf(ObjectTruncated)
+  })
+
+  it('notices an upload that lost bytes in a power cut', async () => {
+    await using storage = await FileStorage.open(root)
+    const key = newObjectKey()
+    const { state } = await storage.append(key, null, 0, inPieces(randomBytes(1000)))
+    await truncate(join(root, 'incoming', String((await incoming())[0])), 999)
+    await expect(storage.append(key, state, 1000, inPieces(randomBytes(1)))).rejects.toBeInstanceOf(UploadLost)
+  })
+
+  it('completes many uploads at the same time', async () => {
+    await using storage = await FileStorage.open(root)
+    // Keys of one folder, so that syncs of it are shared.
+    const keys = Array.from({ length: 50 }, () => newObjectKey().replace(/^o\/..\/../, 'o/aa/aa'))
+    await Promise.all(
+      keys.map(async (key) => {
+        const { state } = await storage.append(key, null, 0, inPieces(Buffer.from(key)))
+        await storage.complete(key, state, key.length)
+      }),
+    )
+    const listed: string[] = []
+    for await (const { key } of storage.list()) listed.push(key)
+    expect(listed).toEqual([...keys].sort())
+  })
+
+  it('says that its folder cannot be used', async () => {
+    fs.writeFileSync(join(root, 'file'), '')
+    await expect(FileStorage.open(join(root, 'file'))).rejects.toThrow(/its folder cannot be made \((ENOTDIR|EEXIST)\)/)
+    const storage = await FileStorage.open(join(root, 'store'))
+    await rm(join(root, 'store'), { recursive: true })
+    fs.writeFileSync(join(root, 'store'), '')
+    await expect(storage.check()).rejects.toMatchObject({ status: 503, kind: { exitCode: 24 } })
+    await storage[Symbol.asyncDispose]()
+  })
+})
+
+describe('memory budget', () => {
+  it('admits in the order of arrival, and nobody overtakes who waits', async () => {
+    const budget = new MemoryBudget(10, 1000)
+    const admitted: string[] = []
+    await budget.reserve(8)
+    const large = budget.reserve(6).then(() => admitted.push('large'))
+    const small = budget.reserve(1).then(() => admitted.push('small'))
+    expect(budget.tryReserve(1)).toBe(false)
+    budget.release(8)
+    await Promise.all([large, small])
+    expect(admitted).toEqual(['large', 'small'])
+    expect(budget.tryReserve(3)).toBe(true)
+    expect(budget.tryReserve(1)).toBe(false)
+  })
+
+  it('forgets who gave up waiting', async () => {
+    const budget = new MemoryBudget(10, 1000)
+    await budget.reserve(10)
+    const stop = new AbortController()
+    const waiting = budget.reserve(5, stop.signal)
+    stop.abort(new Error('left'))
+    await expect(waiting).rejects.toThrow('left')
+    budget.release(10)
+    expect(budget.tryReserve(10)).toBe(true)
+  })
+})
+
+describe('storage settings', () => {
+  it.each([
+    ['files', { STORAGE_PATH: '/data' }, { driver: 'files', path: '/data' }],
+    [
+      'S3 by its own names',
+      { STORAGE_DRIVER: 's3', S3_ENDPOINT: 'https://s3.example', S3_ACCESS_KEY: 'a', S3_SECRET_KEY: 'b' },
+      { driver: 's3', s3Endpoint: 'https://s3.example', s3AccessKey: 'a', s3Bucket: 'haven', s3PathStyle: true },
+    ],
+    [
+      "S3 by MinIO's names",
+      { MINIO_ENDPOINT: 'minio:9000', MINIO_ROOT_USER: 'a', MINIO_ROOT_PASSWORD: 'b', MINIO_BUCKET: 'mine' },
+      { driver: 's3', s3Endpoint: 'http://minio:9000', s3AccessKey: 'a', s3SecretKey: 'b', s3Bucket: 'mine' },
+    ],
+    [
+      'files, although MinIO is near',
+      { STORAGE_DRIVER: 'files', STORAGE_PATH: '/data', MINIO_ENDPOINT: 'minio:9000' },
+      { driver: 'files' },
+    ],
+  ])('choose %s', (_, env, expected) => {
+    expect(readStorageConfig(env)).toMatchObject(expected)
+  })
+
+  it('name what a driver lacks', () => {
+    expect(() => readStorageConfig({})).toThrow('STORAGE_PATH: not set')
+    const incomplete = { STORAGE_DRIVER: 's3', S3_ENDPOINT: 'https://s3.example' }
+    expect(() => readStorageConfig(incomplete)).toThrow(/S3_ACCESS_KEY: not set.*\n.*S3_SECRET_KEY: not set/)
+  })
+
+  it('open what they name', async () => {
+    const root = await mkdtemp(join(tmpdir(), 'haven-files-'))
+    await using storage = await openStorage(readStorageConfig({ STORAGE_PATH: join(root, 'new') }))
+    expect(storage.name).toBe('files')
+    await storage.check()
+    await rm(root, { recursive: true })
+  })
 })

@@ -129,11 +129,10 @@ export class FakeS3 implements AsyncDisposable {
     if (fault === 'hang up after') return res.destroy()
     if (fault === 'truncated') {
       const body = answer.body as Buffer
-      res.writeHead(answer.status, answer.headers)
+      res.writeHead(answer.status, { 'Content-Length': body.length, ...answer.headers })
       return res.write(body.subarray(0, body.length / 2), () => res.destroy())
     }
-    const wrong = { ...answer, headers: { ...answer.headers, ETag: `"${'0'.repeat(32)}"` } }
-    return send(res, fault === 'wrong etag' ? wrong : answer, req.method === 'HEAD')
+    return send(res, fault === 'wrong etag' ? withWrongEtag(answer) : answer, req.method === 'HEAD')
   }
 
   #nextFault(operation: S3Operation): S3Fault | null {
@@ -290,6 +289,12 @@ function xml(body: string, status = 200): Answer {
 
 function refuse(status: number, code: string): Answer {
   return xml(`<Error><Code>${code}</Code><Message>as the test wants it</Message></Error>`, status)
+}
+
+function withWrongEtag({ status, headers, body }: Answer): Answer {
+  const wrong = '0'.repeat(32)
+  const text = typeof body === 'string' ? body.replace(/(?<=<ETag>).*?(?=<)/, `&quot;${wrong}-1&quot;`) : body
+  return { status, headers: { ...headers, ETag: `"${wrong}"` }, ...(text !== undefined && { body: text }) }
 }
 
 function send(res: ServerResponse, { status, headers, body = '' }: Answer, withoutBody = false) {

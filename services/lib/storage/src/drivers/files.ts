@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { close, fdatasync, open, read, write } from 'node:fs'
-import { constants, copyFile, mkdir, readdir, rename, stat, truncate, unlink } from 'node:fs/promises'
+import { close, fdatasync, fstat, open, read, write } from 'node:fs'
+import { constants, copyFile, link, mkdir, readdir, rename, stat, truncate, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
 import { promisify } from 'node:util'
@@ -29,6 +29,7 @@ const STATS_AT_ONCE = 16
 const openFile = promisify(open)
 const closeFile = promisify(close)
 const syncData = promisify(fdatasync)
+const statOf = promisify(fstat)
 
 /**
  * Blobs as files of one folder: `incoming/<uuid>.<token>` while they arrive, `o/<xx>/<uuid>` for good. Any number of processes may
@@ -111,24 +112,14 @@ export class FileStorage implements BlobStorage {
   }
 
   async complete(key: ObjectKey, state: UploadState | null, sizeBytes: number) {
-    const uuid = uuidOf(key)
     const final = join(this.#root, key)
-    // An earlier attempt may have stopped between the rename and the sync of the folder.
-    const existing = await statOrNull(final)
-    if (existing) {
-      if (existing.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, existing.size)
-      return this.#folders.sync(final)
-    }
-    const token = state === null ? randomUUID() : tokenOf(state)
-    const staged = this.#staged(uuid, token)
-    if (state === null) await closeFile(await openNew(staged, 0))
-    const found = await statOrNull(staged)
-    if (!found) throw new UploadLost(key, 'its file is gone')
-    if (found.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, found.size)
-    await this.#syncOrDestroy(key, staged)
+    const staged = this.#staged(uuidOf(key), state === null ? randomUUID() : tokenOf(state))
     try {
-      await rename(staged, final)
-      await this.#folders.sync(final)
+      const fd = state === null ? await this.#openEmpty(final, staged) : await openOrNull(staged)
+      if (fd === null) return await this.#requireComplete(key, sizeBytes)
+      await this.#syncAndClose(key, fd, staged, sizeBytes)
+      if (!(await placeOnce(staged, final))) await this.#requireComplete(key, sizeBytes)
+      await Promise.all([this.#folders.sync(final), unlinkIfThere(staged)])
     } catch (error) {
       throw asProblem(error)
     }
@@ -336,14 +327,29 @@ export class FileStorage implements BlobStorage {
     return names.filter((name) => name.startsWith(`${uuid}.`)).map((name) => name.slice(uuid.length + 1))
   }
 
-  async #syncOrDestroy(key: ObjectKey, staged: string) {
-    const fd = await openFile(staged, 'r+')
+  /** An upload that never got a byte has no file yet, unless it is complete. */
+  async #openEmpty(final: string, staged: string): Promise<number | null> {
+    return (await statOrNull(final)) ? null : openNew(staged, 0)
+  }
+
+  /** For a repetition: an earlier attempt placed the object, but may have stopped before the folder was synced. */
+  async #requireComplete(key: ObjectKey, sizeBytes: number) {
+    const final = join(this.#root, key)
+    const found = await statOrNull(final)
+    if (!found) throw new UploadLost(key, 'its file is gone')
+    if (found.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, found.size)
+    await this.#folders.sync(final)
+  }
+
+  async #syncAndClose(key: ObjectKey, fd: number, staged: string, sizeBytes: number) {
     try {
-      await syncData(fd)
-    } catch (error) {
-      // The kernel reports a lost page once and then calls it clean, so a second sync would succeed on a damaged file.
-      await unlinkIfThere(staged)
-      throw new UploadLost(key, 'the disk refused its bytes', { cause: asProblem(error) })
+      const { size } = await statOf(fd)
+      if (size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, size)
+      await syncData(fd).catch(async (error: unknown) => {
+        // The kernel reports a lost page once and then calls it clean, so a second sync would succeed on a damaged file.
+        await unlinkIfThere(staged)
+        throw new UploadLost(key, 'the disk refused its bytes', { cause: asProblem(error) })
+      })
     } finally {
       await closeFile(fd)
     }
@@ -382,6 +388,30 @@ function writeFully(fd: number, buffer: Buffer, length: number, position: number
     }
     from(0)
   })
+}
+
+/** Puts a file where there is none: false when there is one, which stays. */
+async function placeOnce(staged: string, final: string): Promise<boolean> {
+  try {
+    await link(staged, final)
+    return true
+  } catch (error) {
+    if (codeOf(error) === 'EEXIST') return false
+    // Some network and user-space file systems have no second names.
+    if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(codeOf(error))) throw error
+  }
+  if (await statOrNull(final)) return false
+  await rename(staged, final)
+  return true
+}
+
+async function openOrNull(path: string): Promise<number | null> {
+  try {
+    return await openFile(path, 'r+')
+  } catch (error) {
+    if (codeOf(error) === 'ENOENT') return null
+    throw error
+  }
 }
 
 async function openNew(path: string, offset: number): Promise<number> {

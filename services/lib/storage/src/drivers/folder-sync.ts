@@ -40,12 +40,12 @@ export class FolderSync implements AsyncDisposable {
 
   #run(folder: Folder): Promise<void> {
     folder.next = null
-    const run = folder.handle.then((handle) => handle.sync())
+    const run = folder.handle
+      .then((handle) => handle.sync())
+      .finally(() => {
+        if (folder.running === run) folder.running = null
+      })
     folder.running = run
-    const done = () => {
-      if (folder.running === run) folder.running = null
-    }
-    run.then(done, done)
     return run
   }
 }

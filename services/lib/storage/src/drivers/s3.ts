@@ -319,7 +319,8 @@ export class S3Storage implements BlobStorage {
       try {
         const rest = end === null || (range === null && at === 0) ? null : { offset: at, length: end - at }
         const response = await this.#client.get(name, rest, signal)
-        end ??= at + Number(response.headers['content-length'])
+        end ??= Number(response.headers['content-length'] ?? NaN)
+        if (Number.isNaN(end)) throw new Error(`the store does not say how long ${key} is`)
         for await (const chunk of response as AsyncIterable<Buffer>) {
           at += chunk.length
           if (at > end) throw new Error(`the store sent more of ${key} than it was asked for`)
@@ -370,7 +371,7 @@ function unreachable(error: unknown): Error {
   const codes = causes.map(codeOf)
   const reason =
     reasons.find(([code]) => codes.includes(code))?.[1] ??
-    `it answers ${codes.find((code) => code !== '') ?? (error as Error).message}`
+    `it answers ${codes.findLast((code) => code !== '') ?? String((causes.at(-1) as Error | undefined)?.message)}`
   return problems.storageUnreachable({ reason }, { cause: error })
 }
 

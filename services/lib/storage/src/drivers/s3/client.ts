@@ -96,9 +96,10 @@ export class S3Client {
       this.retry,
       async (attempt) => {
         const request = await this.#request('PUT', name, query, headers, signal)
-        for (const buffer of buffers) request.write(buffer)
-        const response = await answerTo(request, () => request.end())
+        const response = await answerTo(request, () => sendAll(request, buffers))
         const body = await textOf(response)
+        // An answer in the middle of the body is a refusal; the rest stays unsent.
+        if (!request.writableFinished) request.destroy()
         if (response.statusCode !== 200) throw failureIn(response, body)
         const etag = unquote(String(response.headers.etag ?? ''))
         if (etag === '') throw new S3Failure(200, 'InternalError', 'an answer without an ETag')
@@ -142,8 +143,8 @@ export class S3Client {
       const { etag } = await this.#minio.completeMultipartUpload(this.#options.bucket, name, upload, parts)
       return etag
     } catch (error) {
-      // S3 answers 200 before it is done and then an error document, which minio stumbles over.
-      if (error instanceof TypeError) throw new S3Failure(200, 'InternalError', 'an error after 200', { cause: error })
+      // S3 answers 200 before it is done and may send an error document then, which minio takes in more than one wrong way.
+      if (error instanceof TypeError) throw new S3Failure(200, 'InternalError', 'no result after 200', { cause: error })
       throw failureOf(error)
     }
   }
@@ -222,13 +223,28 @@ export class S3Client {
   }
 }
 
-function answerTo(request: http.ClientRequest, send: () => void): Promise<http.IncomingMessage> {
+function answerTo(request: http.ClientRequest, send: () => unknown): Promise<http.IncomingMessage> {
   return new Promise((resolve, reject) => {
     // Stays for the life of the request: an error after the answer is the response's to report.
     request.on('error', reject)
     request.once('response', resolve)
     send()
   })
+}
+
+/**
+ * One buffer after the other, so that an early answer is read before the store closes the connection on us: a write into a closed
+ * one would drop the answer and leave only EPIPE.
+ */
+async function sendAll(request: http.ClientRequest, buffers: readonly Uint8Array[]): Promise<void> {
+  let answered = false
+  request.once('response', () => (answered = true))
+  for (const buffer of buffers) {
+    // Also called with an error, which the request reports by itself.
+    await new Promise<unknown>((resolve) => request.write(buffer, resolve))
+    if (answered || request.destroyed) return
+  }
+  request.end()
 }
 
 async function textOf(response: http.IncomingMessage): Promise<string> {

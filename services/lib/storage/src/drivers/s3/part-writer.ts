@@ -1,4 +1,4 @@
-import { randomUUID } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { problems } from '@haven/errors'
 import type { BufferPool } from '../../buffer-pool.ts'
 import { UploadLost } from '../../failures.ts'
@@ -114,7 +114,7 @@ export class PartWriter {
   /** Copies the bytes; resolves when there is room for more. */
   async add(chunk: Uint8Array): Promise<void> {
     for (let at = 0; at < chunk.length;) {
-      if (this.#filling.size === this.#filling.targetSize) await this.#shipAndGoOn()
+      if (this.#filling.size === this.#filling.targetSize + MIN_PART) await this.#shipWithoutRest()
       const part = this.#filling
       const used = part.size % this.#slabSize
       if (used === 0 && !(await this.#grow())) continue
@@ -134,7 +134,7 @@ export class PartWriter {
     const stale = before.tail ? [before.tail.token] : []
 
     let leftover = before.leftover || before.whole !== null
-    if (this.#upload === null && !leftover) {
+    if (this.#upload === null && !leftover && part.size <= FIRST_PART) {
       if (await this.#putWhole(part)) return { ...emptyDraft, whole: part.size, stale }
       leftover = true
     }
@@ -178,7 +178,7 @@ export class PartWriter {
       const { budget } = this.#store
       if (!budget.tryReserve(this.#slabSize)) {
         if (part.size >= MIN_PART && this.#numbered < SHORT_PARTS) {
-          await this.#shipAndGoOn()
+          await this.#shipShort()
           return false
         }
         budget.overdraw(this.#slabSize)
@@ -190,20 +190,37 @@ export class PartWriter {
     return true
   }
 
-  async #shipAndGoOn(): Promise<void> {
+  /**
+   * Ships the part and keeps MIN_PART bytes for the next. So an append that ends here has a last part big enough to stand in the
+   * middle, and need not park it.
+   */
+  async #shipWithoutRest(): Promise<void> {
+    const part = this.#filling
+    const size = part.size - MIN_PART
+    const rest = { ...part, slabs: part.slabs.splice(size / this.#slabSize), size: MIN_PART, reserved: MIN_PART }
+    part.size = size
+    part.reserved -= MIN_PART
     this.#ship()
-    let reserved = MIN_PART
-    if (this.#inFlight.size < PARTS_IN_FLIGHT && this.#store.budget.tryReserve(MIN_PART)) {
-      this.#held += MIN_PART
-    } else {
-      // The next part lives on memory of the oldest in flight, so this upload goes on however many wait for memory.
-      const [oldest] = this.#inFlight
-      reserved = oldest ? Math.min(MIN_PART, oldest.reserved) : 0
-      if (oldest) oldest.inherited = reserved
-      await oldest?.done
-    }
+    while (this.#inFlight.size >= PARTS_IN_FLIGHT) await this.#oldestInFlight()?.done
+    if (this.#failure) throw this.#failure
+    this.#filling = { ...rest, targetSize: partSizeAt(this.#offset) }
+  }
+
+  /** Ships what there is for lack of memory. */
+  async #shipShort(): Promise<void> {
+    this.#ship()
+    // The next part lives on memory of the oldest in flight, so this upload goes on however many wait for memory.
+    const oldest = this.#oldestInFlight()
+    const reserved = oldest ? Math.min(MIN_PART, oldest.reserved) : 0
+    if (oldest) oldest.inherited = reserved
+    await oldest?.done
     if (this.#failure) throw this.#failure
     this.#filling = this.#newPart(reserved)
+  }
+
+  #oldestInFlight(): Filling | undefined {
+    const [oldest] = this.#inFlight
+    return oldest
   }
 
   #ship(): void {
@@ -232,8 +249,20 @@ export class PartWriter {
       this.#parts[partNumber - 1] = { etag: stored.etag, size: part.size }
       this.#reuse(part, stored.untouched)
     } catch (error) {
-      if (codeOf(error) === 'NoSuchUpload') throw new UploadLost(this.#key, 'the store ended it', { cause: error })
+      if (codeOf(error) === 'NoSuchUpload' || (problems.serviceUnavailable.is(error) && !(await this.#exists(id)))) {
+        throw new UploadLost(this.#key, 'the store ended it', { cause: error })
+      }
       throw error
+    }
+  }
+
+  /** Whether the upload goes on: some stores refuse a part of one that does not by breaking the connection. */
+  async #exists(id: string): Promise<boolean> {
+    try {
+      for await (const { upload } of this.#store.client.uploads(this.#store.name)) if (upload === id) return true
+      return false
+    } catch {
+      return true // unknown: the store answers nothing at all, and that failure is the one to report
     }
   }
 
@@ -246,8 +275,10 @@ export class PartWriter {
       this.#reuse(part, untouched)
       return true
     } catch (error) {
-      if (error instanceof S3Failure && error.status === 412) return false
-      throw error
+      if (!(error instanceof S3Failure && error.status === 412)) throw error
+      // Most likely it is ours, from an attempt whose answer was lost.
+      const found = await client.head(name)
+      return found?.sizeBytes === part.size && found.etag === md5Of(views(part))
     }
   }
 
@@ -272,6 +303,12 @@ export class PartWriter {
     this.#held -= bytes
     this.#store.budget.release(bytes)
   }
+}
+
+function md5Of(buffers: readonly Uint8Array[]): string {
+  const hash = createHash('md5')
+  for (const buffer of buffers) hash.update(buffer)
+  return hash.digest('hex')
 }
 
 function views({ slabs, size }: Filling): Uint8Array[] {

@@ -30,7 +30,9 @@ const fullCode = new Set([
 
 /** An error of the `minio` package, which has a code or only a text, in our terms. */
 export function failureOf(error: unknown): Error {
-  if (!(error instanceof Error) || error instanceof S3Failure) return error as Error
+  if (error instanceof S3Failure) return error
+  // An error document after 200, as minio throws it.
+  if (!(error instanceof Error)) return new S3Failure(200, codeOf(error) || 'InternalError', '', { cause: error })
   const status = Number(/Retryable HTTP status: (\d+)/.exec(error.message)?.[1] ?? NaN)
   if (!Number.isNaN(status))
     return new S3Failure(status, status === 503 ? 'SlowDown' : 'InternalError', '', { cause: error })
@@ -42,7 +44,8 @@ export function failureOf(error: unknown): Error {
 }
 
 export function codeOf(error: unknown): string {
-  return String((error as { code?: unknown } | null)?.code ?? '')
+  const known = error as { code?: unknown; Code?: unknown } | null
+  return String(known?.code ?? known?.Code ?? '')
 }
 
 /** Whether asking again may help. */

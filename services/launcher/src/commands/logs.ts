@@ -22,5 +22,6 @@ export async function logs(folder: string, name: string | undefined, print: (lin
 
 async function printTail(file: string) {
   const { size } = statSync(file)
-  for await (const chunk of createReadStream(file, { start: Math.max(0, size - TAIL_BYTES) })) process.stdout.write(chunk)
+  for await (const chunk of createReadStream(file, { start: Math.max(0, size - TAIL_BYTES) }))
+    process.stdout.write(chunk)
 }

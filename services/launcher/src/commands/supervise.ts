@@ -63,8 +63,8 @@ type Start = {
 async function startAll({ config, home, env, supervisor, publish }: Start) {
   publish({ detail: 'starting Postgres and Redis' })
   const [databaseUrl, redisUrl] = await Promise.all([
-    config.databaseUrl ? config.databaseUrl.toString() : ownPostgres(home, supervisor),
-    config.redisUrl ? config.redisUrl.toString() : ownRedis(home, supervisor, publish),
+    config.databaseUrl ?? ownPostgres(home, supervisor),
+    config.redisUrl ?? ownRedis(home, supervisor, publish),
   ])
   publish({ detail: 'starting the services' })
   const childEnv = await serviceEnvironment({ config, home, env, databaseUrl, redisUrl })
@@ -175,13 +175,16 @@ async function refuseBadGround(config: LauncherConfig & { home: string }) {
   const { bavail, bsize } = statfsSync(config.home)
   if (bavail * bsize < MIN_FREE_BYTES) {
     const freeMiB = Math.floor((bavail * bsize) / 1024 / 1024)
-    throw problems.diskFull({ reason: `only ${freeMiB} MiB are free below ${config.home}; Haven needs 256 MiB to start` })
+    throw problems.diskFull({
+      reason: `only ${freeMiB} MiB are free below ${config.home}; Haven needs 256 MiB to start`,
+    })
   }
   await new Promise<void>((resolve, reject) => {
     const probe = createServer()
     probe.once('error', (cause: NodeJS.ErrnoException) => {
       const { host, port } = config
-      const taken = cause.code === 'EADDRINUSE' ? problems.portInUse({ host, port, setting: 'HAVEN_PORT' }, { cause }) : null
+      const taken =
+        cause.code === 'EADDRINUSE' ? problems.portInUse({ host, port, setting: 'HAVEN_PORT' }, { cause }) : null
       reject(taken ?? problems.badUsage({ message: `cannot listen on ${host}:${port}: ${cause.message}` }, { cause }))
     })
     probe.listen(config.port, config.host, () => probe.close(() => resolve()))
@@ -193,7 +196,8 @@ function openState(home: Home, config: LauncherConfig): InstallationState {
   if (last && last.phase !== 'failed' && last.pid !== process.pid && isAlive(last.pid)) {
     throw problems.alreadyRunning({ pid: last.pid })
   }
-  const address = config.externalUrl?.toString().replace(/\/$/, '') ?? `http://${visibleHost(config.host)}:${config.port}`
+  const address =
+    config.externalUrl?.replace(/\/$/, '') ?? `http://${visibleHost(config.host)}:${config.port}`
   return {
     pid: process.pid,
     startedAt: new Date().toISOString(),

@@ -14,7 +14,10 @@ describe('migrate', () => {
 
   it('refuses a database that a newer version has used, and changes nothing', async () => {
     const url = freshDatabaseUrl()
-    await migrate(url, [...migrations(), { name: '29990101000000_later', sql: 'create table later (id int)', checksum: 'x' }])
+    await migrate(url, [
+      ...migrations(),
+      { name: '29990101000000_later', sql: 'create table later (id int)', checksum: 'x' },
+    ])
     await expect(migrate(url)).rejects.toThrow(NewerSchema)
     await expect(missingMigrations(url)).rejects.toThrow('29990101000000_later')
   })
@@ -37,7 +40,9 @@ describe('Database', () => {
     database = await testDatabase()
     await database.db.writes.rows(statement('make', 'create table counters (id int primary key, n int not null)'), [])
   })
-  afterAll(() => database[Symbol.asyncDispose]())
+  afterAll(async () => {
+    await database[Symbol.asyncDispose]()
+  })
 
   it('answers pipelined reads each with its own result', async () => {
     const double = statement<{ n: number }>('double', 'select $1::int * 2 as n')
@@ -69,7 +74,10 @@ describe('Database', () => {
   })
 
   it('repeats a transaction that lost a deadlock', async () => {
-    const add = statement('add', 'insert into counters values ($1, 1) on conflict (id) do update set n = counters.n + 1')
+    const add = statement(
+      'add',
+      'insert into counters values ($1, 1) on conflict (id) do update set n = counters.n + 1',
+    )
     await database.db.writes.rows(add, [10])
     await database.db.writes.rows(add, [11])
     let meet: () => void
@@ -83,7 +91,10 @@ describe('Database', () => {
         await tx.rows(add, [second])
       })
     await Promise.all([inOrder(10, 11), inOrder(11, 10)])
-    const rows = await database.db.writes.rows<{ n: number }>(statement('both', 'select n from counters where id in (10, 11)'), [])
+    const rows = await database.db.writes.rows<{ n: number }>(
+      statement('both', 'select n from counters where id in (10, 11)'),
+      [],
+    )
     expect(rows).toEqual([{ n: 3 }, { n: 3 }])
   })
 

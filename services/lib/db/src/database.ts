@@ -90,6 +90,15 @@ export class Database implements AsyncDisposable {
     }
   }
 
+  /** The sealed value that proves the encryption key: the one of this installation, written by the first who asks. */
+  async keyCanary(make: () => string): Promise<string> {
+    const row = await this.prisma.$queryRaw<{ key_canary: string }[]>`
+      insert into system.instance (id, key_canary) values (1, ${make()})
+      on conflict (id) do update set key_canary = coalesce(system.instance.key_canary, excluded.key_canary)
+      returning key_canary`
+    return row[0]!.key_canary
+  }
+
   /** @throws when Postgres does not answer within the connect timeout. */
   async check(): Promise<void> {
     await this.#pool.query('select 1')
@@ -116,7 +125,16 @@ export const isUnavailable = (error: unknown): boolean => {
   return code !== undefined && (/^(08|57P0[123]|53300|55P03)/.test(code) || NETWORK_CODES.has(code))
 }
 
-const NETWORK_CODES = new Set(['ECONNREFUSED', 'ECONNRESET', 'EPIPE', 'ETIMEDOUT', 'ENOTFOUND', 'P1001', 'P1017', 'P2024'])
+const NETWORK_CODES = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'EPIPE',
+  'ETIMEDOUT',
+  'ENOTFOUND',
+  'P1001',
+  'P1017',
+  'P2024',
+])
 
 const isRetryable = (error: unknown) => codeOf(error) === '40001' || codeOf(error) === '40P01'
 

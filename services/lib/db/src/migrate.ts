@@ -9,7 +9,15 @@ const MIGRATION_LOCK = 0x68_61_76_65
 export type Migration = { name: string; sql: string; checksum: string }
 
 /** Thrown when the database was migrated by a newer Haven; running on it could damage it. */
-export class NewerSchema extends Error {}
+export class NewerSchema extends Error {
+  /** The first migration that this build does not know. */
+  readonly migration: string
+
+  constructor(migration: string) {
+    super(`the database holds the migration ${migration}, which this version does not know: a newer Haven has used it`)
+    this.migration = migration
+  }
+}
 
 /** The migrations of this build, oldest first. */
 export function migrations(folder = fileURLToPath(new URL('../prisma/migrations', import.meta.url))): Migration[] {
@@ -90,13 +98,8 @@ async function appliedMigrations(client: pg.Client): Promise<Set<string>> {
 
 function refuseNewer(applied: Set<string>, wanted: Migration[]) {
   const known = new Set(wanted.map((m) => m.name))
-  const unknown = [...applied].filter((name) => !known.has(name)).sort()
-  if (unknown.length > 0) {
-    throw new NewerSchema(
-      `the database holds migrations that this version does not know (${unknown.join(', ')}): it was used by a newer Haven. ` +
-        `Run that version, or restore a backup made before the upgrade.`,
-    )
-  }
+  const [unknown] = [...applied].filter((name) => !known.has(name)).sort()
+  if (unknown !== undefined) throw new NewerSchema(unknown)
 }
 
 async function createDatabase(url: string) {

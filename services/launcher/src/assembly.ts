@@ -1,0 +1,117 @@
+import { readConfig } from '@haven/config'
+import type { Foundation } from '@haven/foundation'
+import type { Host, Logger, Service } from '@haven/runtime'
+import type { ServiceName } from './targets.ts'
+
+type Assembly = {
+  host: Omit<Host<unknown>, 'config'>
+  foundation: Foundation
+  /** Services made already: the proxy calls them directly. */
+  made: ReadonlyMap<ServiceName, Service>
+}
+
+/** How each service is made from what the process shares. A process loads the code of the services that it runs, and no other. */
+const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
+  async token({ host, foundation }) {
+    const { tokenConfig } = await import('@haven/token/config')
+    const { createToken } = await import('@haven/token/service')
+    return createToken({
+      ...host,
+      settings: readConfig(tokenConfig, host.env),
+      db: foundation.db(),
+      keys: foundation.signingKeys(),
+      sealer: foundation.sealer(),
+      authorities: foundation.authorities(),
+      signIn: foundation.signIn(),
+      projects: foundation.projects(),
+    })
+  },
+  async registry({ host, foundation }) {
+    const { registryConfig } = await import('@haven/registry/config')
+    const { createRegistry } = await import('@haven/registry/service')
+    return createRegistry({
+      ...host,
+      settings: readConfig(registryConfig, host.env),
+      db: foundation.db(),
+      storage: await foundation.storage(),
+      projects: foundation.projects(),
+      authorities: foundation.authorities(),
+      tokens: foundation.tokens(),
+      signIn: foundation.signIn(),
+    })
+  },
+  async core({ host, foundation }) {
+    const { coreConfig } = await import('@haven/core/config')
+    const { createCore } = await import('@haven/core/service')
+    return createCore({
+      ...host,
+      settings: readConfig(coreConfig, host.env),
+      db: foundation.db(),
+      redis: foundation.redis(),
+      redisPrefix: foundation.config.redisPrefix,
+      projects: foundation.projects(),
+      authorities: foundation.authorities(),
+      signIn: foundation.signIn(),
+      queue: foundation.queue(),
+    })
+  },
+  async jobservice({ host, foundation }) {
+    const { jobserviceConfig } = await import('@haven/jobservice/config')
+    const { createJobservice } = await import('@haven/jobservice/service')
+    return createJobservice({ ...host, settings: readConfig(jobserviceConfig, host.env), db: foundation.db() })
+  },
+  async registryctl({ host, foundation }) {
+    const { registryctlConfig } = await import('@haven/registryctl/config')
+    const { createRegistryctl } = await import('@haven/registryctl/service')
+    return createRegistryctl({
+      ...host,
+      settings: readConfig(registryctlConfig, host.env),
+      db: foundation.db(),
+      storage: await foundation.storage(),
+    })
+  },
+  async 'log-collector'({ host }) {
+    const { logCollectorConfig } = await import('@haven/log-collector/config')
+    const { openLogCollector } = await import('@haven/log-collector/service')
+    return openLogCollector({ ...host, config: readConfig(logCollectorConfig, host.env) })
+  },
+  async proxy({ host, foundation, made }) {
+    const { proxyConfig } = await import('@haven/proxy/config')
+    const { createProxy } = await import('@haven/proxy/service')
+    const config = readConfig(proxyConfig, host.env)
+    const target = (name: ServiceName, url: string) => made.get(name)?.handler ?? url
+    return createProxy({
+      targets: {
+        registry: target('registry', config.registryUrl),
+        token: target('token', config.tokenUrl),
+        core: target('core', config.coreUrl),
+      },
+      storage: made.has('registry') || !config.sendsBlobs ? null : await foundation.storage(),
+      secret: config.proxySecret,
+      log: host.log,
+      metrics: host.metrics,
+      portalFolder: config.portalFolder,
+      answerWithinMs: config.answerWithinMs,
+    })
+  },
+}
+
+export type AssemblyGiven = {
+  host: Omit<Host<unknown>, 'config' | 'log'>
+  foundation: Foundation
+  logOf: (service: string) => Logger
+}
+
+/** Makes the services of one process; the proxy last, since it calls the others directly. */
+export async function assemble(
+  names: readonly ServiceName[],
+  given: AssemblyGiven,
+): Promise<Map<ServiceName, Service>> {
+  const made = new Map<ServiceName, Service>()
+  const order = names.toSorted((a, b) => Number(a === 'proxy') - Number(b === 'proxy'))
+  for (const name of order) {
+    const host = { ...given.host, log: given.logOf(name) }
+    made.set(name, host.use(await makers[name]({ host, foundation: given.foundation, made })))
+  }
+  return made
+}

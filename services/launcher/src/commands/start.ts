@@ -1,0 +1,128 @@
+import { fileURLToPath } from 'node:url'
+import { defineConfig, readConfig, secretsOf, text } from '@haven/config'
+import { Problem, toProblem } from '@haven/errors'
+import { Foundation } from '@haven/foundation'
+import {
+  createLogger,
+  createMetrics,
+  Health,
+  healthOnly,
+  listen,
+  openLogDestination,
+  serviceSettings,
+  stop,
+  untilStopped,
+  withHealth,
+  type Listening,
+  type Service,
+} from '@haven/runtime'
+import { assemble } from '../assembly.ts'
+import { prepareInstallation } from '../installation.ts'
+import type { ChildMessage } from '../supervisor.ts'
+import type { ServiceName } from '../targets.ts'
+
+/** What a process acts on whichever services it runs. Each service reads its own settings besides. */
+const processConfig = defineConfig('PROCESS', {
+  ...serviceSettings({ port: 8080 }),
+  name: text({ env: 'HAVEN_PROCESS', default: 'haven', doc: 'The name of this process in its own log lines.' }),
+})
+
+const portal = fileURLToPath(new URL('../../../../portal/public', import.meta.url))
+
+/**
+ * Runs services in this process until SIGTERM, or until the supervisor that started it is gone. With the proxy among them the others are called
+ * directly and only what other processes need listens.
+ */
+export async function start(names: readonly ServiceName[], given: NodeJS.ProcessEnv): Promise<number> {
+  const env: NodeJS.ProcessEnv = { PROXY_PORTAL_FOLDER: portal, ...given }
+  const resources = new AsyncDisposableStack()
+  try {
+    const config = readConfig(processConfig, env)
+    const destination = openLogDestination({
+      collectorUrl: names.includes('log-collector') ? undefined : config.logCollectorUrl,
+      collectorSecret: config.logCollectorSecret,
+      alwaysStdout: config.logStdout,
+      secrets: secretsOf(config),
+    })
+    const logOf = (service: string) => createLogger({ service, level: config.logLevel, destination })
+    const log = logOf(config.name)
+    const host = {
+      env,
+      metrics: createMetrics(),
+      trust: { proxySecret: config.proxySecret },
+      hide: (secrets: readonly string[]) => destination.hide(secrets),
+      use: <R extends AsyncDisposable>(resource: R) => resources.use(resource),
+    }
+    const foundation = new Foundation({ ...host, log })
+    await prepareInstallation(foundation)
+    const services = await assemble(names, { host, foundation, logOf })
+    const health = new Health([...services.values()], host.metrics)
+    const listening = await openPorts(services, health, env, log)
+    for (const service of services.values()) await service.start?.()
+    health.started()
+    log.info({ services: names }, 'ready')
+    tellSupervisor({ kind: 'ready' })
+    process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
+    await untilStopped({
+      log,
+      destination,
+      stop: () => stop({ health, listening, drainMs: config.drainMs, resources }),
+    })
+    return 0
+  } catch (error) {
+    const problem = toProblem(error)
+    const message = error instanceof Problem ? error.message : String((error as Error).stack)
+    process.stderr.write(`${message}\n`)
+    tellSupervisor({
+      kind: 'failed',
+      message: error instanceof Problem ? message : (error as Error).message,
+      exitCode: problem.kind.exitCode,
+    })
+    await resources[Symbol.asyncDispose]()
+    process.exit(problem.kind.exitCode)
+  }
+}
+
+async function openPorts(
+  services: ReadonlyMap<ServiceName, Service>,
+  health: Health,
+  env: NodeJS.ProcessEnv,
+  log: ReturnType<typeof createLogger>,
+): Promise<Listening[]> {
+  const proxy = services.get('proxy')
+  const onError = (err: Error) => log.error({ err }, 'a server reported an error')
+  if (proxy) {
+    const { certificateSource, proxyConfig } = await import('@haven/proxy/config')
+    const { openDoor } = await import('@haven/proxy/door')
+    const config = readConfig(proxyConfig, env)
+    const certificate = certificateSource(config)
+    const door = await openDoor(proxy.handler, {
+      host: config.host,
+      port: config.port,
+      portSetting: 'HAVEN_PORT',
+      reusePort: true,
+      externalUrl: config.externalUrl,
+      log,
+      ...(certificate && { tls: { port: config.tlsPort, certificate } }),
+    })
+    if (config.metricsPort === undefined) return [...door.listening]
+    const inside = await listen(healthOnly(health), {
+      host: config.metricsHost,
+      port: config.metricsPort,
+      portSetting: 'PROXY_METRICS_PORT',
+      onError,
+    })
+    return [...door.listening, inside]
+  }
+  const opened: Listening[] = []
+  for (const [name, service] of services) {
+    const variable = `${name.toUpperCase().replaceAll('-', '_')}_PORT`
+    const port = Number(env[variable])
+    opened.push(
+      await listen(withHealth(service.handler, health), { host: '127.0.0.1', port, portSetting: variable, onError }),
+    )
+  }
+  return opened
+}
+
+const tellSupervisor = (message: ChildMessage) => process.send?.(message)

@@ -1,0 +1,61 @@
+import { isUnavailable, migrate, NewerSchema, type Database } from '@haven/db'
+import { problems } from '@haven/errors'
+import type { Foundation } from '@haven/foundation'
+import { ensureSigningKey, type Sealer } from '@haven/identity'
+
+const REFUSED_SKEW_SECONDS = 60
+
+/**
+ * Brings the database to this version's schema and proves that this process may work on it: by any replica, at once with others.
+ * @throws Problem with an exit code of its own for each thing that is wrong.
+ */
+export async function prepareInstallation(foundation: Foundation): Promise<void> {
+  await migrateDatabase(foundation.config.databaseUrl)
+  const db = foundation.db()
+  await refuseSkewedClock(db)
+  await proveEncryptionKey(db, foundation.sealer())
+  await ensureSigningKey(db, foundation.sealer())
+}
+
+/** @returns the names of the migrations applied now. @throws Problem databaseTooNew, databaseUnreachable */
+export async function migrateDatabase(url: string): Promise<string[]> {
+  try {
+    return await migrate(url)
+  } catch (cause) {
+    if (cause instanceof NewerSchema) throw problems.databaseTooNew({ migration: cause.migration }, { cause })
+    if (isUnavailable(cause)) throw problems.databaseUnreachable({ reason: (cause as Error).message }, { cause })
+    throw cause
+  }
+}
+
+/** Seconds that this machine's clock is ahead of the database's. */
+export async function clockSkewSeconds(db: Database): Promise<number> {
+  const before = Date.now()
+  const [row] = await db.prisma.$queryRaw<{ now: Date }[]>`select clock_timestamp() as now`
+  return Math.round(((before + Date.now()) / 2 - row!.now.getTime()) / 1000)
+}
+
+async function refuseSkewedClock(db: Database) {
+  const skewSeconds = await clockSkewSeconds(db)
+  if (Math.abs(skewSeconds) > REFUSED_SKEW_SECONDS) throw problems.clockSkewed({ skewSeconds })
+}
+
+const CANARY = 'haven'
+
+/** A changed key would make every sealed secret unreadable later, one by one; this finds it at the start. @throws Problem keyUnreadable */
+export async function proveEncryptionKey(db: Database, sealer: Sealer): Promise<void> {
+  const canary = await db.keyCanary(() => sealer.seal(CANARY))
+  const opened = (() => {
+    try {
+      return sealer.open(canary)
+    } catch {
+      return null // authentication of the sealed text failed: it was sealed with another key
+    }
+  })()
+  if (opened !== CANARY) {
+    throw problems.keyUnreadable({
+      setting: 'HAVEN_ENCRYPTION_KEY',
+      reason: 'the secrets in this database were sealed with another key',
+    })
+  }
+}

@@ -1,0 +1,94 @@
+import { defineConfig, int, readConfig, secret, secretsOf, text, type ConfigOf } from '@haven/config'
+import { openDatabase, type Database } from '@haven/db'
+import { Authorities, signInDeps, SigningKeys, TokenVerifier, type Sealer, type SignInDeps } from '@haven/identity'
+import { ProjectDirectory } from '@haven/projects'
+import { Queue } from '@haven/queue'
+import { encryptionKey, open, seal, type Host } from '@haven/runtime'
+import { openStorage, readStorageConfig, type BlobStorage } from '@haven/storage'
+import { Redis } from 'ioredis'
+
+/** Where the record of truth and the queues are: the same for all services of an installation. */
+export const foundationConfig = defineConfig('FOUNDATION', {
+  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
+  databasePool: int({
+    env: 'DATABASE_POOL',
+    default: 8,
+    min: 2,
+    max: 100,
+    doc: 'Connections of a process for writes; as many again for everything else.',
+  }),
+  redisUrl: secret({ env: 'REDIS_URL', doc: 'URL of Redis.' }),
+  redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
+  encryptionKey: secret({
+    env: 'HAVEN_ENCRYPTION_KEY',
+    doc: 'Base64 of the 32 bytes that seal secrets at rest. The same in all services.',
+  }),
+})
+
+type FoundationHost = Pick<Host<unknown>, 'env' | 'log' | 'use' | 'hide'>
+
+/**
+ * What the services of one process share. Each part is opened when the first service asks for it and closed after the last has stopped, so
+ * that a process holds one pool and one cache of each kind, whichever services it runs.
+ */
+export class Foundation {
+  readonly #host: FoundationHost
+  readonly config: ConfigOf<typeof foundationConfig>
+
+  /** @throws ConfigProblem */
+  constructor(host: FoundationHost) {
+    this.#host = host
+    this.config = readConfig(foundationConfig, host.env)
+    host.hide(secretsOf(this.config))
+  }
+
+  readonly db = once((): Database => {
+    const { databaseUrl: url, databasePool: poolSize } = this.config
+    return this.#host.use(openDatabase({ url, applicationName: 'haven', poolSize }))
+  })
+
+  /** For requests: a command gives up soon when Redis is away. */
+  readonly redis = once((): Redis => {
+    const client = new Redis(this.config.redisUrl, { maxRetriesPerRequest: 1, commandTimeout: 3_000 })
+    client.on('error', (err: Error) => this.#host.log.warn({ err }, 'Redis is away'))
+    this.#host.use({
+      async [Symbol.asyncDispose]() {
+        client.disconnect()
+      },
+    })
+    return client
+  })
+
+  readonly storage = once(async (): Promise<BlobStorage> => {
+    const config = readStorageConfig(this.#host.env)
+    this.#host.hide(secretsOf(config))
+    return this.#host.use(await openStorage(config))
+  })
+
+  readonly queue = once((): Queue => {
+    const { redisUrl, redisPrefix: prefix } = this.config
+    const onFailure = (err: Error) => this.#host.log.warn({ err }, 'the queue has trouble')
+    return this.#host.use(new Queue({ db: this.db(), redisUrl, prefix, onFailure }))
+  })
+
+  readonly sealer = once((): Sealer => {
+    const key = encryptionKey(this.config.encryptionKey)
+    return { seal: (plain) => seal(key, plain), open: (sealed) => open(key, sealed) }
+  })
+
+  readonly projects = once(() => new ProjectDirectory(this.db()))
+  readonly authorities = once(() => new Authorities(this.db()))
+  readonly signingKeys = once(() => new SigningKeys(this.db(), this.sealer()))
+  readonly tokens = once(() => new TokenVerifier(this.signingKeys()))
+
+  readonly signIn = once((): SignInDeps => {
+    const { redisPrefix } = this.config
+    return signInDeps(this.db(), { redis: this.redis(), redisPrefix })
+  })
+}
+
+/** Makes it the first time and gives the same ever after. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | null = null
+  return () => (made ??= { value: make() }).value
+}

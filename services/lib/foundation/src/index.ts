@@ -1,0 +1,1 @@
+export { Foundation, foundationConfig } from './foundation.ts'

@@ -17,7 +17,7 @@ export { AGENT_IDLE_MS, defaultLimits, listen, type Limits, type Listening, type
 export { openLogDestination, type LogDestination, type LogDestinationOptions } from './log-destination.ts'
 export { createLogger, logLevels, type Logger, type LogLevel } from './logger.ts'
 export { createMetrics, type Metrics, type RequestMeasure } from './metrics.ts'
-export { loggable, MAX_LOGGED_CHARACTERS } from './redaction.ts'
+export { escapeDeceptive, loggable, MAX_LOGGED_CHARACTERS } from './redaction.ts'
 export {
   Health,
   healthOnly,

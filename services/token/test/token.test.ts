@@ -124,7 +124,7 @@ describe('the token service', () => {
   const url = (scopes: string[], more: Record<string, string> = {}) => {
     const query = new URLSearchParams({ service: 'harbor-registry', ...more })
     for (const scope of scopes) query.append('scope', scope)
-    return `${base}/service/token?${query}`
+    return `${base}/service/token?${query.toString()}`
   }
   const get = (scopes: string[], headers: Record<string, string> = {}, more: Record<string, string> = {}) =>
     fetch(url(scopes, more), { headers })

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { Authorities } from './authorities.ts'
-import { Authority, type GrantFacts, type RoleFacts } from './authority.ts'
+import { Authority, heldRole, type GrantFacts, type RoleFacts } from './authority.ts'
 import { decide, type Question } from './decide.ts'
 import {
   isPublic,
@@ -25,6 +25,7 @@ const presets: ReadonlyMap<number, RoleFacts> = new Map(
     { id: roles[name].id, name, weight: roles[name].weight, permissions: permissionsOf(name) },
   ]),
 )
+const held = new Map([...presets].map(([id, role]) => [id, heldRole(role)]))
 const closed: ProjectNode = { id: 7, name: 'closed', public: false, createdAt: new Date(0) }
 const open: ProjectNode = { ...closed, id: 8, name: 'open', public: true }
 const ann: Principal = { kind: 'user', id: 3, name: 'ann' }
@@ -44,7 +45,7 @@ const grant = (facts: Partial<GrantFacts>): GrantFacts => ({
   ...facts,
 })
 const holding = (principal: Principal, ...grants: Partial<GrantFacts>[]) =>
-  new Authority(principal, { active: true, grants: grants.map(grant) }, presets)
+  new Authority(principal, { active: true, grants: grants.map(grant) }, held)
 const may = (authority: Authority, resource: string, action: string, on: Question['on'] = { project: closed }) =>
   decide(authority, { resource, action, on }).allowed
 
@@ -192,7 +193,7 @@ describe('decide', () => {
   })
 
   it('refuses the disabled everything, public projects too (A13)', () => {
-    const gone = new Authority(ann, { active: false, grants: [grant({ roleId: roles.projectAdmin.id })] }, presets)
+    const gone = new Authority(ann, { active: false, grants: [grant({ roleId: roles.projectAdmin.id })] }, held)
     expect(decide(gone, { resource: 'repository', action: 'pull', on: { project: open } })).toEqual({
       allowed: false,
       reasons: [{ code: 'inactive', facts: { kind: 'user', name: 'ann' } }],
@@ -242,7 +243,7 @@ describe('decide', () => {
             }
       const question = { ...asked, on }
       const expected = naive(principal, active, grants, question)
-      const verdict = decide(new Authority(principal, { active, grants }, presets), question)
+      const verdict = decide(new Authority(principal, { active, grants }, held), question)
       if (verdict.allowed !== expected)
         throw new Error(JSON.stringify({ principal, active, grants, question, verdict }))
       expect(verdict.reasons.length).toBeGreaterThan(0)

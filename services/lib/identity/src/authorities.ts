@@ -1,5 +1,5 @@
 import { statement, type Database } from '@haven/db'
-import { Authority, type GrantFacts, type RoleFacts } from './authority.ts'
+import { Authority, heldRole, type GrantFacts, type HeldRole, type RoleFacts } from './authority.ts'
 import type { Principal } from './principal.ts'
 import { TwoGenerations } from './two-generations.ts'
 
@@ -18,7 +18,7 @@ export class Authorities implements Disposable {
   readonly #kept = new TwoGenerations<Kept>(maxPrincipals)
   readonly #loading = new Map<string, Promise<Authority>>()
   readonly #stop: () => void
-  #roles: { readonly byId: ReadonlyMap<number, RoleFacts>; readonly untilMs: number } | null = null
+  #roles: { readonly byId: ReadonlyMap<number, HeldRole>; readonly untilMs: number } | null = null
   /** What began to load before a change is answered but not kept: it may not have seen the change. */
   #epoch = 0
 
@@ -85,11 +85,11 @@ export class Authorities implements Disposable {
     return { principal: row ? { ...principal, projectId: row.projectId } : principal, active: row?.active ?? false }
   }
 
-  async #rolesById(untilMs: number): Promise<ReadonlyMap<number, RoleFacts>> {
+  async #rolesById(untilMs: number): Promise<ReadonlyMap<number, HeldRole>> {
     if (this.#roles && this.#now() < this.#roles.untilMs) return this.#roles.byId
     const epoch = this.#epoch
     const rows = await this.#db.reads.rows(allRoles, [])
-    const byId = new Map(rows.map((role) => [role.id, role]))
+    const byId = new Map(rows.map((role) => [role.id, heldRole(role)]))
     if (epoch === this.#epoch) this.#roles = { byId, untilMs }
     return byId
   }

@@ -1,7 +1,6 @@
 import { problems } from '@haven/errors'
 import { compileDoublestar, type Matcher } from '@haven/oci'
-import { permissionTest } from './decide.ts'
-import { permissionKey, roles } from './permissions.ts'
+import { permissionTest, roles, type Permission, type PermissionTest } from './permissions.ts'
 import type { Principal } from './principal.ts'
 
 /** A role as rows say it: presets and those that people made. */
@@ -9,8 +8,23 @@ export type RoleFacts = {
   readonly id: number
   readonly name: string
   readonly weight: number
-  readonly permissions: readonly { readonly resource: string; readonly action: string }[]
+  readonly permissions: readonly Permission[]
 }
+
+/** A role ready to be asked: made once for all who hold it. */
+export type HeldRole = {
+  readonly id: number
+  readonly name: string
+  readonly weight: number
+  readonly permits: PermissionTest
+}
+
+export const heldRole = ({ id, name, weight, permissions }: RoleFacts): HeldRole => ({
+  id,
+  name,
+  weight,
+  permits: permissionTest(permissions),
+})
 
 /** A grant as a row says it. */
 export type GrantFacts = {
@@ -31,8 +45,8 @@ export type HeldGrant = {
   readonly id: number
   readonly effect: 'allow' | 'deny'
   readonly through: GrantFacts['principalKind']
-  readonly role: { readonly id: number; readonly name: string; readonly weight: number } | null
-  readonly permits: (resource: string, action: string) => boolean
+  readonly role: HeldRole | null
+  readonly permits: PermissionTest
   readonly node: {
     readonly kind: GrantFacts['nodeKind']
     readonly projectId: number | null
@@ -58,7 +72,7 @@ export class Authority {
   constructor(
     principal: Principal,
     facts: { active: boolean; passwordId?: number | null; grants: readonly GrantFacts[] },
-    rolesById: ReadonlyMap<number, RoleFacts>,
+    rolesById: ReadonlyMap<number, HeldRole>,
   ) {
     this.principal = principal
     this.active = facts.active
@@ -87,8 +101,8 @@ export class Authority {
   }
 
   /** Roles held on the project itself, strongest first. Harbor shows the first as `current_user_role_id`. */
-  rolesOn(projectId: number): { id: number; name: string; weight: number }[] {
-    const held = new Map<number, { id: number; name: string; weight: number }>()
+  rolesOn(projectId: number): HeldRole[] {
+    const held = new Map<number, HeldRole>()
     for (const { role, node, effect } of this.grantsOn(projectId)) {
       if (role && node.kind === 'project' && effect === 'allow') held.set(role.id, role)
     }
@@ -101,10 +115,9 @@ export class Authority {
   }
 }
 
-function hold(grant: GrantFacts, rolesById: ReadonlyMap<number, RoleFacts>): HeldGrant | null {
+function hold(grant: GrantFacts, rolesById: ReadonlyMap<number, HeldRole>): HeldGrant | null {
   const role = grant.roleId === null ? null : rolesById.get(grant.roleId)
   if (role === undefined) return null // the role went between two reads; the change drops this answer again
-  const permissions = role?.permissions ?? [{ resource: grant.resource ?? '', action: grant.action ?? '' }]
   const pattern = (text: string | null) => {
     if (text === null) return everything
     try {
@@ -119,8 +132,8 @@ function hold(grant: GrantFacts, rolesById: ReadonlyMap<number, RoleFacts>): Hel
     id: grant.id,
     effect: grant.effect,
     through: grant.principalKind,
-    role: role && { id: role.id, name: role.name, weight: role.weight },
-    permits: permissionTest(new Set(permissions.map((p) => permissionKey(p.resource, p.action)))),
+    role,
+    permits: role?.permits ?? permissionTest([{ resource: grant.resource ?? '', action: grant.action ?? '' }]),
     node: {
       kind: grant.nodeKind,
       projectId: grant.projectId,

@@ -1,5 +1,5 @@
 import type { Authority, HeldGrant } from './authority.ts'
-import { anyAction, anyResource, isPublic, scannerPull } from './permissions.ts'
+import { isPublic, scannerPull } from './permissions.ts'
 import { nameOf, type ProjectNode } from './principal.ts'
 
 export type Question = {
@@ -98,14 +98,3 @@ const factsOf = (grant: HeldGrant) => ({
   through: grant.through,
   ...(grant.role && { role: grant.role.name }),
 })
-
-/** A test of one permission list with the wildcards of a role or grant. */
-export function permissionTest(keys: ReadonlySet<string>): (resource: string, action: string) => boolean {
-  // Pulling as a scanner is only ever given by name.
-  return (resource, action) =>
-    keys.has(`${resource}:${action}`) ||
-    (action !== scannerPull &&
-      (keys.has(`${resource}:${anyAction}`) ||
-        keys.has(`${anyResource}:${action}`) ||
-        keys.has(`${anyResource}:${anyAction}`)))
-}

@@ -31,6 +31,19 @@ export type Permission = { readonly resource: string; readonly action: string }
 
 export const permissionKey = (resource: string, action: string): string => `${resource}:${action}`
 
+export type PermissionTest = (resource: string, action: string) => boolean
+
+/** Whether a list of permissions, with its wildcards, holds one. Pulling as a scanner is only ever held by name. */
+export function permissionTest(permissions: readonly Permission[]): PermissionTest {
+  const keys = new Set(permissions.map((p) => permissionKey(p.resource, p.action)))
+  return (resource, action) =>
+    keys.has(permissionKey(resource, action)) ||
+    (action !== scannerPull &&
+      (keys.has(permissionKey(resource, anyAction)) ||
+        keys.has(permissionKey(anyResource, action)) ||
+        keys.has(permissionKey(anyResource, anyAction))))
+}
+
 /** Resource → action → the weakest role that holds it (Harbor's matrix, harbor-rbac.md §4). */
 const projectTable: Readonly<Record<string, Readonly<Record<string, ProjectRoleName>>>> = {
   [self]: { read: 'limitedGuest', update: 'projectAdmin', delete: 'projectAdmin' },

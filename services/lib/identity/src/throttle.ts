@@ -70,18 +70,22 @@ export class LoginThrottle {
     }
   }
 
+  /** How many counters are held. */
+  get size(): number {
+    return this.#counters.account.size + this.#counters.address.size
+  }
+
   #counter(kind: 'account' | 'address', key: string): Counter {
     const counters = this.#counters[kind]
     const now = this.#now()
     const known = counters.get(key)
     if (known && now < known.untilMs) return known
-    if (!known && counters.size >= maxCounters) {
-      for (const [oldest] of counters) {
-        counters.delete(oldest) // a Map keeps the order of insertion, which is the order of ending
-        break
-      }
-    }
-    const counter = { failures: 0, pending: known?.pending ?? 0, untilMs: now + windowMs }
+    // The same object where there was one: attempts that are still running end on it.
+    const counter = known ?? { failures: 0, pending: 0, untilMs: 0 }
+    counter.failures = 0
+    counter.untilMs = now + windowMs
+    const [oldest] = counters.keys() // a Map keeps the order of insertion, which is the order of ending
+    if (!known && counters.size >= maxCounters && oldest !== undefined) counters.delete(oldest)
     counters.delete(key)
     counters.set(key, counter)
     return counter

@@ -12,9 +12,11 @@ import {
   type Trust,
 } from '@haven/runtime'
 import type { NextFunction, Request } from 'express'
+import type { ConfigOf } from '@haven/config'
+import type { logCollectorConfig } from './config.ts'
 import { Forwarder, type ForwarderOptions } from './forwarder.ts'
 import { isServiceName, keep, levels, readLine, type KeptLine, type Level } from './line.ts'
-import type { LogFiles } from './log-files.ts'
+import { LogFiles } from './log-files.ts'
 import { searchLogs, type SearchQuery } from './search.ts'
 import { receiveSyslog, type SyslogReceiver } from './syslog.ts'
 
@@ -33,6 +35,23 @@ export interface LogCollectorDeps {
 export interface LogCollector extends Service {
   /** The port where syslog arrives; null when it does not. */
   readonly syslogPort: number | null
+}
+
+/** Opens the folder that the settings name and makes the service that keeps lines in it. */
+export async function openLogCollector(
+  host: Pick<LogCollectorDeps, 'log' | 'metrics' | 'trust'> & { readonly config: ConfigOf<typeof logCollectorConfig> },
+): Promise<LogCollector> {
+  const { config, log, metrics, trust } = host
+  const { path, maxFileBytes, maxAgeMs, keep: count, maxTotalBytes, forwardUrl, forwardCa, forwardBufferBytes } = config
+  return createLogCollector({
+    files: await LogFiles.open(path, { maxFileBytes, maxAgeMs, keep: count, maxTotalBytes }, log),
+    secret: config.logCollectorSecret,
+    log,
+    metrics,
+    trust,
+    ...(forwardUrl && { forwardTo: { url: forwardUrl, ca: forwardCa?.text, bufferBytes: forwardBufferBytes } }),
+    ...(config.syslogPort !== undefined && { syslog: { host: config.syslogHost, port: config.syslogPort } }),
+  })
 }
 
 const MAX_BATCH_BYTES = 4 * 1024 * 1024

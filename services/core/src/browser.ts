@@ -77,6 +77,9 @@ export class Browser {
       sessionId: session?.id ?? null,
     })
     browser.#nameToken()
+    // What a session sees must not be replayed to another one. Answers to an Authorization header are no shared cache's to keep
+    // anyway (RFC 9111, 3.5), and what anybody may see is no secret (threats.md A57).
+    if (session) res.setHeader('Cache-Control', 'no-store')
     if (nonce !== null && unsafeMethod(req.method ?? '')) {
       const token = req.headers[CSRF_HEADER.toLowerCase()]
       if (typeof token !== 'string' || token === '') throw problems.csrfTokenMissing()

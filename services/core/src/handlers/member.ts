@@ -66,7 +66,7 @@ const givable = new Map(projectRoles.map((name) => [roles[name].id as number, na
 
 function requireRole(roleId: number | undefined): number {
   if (roleId === undefined || !givable.has(roleId)) {
-    throw problems.badRequest({ message: 'Failed to update project member, role is not in 1,2,3,4,5' })
+    throw problems.badRequest({ message: 'Failed to update project member, role is not in 1,2,3' })
   }
   return roleId
 }

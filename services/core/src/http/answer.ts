@@ -25,8 +25,6 @@ const JSON_TYPE = 'application/json'
 export function send(res: ServerResponse, { status, headers = {}, body }: Answer, { head = false } = {}): void {
   res.statusCode = status
   for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
-  // An answer depends on who asks, and none may be replayed to another (threats.md A57).
-  if (!res.hasHeader('Cache-Control')) res.setHeader('Cache-Control', 'no-store')
   if (body === undefined) {
     res.setHeader('Content-Length', '0')
     res.end()

@@ -15,6 +15,8 @@ export function parseTarget(raw: string): Target {
 }
 
 function parseQuery(text: string): Query {
+  // Some readers take it for `&`, others for a character: who sees which parameters must not depend on that (harbor-api.md §1).
+  if (text.includes(';')) throw problems.badRequest({ message: 'invalid semicolon separator in query' })
   const query = Object.create(null) as Query
   for (const piece of text.split('&')) {
     if (piece === '') continue

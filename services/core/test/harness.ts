@@ -1,0 +1,159 @@
+import { Redis } from 'ioredis'
+import { Authorities, signInDeps } from '@haven/identity'
+import { ProjectDirectory } from '@haven/projects'
+import { Queue } from '@haven/queue'
+import { createLogger, createMetrics, listen } from '@haven/runtime'
+import { testDatabase, testRedis } from '@haven/testkit'
+import { readConfig } from '@haven/config'
+import { coreConfig } from '../src/config.ts'
+import { createCore } from '../src/service.ts'
+
+export const ADMIN = { name: 'admin', password: 'Harbor12345' }
+export const PASSWORD = 'Passw0rd'
+export const SERVICE_SECRET = 'j'.repeat(40)
+
+export type Reply = { status: number; headers: Headers; body: unknown; text: string; cookies: string[] }
+export type Credentials = { name: string; password: string } | null
+type Sent = { as?: Credentials; body?: unknown; raw?: string; headers?: Record<string, string> }
+
+/** Core on a port of its own, over a database and Redis keys of its own. */
+export async function startCore(env: Record<string, string> = {}) {
+  const database = await testDatabase()
+  const { url: redisUrl, prefix } = testRedis()
+  const redis = new Redis(redisUrl, { maxRetriesPerRequest: 1 })
+  const { db } = database
+  const settings = readConfig(coreConfig, {
+    DATABASE_URL: database.url,
+    REDIS_URL: redisUrl,
+    HAVEN_PROXY_SECRET: 'p'.repeat(40),
+    CORE_SECRET: 'c'.repeat(40),
+    JOBSERVICE_SECRET: SERVICE_SECRET,
+    HAVEN_ENCRYPTION_KEY: Buffer.alloc(32, 7).toString('base64'),
+    HAVEN_ADMIN_PASSWORD: ADMIN.password,
+    ...env,
+  })
+  const queue = new Queue({ db, redisUrl, prefix, onFailure: () => undefined })
+  const projects = new ProjectDirectory(db)
+  const authorities = new Authorities(db)
+  const signIn = signInDeps(db, { redis, redisPrefix: prefix })
+  const core = createCore({
+    settings,
+    db,
+    redis,
+    redisPrefix: prefix,
+    projects,
+    authorities,
+    signIn,
+    queue,
+    log: createLogger({ service: 'core', level: 'silent' }),
+    metrics: createMetrics(),
+    trust: { proxySecret: null },
+  })
+  await core.start?.()
+  const server = await listen(core.handler, { host: '127.0.0.1', port: 0 })
+  const url = `http://127.0.0.1:${server.port}`
+
+  const send = async (
+    method: string,
+    path: string,
+    { as = null, body, raw, headers = {} }: Sent = {},
+  ): Promise<Reply> => {
+    const response = await fetch(url + path, {
+      method,
+      redirect: 'manual',
+      headers: {
+        ...(body !== undefined && { 'Content-Type': 'application/json' }),
+        ...(as && { Authorization: `Basic ${Buffer.from(`${as.name}:${as.password}`).toString('base64')}` }),
+        ...headers,
+      },
+      ...(body !== undefined && { body: JSON.stringify(body) }),
+      ...(raw !== undefined && { body: raw }),
+    })
+    const text = await response.text()
+    const json = (response.headers.get('content-type') ?? '').includes('json') && text !== ''
+    return {
+      status: response.status,
+      headers: response.headers,
+      text,
+      body: json ? (JSON.parse(text) as unknown) : undefined,
+      cookies: response.headers.getSetCookie(),
+    }
+  }
+
+  const admin = (method: string, path: string, body?: unknown) =>
+    send(method, `/api/v2.0${path}`, { as: ADMIN, ...(body !== undefined && { body }) })
+
+  return {
+    url,
+    db,
+    authorities,
+    send,
+    admin,
+    /** An account, whose credentials are the answer. */
+    async user(name: string) {
+      const made = await admin('POST', '/users', {
+        username: name,
+        email: `${name}@example.com`,
+        realname: name,
+        password: PASSWORD,
+      })
+      if (made.status !== 201) throw new Error(`no user ${name}: ${made.status} ${made.text}`)
+      return { name, password: PASSWORD, id: Number(made.headers.get('location')?.split('/').at(-1)) }
+    },
+    async project(name: string, as: Credentials = ADMIN, more: object = {}) {
+      const made = await send('POST', '/api/v2.0/projects', { as, body: { project_name: name, ...more } })
+      if (made.status !== 201) throw new Error(`no project ${name}: ${made.status} ${made.text}`)
+      return Number(made.headers.get('location')?.split('/').at(-1))
+    },
+    async [Symbol.asyncDispose]() {
+      await server.drain(1_000)
+      await core[Symbol.asyncDispose]()
+      await queue[Symbol.asyncDispose]()
+      projects[Symbol.dispose]()
+      authorities[Symbol.dispose]()
+      signIn[Symbol.dispose]()
+      redis.disconnect()
+      await database[Symbol.asyncDispose]()
+    },
+  }
+}
+
+export type TestCore = Awaited<ReturnType<typeof startCore>>
+
+/** A browser: keeps cookies, and sends the token of the last answer with what changes something. */
+export class Browser {
+  readonly cookies = new Map<string, string>()
+  token: string | null = null
+  readonly #core: TestCore
+
+  constructor(core: TestCore) {
+    this.#core = core
+  }
+
+  async send(method: string, path: string, sent: Sent & { withToken?: boolean } = {}): Promise<Reply> {
+    const { withToken = true, ...rest } = sent
+    const reply = await this.#core.send(method, path, {
+      ...rest,
+      headers: {
+        Cookie: [...this.cookies].map(([name, value]) => `${name}=${value}`).join('; '),
+        ...(withToken && this.token !== null && method !== 'GET' && { 'X-Harbor-CSRF-Token': this.token }),
+        ...rest.headers,
+      },
+    })
+    for (const cookie of reply.cookies) {
+      const [name = '', value = ''] = (cookie.split(';', 1)[0] ?? '').split('=', 2)
+      if (value === '') this.cookies.delete(name)
+      else this.cookies.set(name, value)
+    }
+    this.token = reply.headers.get('x-harbor-csrf-token') ?? this.token
+    return reply
+  }
+
+  async login(name: string, password: string): Promise<Reply> {
+    if (this.token === null) await this.send('GET', '/c/log_out')
+    return this.send('POST', '/c/login', {
+      raw: new URLSearchParams({ principal: name, password }).toString(),
+      headers: { 'Content-Type': 'application/x-www-form-urlencoded' },
+    })
+  }
+}

@@ -20,17 +20,27 @@ export function requireUsername(name: string): string {
 
 /** @throws badRequest */
 export function requireEmail(email: string): string {
-  if (email.length > 255 || !/^[^\s@<>"(),:;[\]\\]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+$/.test(email)) {
-    throw problems.badRequest({ message: `email ${email.length > 255 ? 'is too long' : 'has an illegal format'}` })
-  }
+  const wrong =
+    email === ''
+      ? "email can't be empty"
+      : email.length > 255
+        ? 'email with illegal length'
+        : /^[^\s@<>"(),:;[\]\\]{1,64}@[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+$/.test(email)
+          ? null
+          : 'email with illegal format'
+  if (wrong) throw problems.badRequest({ message: wrong })
   return email
 }
 
 /** @throws badRequest */
 export function requireRealname(realname: string): string {
-  if (realname.length > 255 || forbidden.test(realname)) {
-    throw problems.badRequest({ message: 'realname is too long or contains illegal characters' })
-  }
+  const wrong =
+    realname.length < 1 || realname.length > 255
+      ? 'realname with illegal length'
+      : forbidden.test(realname)
+        ? 'realname contains illegal characters'
+        : null
+  if (wrong) throw problems.badRequest({ message: wrong })
   return realname
 }
 

@@ -26,7 +26,7 @@ export function requirePasswordRule(password: string): void {
   if (!meetsPasswordRule(password)) {
     throw problems.badRequest({
       message:
-        'the password or secret must be longer than 8 chars with at least 1 uppercase letter, 1 lowercase letter and 1 number',
+        'the password or secret must be 8-128, inclusively, characters long with at least 1 uppercase letter, 1 lowercase letter and 1 number',
     })
   }
 }

@@ -68,7 +68,7 @@ export async function createUser(deps: UserDeps, source: EventSource, input: New
       await emit(tx, UserCreatedSchema, source, { user: ref(row) })
       return row
     }),
-    `The username ${username} or the email ${email} already exists`,
+    `user ${username} or email ${email} already exists`,
   )
   return facts(user, new Set())
 }
@@ -96,7 +96,7 @@ export async function updateUser(
       await tx.user.update({ where: { id }, data })
       await emit(tx, UserUpdatedSchema, source, { user: ref(before), fields })
     }),
-    `The email ${input.email} already exists`,
+    `email ${input.email} already exists`,
   )
 }
 
@@ -120,7 +120,7 @@ export async function changePassword(
   }
   requirePasswordRule(input.password)
   if (current && (await verifySecret(current, input.password))) {
-    throw problems.badRequest({ message: 'the new password can not be same with the old one' })
+    throw problems.badRequest({ message: 'New password is identical to old password' })
   }
   const stored = await hashPassword(input.password)
   await deps.db.prisma.$transaction(async (tx) => {
@@ -158,7 +158,7 @@ export async function setSysadmin(deps: UserDeps, source: EventSource, id: numbe
  */
 export async function deleteUser(deps: UserDeps, source: EventSource, id: number): Promise<void> {
   const self = source.principal.kind === 'user' && source.principal.id === id
-  if (id === adminId || self) throw problems.forbidden({ message: `User with ID ${id} can not be deleted` })
+  if (id === adminId || self) throw problems.forbidden({ message: `User with ID ${id} cannot be deleted` })
   await deps.db.prisma.$transaction(async (tx) => {
     await lockAdministrators(tx)
     const user = await requireUser(tx, id)
@@ -334,16 +334,8 @@ export async function ensureAdmin(db: Database, password: string): Promise<'crea
   return db.prisma.$transaction(async (tx) => {
     await lockAdministrators(tx)
     if ((await tx.user.count({ where: { id: adminId } })) > 0) return 'present'
-    const email = 'admin@example.com'
-    const data = {
-      id: adminId,
-      username: 'admin',
-      usernameKey: 'admin',
-      email,
-      emailKey: email,
-      realname: 'system admin',
-    }
-    await insertUser(tx, { ...data, comment: 'admin user' }, stored)
+    const names = { username: 'admin', usernameKey: 'admin', realname: 'system admin', comment: 'admin user' }
+    await insertUser(tx, { id: adminId, ...names }, stored)
     await grantSystemAdmin(tx, adminId)
     // Harbor's id 2 was its anonymous user; people's ids begin with 3 there.
     await tx.$executeRaw`select setval(pg_get_serial_sequence('identity.users', 'id'), greatest(2, (select max(id) from identity.users)))`

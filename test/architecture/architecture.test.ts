@@ -130,7 +130,11 @@ describe('the owner of each table', () => {
     const wrong = sources
       .filter((source) => !source.isTest && !['db', 'testkit'].includes(source.package))
       .flatMap((source) =>
-        [...source.text.matchAll(/\b(?:prisma|tx|db)\.([a-z]\w+)\.(?:find|create|update|delete|upsert|count|aggregate|group)/g)]
+        [
+          ...source.text.matchAll(
+            /\b(?:prisma|tx|db)\.([a-z]\w+)\.(?:find|create|update|delete|upsert|count|aggregate|group)/g,
+          ),
+        ]
           .map((match) => match[1]!)
           .filter((model) => modelOwners[model] !== undefined && modelOwners[model] !== source.package)
           .map((model) => `${source.file} uses ${model}, which ${modelOwners[model]} owns`),

@@ -60,7 +60,9 @@ describe.each([
     itWith(noDocker)(named('docker: login, push, rmi, pull, run', noDocker), async () => {
       const image = `${haven.host}/library/hello:1`
       await buildImage(engine, image, 'hello from haven')
-      const wrong = await engine.docker(['login', haven.host, '-u', 'admin', '--password-stdin'], { input: 'Wrong-pass1' })
+      const wrong = await engine.docker(['login', haven.host, '-u', 'admin', '--password-stdin'], {
+        input: 'Wrong-pass1',
+      })
       expect(wrong.code).not.toBe(0)
       expect(wrong.output).toMatch(/unauthorized/i)
       await engine.mustDocker(['login', haven.host, '-u', 'admin', '--password-stdin'], { input: ADMIN_PASSWORD })
@@ -97,7 +99,9 @@ describe.each([
       expect((await as('guest', ['pull', image])).code).toBe(0)
       const stranger = await as('stranger', ['pull', image])
       expect(stranger.code).not.toBe(0)
-      expect(stranger.output).toMatch(/pull access denied for .*team\/hello, repository does not exist or may require 'docker login'|unauthorized/)
+      expect(stranger.output).toMatch(
+        /pull access denied for .*team\/hello, repository does not exist or may require 'docker login'|unauthorized/,
+      )
       const anonymous = await engine.docker(['pull', image])
       expect(anonymous.code).not.toBe(0)
       expect(anonymous.output).toMatch(/pull access denied|unauthorized/)
@@ -144,8 +148,14 @@ describe.each([
       const login = ['login', '--plain-http', '-u', 'admin', '--password-stdin', haven.host]
       await must(oras, login, { env, input: ADMIN_PASSWORD })
       const name = `${haven.host}/library/oras:1`
-      await must(oras, ['push', '--plain-http', name, '--artifact-type', 'application/vnd.test.notes', 'notes.txt'], { env, cwd })
-      await must(oras, ['attach', '--plain-http', name, '--artifact-type', 'application/vnd.test.sbom', 'sbom.json'], { env, cwd })
+      await must(oras, ['push', '--plain-http', name, '--artifact-type', 'application/vnd.test.notes', 'notes.txt'], {
+        env,
+        cwd,
+      })
+      await must(oras, ['attach', '--plain-http', name, '--artifact-type', 'application/vnd.test.sbom', 'sbom.json'], {
+        env,
+        cwd,
+      })
       const found = JSON.parse(await must(oras, ['discover', '--plain-http', '--format', 'json', name], { env })) as {
         referrers?: { artifactType: string }[]
         manifests?: { artifactType: string }[]
@@ -167,7 +177,15 @@ describe.each([
       await must(helm, ['push', '--plain-http', chart, `oci://${haven.host}/library/charts`], { env })
       const out = join(home, 'out')
       mkdirSync(out)
-      const pull = ['pull', '--plain-http', `oci://${haven.host}/library/charts/demo`, '--version', '1.2.3+build.5', '-d', out]
+      const pull = [
+        'pull',
+        '--plain-http',
+        `oci://${haven.host}/library/charts/demo`,
+        '--version',
+        '1.2.3+build.5',
+        '-d',
+        out,
+      ]
       await must(helm, pull, { env })
       expect(readFileSync(join(out, 'demo-1.2.3+build.5.tgz'))).toEqual(readFileSync(chart))
     })
@@ -179,7 +197,10 @@ function podmanIn(folder: string) {
   const storage = join(folder, 'storage.conf')
   const containers = join(folder, 'containers.conf')
   const podmanFolder = join(folder, 'podman')
-  writeFileSync(storage, `[storage]\ndriver = "vfs"\ngraphroot = "${podmanFolder}/graph"\nrunroot = "${podmanFolder}/run"\n`)
+  writeFileSync(
+    storage,
+    `[storage]\ndriver = "vfs"\ngraphroot = "${podmanFolder}/graph"\nrunroot = "${podmanFolder}/run"\n`,
+  )
   writeFileSync(containers, '[engine]\ncgroup_manager = "cgroupfs"\nevents_logger = "file"\nruntime = "runc"\n')
   return { env: { CONTAINERS_STORAGE_CONF: storage, CONTAINERS_CONF: containers } }
 }

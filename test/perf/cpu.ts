@@ -22,7 +22,7 @@ export function machineCpuSeconds(): number {
 function treeOf(roots: readonly number[]): number[] {
   const rows = processes()
   const found = new Set(roots)
-  for (let grown = true; grown; ) {
+  for (let grown = true; grown;) {
     grown = false
     for (const { pid, parent } of rows) {
       if (found.has(parent) && !found.has(pid)) {

@@ -39,7 +39,11 @@ type Lane = AsyncDisposable & { once(): Promise<number> }
 
 /** Requests over one raw keep-alive socket: no HTTP client in the way, bodies are counted and dropped. */
 async function readLane(load: Load & { kind: 'read' }): Promise<Lane> {
-  const socket = connect({ port: load.port, host: '127.0.0.1', onread: { buffer: Buffer.alloc(1 << 20), callback: onBytes } })
+  const socket = connect({
+    port: load.port,
+    host: '127.0.0.1',
+    onread: { buffer: Buffer.alloc(1 << 20), callback: onBytes },
+  })
   await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject))
   socket.on('error', (error) => settle?.reject(error))
   socket.on('close', () => settle?.reject(new Error('the server closed the connection')))

@@ -13,11 +13,20 @@ const MIB = 1024 * 1024
 const ROUNDS = 5
 const DOCKER_MANIFEST = 'application/vnd.docker.distribution.manifest.v2+json'
 
-type Row = { name: string; unit: 'requests' | 'MiB'; load: (seeded: Seeded, headers: Record<string, string>) => Omit<Load, 'port'> }
+type Row = {
+  name: string
+  unit: 'requests' | 'MiB'
+  load: (seeded: Seeded, headers: Record<string, string>) => Omit<Load, 'port'>
+}
 type Sample = { rate: number; cpu: number; p99Ms: number }
 
-const read = (method: 'GET' | 'HEAD', path: string, connections: number, headers: Record<string, string>, seconds = 1.5) =>
-  ({ kind: 'read', method, path: `/v2/${REPOSITORY}/${path}`, connections, headers, seconds }) as const
+const read = (
+  method: 'GET' | 'HEAD',
+  path: string,
+  connections: number,
+  headers: Record<string, string>,
+  seconds = 1.5,
+) => ({ kind: 'read', method, path: `/v2/${REPOSITORY}/${path}`, connections, headers, seconds }) as const
 
 const rows: Row[] = [
   {
@@ -25,13 +34,32 @@ const rows: Row[] = [
     unit: 'requests',
     load: (_, headers) => read('GET', 'manifests/1', 16, { ...headers, accept: DOCKER_MANIFEST }),
   },
-  { name: 'HEAD blob, c=16', unit: 'requests', load: ({ blobs }, headers) => read('HEAD', `blobs/${blobs[MIB]}`, 16, headers) },
-  { name: 'blob GET 1 MiB, c=4', unit: 'MiB', load: ({ blobs }, headers) => read('GET', `blobs/${blobs[MIB]}`, 4, headers) },
-  { name: 'blob GET 512 MiB, c=1', unit: 'MiB', load: ({ blobs }, headers) => read('GET', `blobs/${blobs[512 * MIB]}`, 1, headers) },
+  {
+    name: 'HEAD blob, c=16',
+    unit: 'requests',
+    load: ({ blobs }, headers) => read('HEAD', `blobs/${blobs[MIB]}`, 16, headers),
+  },
+  {
+    name: 'blob GET 1 MiB, c=4',
+    unit: 'MiB',
+    load: ({ blobs }, headers) => read('GET', `blobs/${blobs[MIB]}`, 4, headers),
+  },
+  {
+    name: 'blob GET 512 MiB, c=1',
+    unit: 'MiB',
+    load: ({ blobs }, headers) => read('GET', `blobs/${blobs[512 * MIB]}`, 1, headers),
+  },
   {
     name: 'push 16 MiB, durable, c=4',
     unit: 'MiB',
-    load: (_, headers) => ({ kind: 'push', repository: REPOSITORY, bytes: 16 * MIB, connections: 4, headers, seconds: 2 }),
+    load: (_, headers) => ({
+      kind: 'push',
+      repository: REPOSITORY,
+      bytes: 16 * MIB,
+      connections: 4,
+      headers,
+      seconds: 2,
+    }),
   },
 ]
 
@@ -101,7 +129,14 @@ function summary(row: Row, subjects: Subject[], samples: Map<Subject, Sample[]>)
     }
   }
   const [ours, peer] = subjects.map(of)
-  return { row: row.name, unit: row.unit, ours: ours!, peer: peer!, ratio: ours!.rate / peer!.rate, cpuRatio: ours!.cpu / peer!.cpu }
+  return {
+    row: row.name,
+    unit: row.unit,
+    ours: ours!,
+    peer: peer!,
+    ratio: ours!.rate / peer!.rate,
+    cpuRatio: ours!.cpu / peer!.cpu,
+  }
 }
 
 const sorted = (values: number[]) => values.toSorted((a, b) => a - b)

@@ -14,11 +14,17 @@ export async function seed(subject: Subject, sizes: readonly number[]): Promise<
     const opened = await fetch(`${base}/blobs/uploads/`, { method: 'POST', headers })
     const location = new URL(opened.headers.get('location') ?? '', base)
     location.searchParams.set('digest', digest)
-    const put = await fetch(location, { method: 'PUT', headers: { ...headers, 'content-type': 'application/octet-stream' }, body: new Uint8Array(body) })
+    const put = await fetch(location, {
+      method: 'PUT',
+      headers: { ...headers, 'content-type': 'application/octet-stream' },
+      body: new Uint8Array(body),
+    })
     if (put.status !== 201) throw new Error(`${subject.name}: seeding a blob answered ${put.status}`)
     return { digest, size: body.byteLength }
   }
-  const config = await pushBlob(Buffer.from(JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [] } })))
+  const config = await pushBlob(
+    Buffer.from(JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [] } })),
+  )
   const layers = []
   for (let n = 0; n < 6; n++) layers.push(await pushBlob(randomBytes(4096)))
   const manifest = JSON.stringify({
@@ -32,7 +38,8 @@ export async function seed(subject: Subject, sizes: readonly number[]): Promise<
     headers: { ...headers, 'content-type': 'application/vnd.docker.distribution.manifest.v2+json' },
     body: manifest,
   })
-  if (put.status !== 201) throw new Error(`${subject.name}: seeding the manifest answered ${put.status} ${await put.text()}`)
+  if (put.status !== 201)
+    throw new Error(`${subject.name}: seeding the manifest answered ${put.status} ${await put.text()}`)
   const blobs: Record<number, string> = {}
   for (const size of sizes) blobs[size] = (await pushBlob(randomBytes(size))).digest
   return { manifestBytes: manifest.length, blobs }

@@ -57,7 +57,9 @@ export async function distributionBehindNginx(): Promise<Subject> {
     stdio: 'ignore',
     env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' },
   })
-  const nginx = spawn('/usr/sbin/nginx', ['-p', folder, '-c', join(folder, 'nginx.conf'), '-g', 'daemon off;'], { stdio: 'ignore' })
+  const nginx = spawn('/usr/sbin/nginx', ['-p', folder, '-c', join(folder, 'nginx.conf'), '-g', 'daemon off;'], {
+    stdio: 'ignore',
+  })
   await answers(port)
   return {
     name: 'nginx + Distribution 2.8',

@@ -21,6 +21,9 @@ export type InstallationState = {
   /** What is being done, or why it failed. */
   detail: string
   exitCode?: number
+  /** Where the embedded servers are, once they run. */
+  databaseUrl?: string
+  redisUrl?: string
   processes: { name: string; pid: number | null; restarts: number; ready: boolean }[]
 }
 

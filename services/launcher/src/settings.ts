@@ -15,7 +15,11 @@ export const launcherConfig = defineConfig('HAVEN', {
     optional: true,
     doc: 'Password of the administrator on the first start. Default: made for this installation, kept in <home>/admin-password.',
   }),
-  databaseUrl: secret({ optional: true, env: 'DATABASE_URL', doc: 'A Postgres of your own instead of the embedded one.' }),
+  databaseUrl: secret({
+    optional: true,
+    env: 'DATABASE_URL',
+    doc: 'A Postgres of your own instead of the embedded one.',
+  }),
   redisUrl: secret({ optional: true, env: 'REDIS_URL', doc: 'A Redis of your own instead of the embedded one.' }),
 })
 

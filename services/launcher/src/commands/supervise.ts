@@ -66,7 +66,12 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
     config.databaseUrl ?? ownPostgres(home, supervisor),
     config.redisUrl ?? ownRedis(home, supervisor, publish),
   ])
-  publish({ detail: 'starting the services' })
+  publish({
+    detail: 'starting the services',
+    // One of your own may hold a password, and the state file is for everybody who may read the folder.
+    ...(config.databaseUrl === undefined && { databaseUrl }),
+    ...(config.redisUrl === undefined && { redisUrl }),
+  })
   const childEnv = await serviceEnvironment({ config, home, env, databaseUrl, redisUrl })
   const groups = processGroups(config.shape, availableParallelism()).flatMap((group) =>
     Array.from({ length: group.copies }, (_, copy) => ({
@@ -196,8 +201,7 @@ function openState(home: Home, config: LauncherConfig): InstallationState {
   if (last && last.phase !== 'failed' && last.pid !== process.pid && isAlive(last.pid)) {
     throw problems.alreadyRunning({ pid: last.pid })
   }
-  const address =
-    config.externalUrl?.replace(/\/$/, '') ?? `http://${visibleHost(config.host)}:${config.port}`
+  const address = config.externalUrl?.replace(/\/$/, '') ?? `http://${visibleHost(config.host)}:${config.port}`
   return {
     pid: process.pid,
     startedAt: new Date().toISOString(),

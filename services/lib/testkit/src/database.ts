@@ -28,7 +28,8 @@ export const freshDatabaseUrl = (): string => serverUrl(`haven_${randomBytes(6).
 
 function serverUrl(database: string): string {
   const server = process.env.HAVEN_TEST_POSTGRES
-  if (!server) throw new Error('HAVEN_TEST_POSTGRES is not set: run the tests with `pnpm test`, whose set-up starts a Postgres')
+  if (!server)
+    throw new Error('HAVEN_TEST_POSTGRES is not set: run the tests with `pnpm test`, whose set-up starts a Postgres')
   const url = new URL(server)
   url.pathname = `/${database}`
   return url.href

@@ -39,6 +39,8 @@ export type JobSpec<Schema extends DescMessage, Deps> = {
   concurrency: number
   /** Before the second attempt; doubled before each further one, up to five minutes. Default 2000. */
   backoffMs?: number
+  /** Parameters of a task that a schedule of this type starts, from the schedule's own. Without it schedules of the type are refused. */
+  scheduled?(parameters: JsonObject): MessageInitShape<Schema>
   run(job: JobRun<MessageShape<Schema>, Deps>): Promise<void>
 }
 
@@ -47,6 +49,10 @@ export type JobDefinition<Deps> = {
   readonly attempts: number
   readonly concurrency: number
   readonly backoffMs: number
+  /** The task that a schedule starts; null for a job that has no schedules. */
+  readonly scheduledTask: ((parameters: JsonObject) => NewTask) | null
+  /** A task from parameters in their JSON form. Throws when they do not fit the message. */
+  task(parameters: JsonObject): NewTask
   /** Runs with parameters as they are stored. Throws when they do not fit the message. */
   run(job: Omit<JobRun<never, Deps>, 'params'> & { params: unknown }): Promise<void>
 }
@@ -56,11 +62,15 @@ export function defineJob<Schema extends DescMessage, Deps>(
   schema: Schema,
   spec: JobSpec<Schema, Deps>,
 ): JobDefinition<Deps> {
+  const { scheduled } = spec
   return {
     type: spec.type,
     attempts: spec.attempts,
     concurrency: spec.concurrency,
     backoffMs: spec.backoffMs ?? 2000,
+    scheduledTask: scheduled ? (parameters) => taskOf(schema, spec, scheduled(parameters)) : null,
+    task: (parameters) =>
+      taskOf(schema, spec, fromJson(schema, parameters as ProtoJsonObject) as MessageInitShape<Schema>),
     run: (job) =>
       spec.run({ ...job, params: fromJson(schema, job.params as ProtoJsonObject, { ignoreUnknownFields: true }) }),
   }

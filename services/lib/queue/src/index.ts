@@ -22,4 +22,5 @@ export {
   type StartedExecution,
 } from './start-execution.ts'
 export { isFinal, type ExecutionStatus, type Json, type JsonObject, type TaskStatus, type Trigger } from './status.ts'
+export { sweepExecutions } from './sweep-executions.ts'
 export { Workers, type WorkersOptions } from './worker.ts'

@@ -87,6 +87,23 @@ export async function listTasks(
   return { items: rows.map((row) => plain<Task>(row)), total }
 }
 
+/** Tasks of all executions, newest first. */
+export async function listAllTasks(
+  { prisma }: Database,
+  filter: { jobType?: string; status?: TaskStatus | readonly TaskStatus[] },
+  page: Page,
+): Promise<Listed<Task>> {
+  const where: Prisma.TaskWhereInput = {
+    ...(filter.jobType !== undefined && { jobType: filter.jobType }),
+    ...(filter.status !== undefined && { status: { in: [filter.status].flat() } }),
+  }
+  const [rows, total] = await Promise.all([
+    prisma.task.findMany({ where, orderBy: { id: 'desc' }, ...window(page) }),
+    prisma.task.count({ where }),
+  ])
+  return { items: rows.map((row) => plain<Task>(row)), total }
+}
+
 /** @returns null for an unknown id and for one that is no UUID */
 export async function getTaskByJobId({ prisma }: Database, jobId: string): Promise<Task | null> {
   if (!UUID.test(jobId)) return null

@@ -22,6 +22,7 @@ import {
   Scheduler,
   ShuttingDown,
   startExecution,
+  sweepExecutions,
   StopRequested,
   taskLogText,
   taskOf,
@@ -510,6 +511,25 @@ describe('a queue', () => {
     await queue.kick(started.tasks.map((task) => ({ ...task, delayMs: 0 })))
     await ended(started.id)
     expect(performance.now() - from).toBeGreaterThanOrEqual(240)
+  })
+})
+
+describe('sweepExecutions', () => {
+  it('keeps the newest of each vendor and everything that is not over', async () => {
+    const job = define(() => Promise.resolve())
+    const open = await start(job)
+    for (let n = 0; n < 5; n++) await start(job, 0)
+    const other = defineJob<typeof GarbageCollectionSchema, null>(GarbageCollectionSchema, {
+      type: 'OTHER',
+      attempts: 1,
+      concurrency: 0,
+      run: async () => {},
+    })
+    for (let n = 0; n < 3; n++) await start(other, 0)
+    expect(await sweepExecutions(database.db, { keep: { OTHER: 1 }, defaultKeep: 2 })).toBe(5)
+    const left = await listExecutions(database.db, {}, { page: 1, pageSize: 10 })
+    expect(left.items.map((execution) => execution.vendorType)).toEqual(['OTHER', 'WORK', 'WORK', 'WORK'])
+    expect(left.items.at(-1)?.id).toBe(open.id)
   })
 })
 

@@ -16,6 +16,8 @@ export type EraseOptions = {
   limit?: number
   /** Deletions at the same time. Default 1. */
   workers?: number
+  /** Only these, when they are due; default all. */
+  keys?: readonly string[]
   signal?: AbortSignal
   onProgress?: (soFar: Erasure) => void
 }
@@ -34,7 +36,7 @@ const take = statement<Row>(
       set attempts = t.attempts + 1, erase_after = now() + least(power(2, t.attempts), 64) * interval '1 minute'
     where t.key in (
       select d.key from artifacts.trash d
-       where d.store = $1 and d.erase_after <= now()
+       where d.store = $1 and d.erase_after <= now() and ($3::text[] is null or d.key = any($3::text[]))
          and not exists (select from artifacts.blob_locations l where l.key = d.key)
          and not exists (select from artifacts.uploads u where u.key = d.key)
        order by d.erase_after limit $2 for update skip locked)
@@ -60,7 +62,7 @@ const byDigest = statement<{ key: string }>(
  * after one minute, two, four, up to an hour; the others go on. Only registryctl calls this.
  */
 export async function eraseTrash(db: Database, storage: BlobStorage, options: EraseOptions = {}): Promise<Erasure> {
-  const { limit = Infinity, workers = 1, signal, onProgress } = options
+  const { limit = Infinity, workers = 1, keys = null, signal, onProgress } = options
   const sum: Erasure = { erased: 0, erasedBytes: 0, failed: 0, remaining: 0, failures: [] }
   let left = limit
   const work = async () => {
@@ -68,7 +70,7 @@ export async function eraseTrash(db: Database, storage: BlobStorage, options: Er
       signal?.throwIfAborted()
       const size = Math.min(BATCH, left)
       left -= size
-      const rows = await db.writes.rows(take, [storage.name, size])
+      const rows = await db.writes.rows(take, [storage.name, size, keys])
       if (rows.length === 0) return
       await faultPoint('gc.beforeErase')
       await eraseBatch(db, storage, rows, sum)

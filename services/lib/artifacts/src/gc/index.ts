@@ -3,7 +3,7 @@ export { dueTrash, eraseTrash, makeDue, type EraseFailure, type EraseOptions, ty
 export { estimateGarbage, type Garbage } from './estimate-garbage.ts'
 export { explainDigest, type DigestExplanation, type DigestReason } from './explain-digest.ts'
 export { forgetBlobs, type ForgottenBlob } from './forget-blobs.ts'
-export { buryUntagged, purgeTombstones, type PurgedManifest } from './purge-manifests.ts'
+export { buryUntagged, purgeNow, purgeTombstones, removedBy, type PurgedManifest } from './purge-manifests.ts'
 export { unlinkBlobs } from './unlink-blobs.ts'
 export {
   repairStore,

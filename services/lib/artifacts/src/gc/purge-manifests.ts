@@ -173,6 +173,48 @@ export async function purgeTombstones(
   return total
 }
 
+const hasten = statement<{ id: string; dead: boolean }>(
+  'gc hasten',
+  `with found as (
+     select m.id, m.deleted_at is not null as dead from artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id
+      where r.project_id = $1 and r.path = $2 and m.digest = $3),
+   due as (update artifacts.manifests m set purge_after = least(m.purge_after, now()) from found where m.id = found.id and found.dead)
+   select id, dead from found`,
+)
+
+/** Purges one tombstone without waiting for its time. One that an accessory still needs stays, and is `alive` in that sense. */
+export async function purgeNow(
+  deps: GcDeps,
+  run: GcRun,
+  { projectId, path, digest }: { projectId: number; path: string; digest: string },
+): Promise<'purged' | 'alive' | 'absent'> {
+  const found = await deps.db.writes.one(hasten, [projectId, path, digest])
+  if (!found) return 'absent'
+  if (!found.dead) return 'alive'
+  const purged = await deps.db.transaction((tx) => purgeBatch(deps, run, tx, [found.id]))
+  return purged.length > 0 ? 'purged' : 'alive'
+}
+
+const removedByRun = statement<{ kind: string; count: number; bytes: number }>(
+  'gc removed by run',
+  `select kind, count(*)::int as count, coalesce(sum(size_bytes), 0)::float8 as bytes from artifacts.removals
+    where execution_id = $1 and removed_at >= $2 group by kind`,
+)
+
+/** What a run has removed, all its attempts together. `since` is when it began, and bounds what is looked at. */
+export async function removedBy(
+  { db }: Pick<GcDeps, 'db'>,
+  executionId: number,
+  since: Date,
+): Promise<Record<'blob' | 'manifest' | 'link', { count: number; bytes: number }>> {
+  const rows = await db.writes.rows(removedByRun, [executionId, since])
+  const of = (kind: string) => {
+    const row = rows.find((each) => each.kind === kind)
+    return { count: row?.count ?? 0, bytes: row?.bytes ?? 0 }
+  }
+  return { blob: of('blob'), manifest: of('manifest'), link: of('link') }
+}
+
 async function purgeBatch(deps: GcDeps, run: GcRun, tx: Sql, batch: string[]): Promise<PurgedManifest[]> {
   const locked = (await tx.rows(lockManifests, [batch])).map((row) => row.id)
   if (locked.length === 0) return []

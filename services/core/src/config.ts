@@ -50,6 +50,7 @@ export const coreSettings = {
     doc: 'Where core asks after the registry, for the health page.',
   }),
   registryctlUrl: url({ env: 'REGISTRYCTL_URL', optional: true, doc: 'Where core asks after registryctl, likewise.' }),
+  portalUrl: url({ env: 'PORTAL_URL', optional: true, doc: 'Where core asks after the portal, likewise.' }),
   jobserviceUrl: url({
     env: 'JOBSERVICE_URL',
     optional: true,

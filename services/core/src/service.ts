@@ -26,7 +26,7 @@ export type CoreDeps = {
   log: Logger
   metrics: Metrics
   trust: Trust
-  /** How to ask after the other parts of the platform; by default they are asked over HTTP, where their address is known. */
+  /** How to ask after parts of the platform that are not asked over HTTP at their address: those in this process. */
   checks?: Readonly<Record<string, () => Promise<void>>>
 }
 
@@ -70,7 +70,8 @@ export function createCore(deps: CoreDeps): Service {
     health: new PlatformHealth({
       database: () => db.check(),
       redis: () => checkRedis(redis),
-      ...(deps.checks ?? remoteChecks(settings)),
+      ...remoteChecks(settings),
+      ...deps.checks,
     }),
     volumes: () => volumesOf(settings.storageFolder ?? null),
   }
@@ -106,6 +107,7 @@ const CHECK_MS = 3_000
 function remoteChecks(settings: CoreSettings): Record<string, () => Promise<void>> {
   const addresses = {
     jobservice: settings.jobserviceUrl,
+    portal: settings.portalUrl,
     registry: settings.registryUrl,
     registryctl: settings.registryctlUrl,
   }
@@ -115,7 +117,8 @@ function remoteChecks(settings: CoreSettings): Record<string, () => Promise<void
 }
 
 async function askReady(name: string, url: string): Promise<void> {
-  const answer = await fetch(new URL('/readyz', url), { signal: AbortSignal.timeout(CHECK_MS) })
+  const path = name === 'portal' ? '/' : '/readyz'
+  const answer = await fetch(new URL(path, url), { signal: AbortSignal.timeout(CHECK_MS) })
   await answer.body?.cancel()
   if (!answer.ok) throw problems.serviceUnavailable({ message: `${name} answered ${answer.status}` })
 }

@@ -8,6 +8,8 @@ type Assembly = {
   foundation: Foundation
   /** Services made already: the proxy calls them directly. */
   made: ReadonlyMap<ServiceName, Service>
+  /** All that this process runs, in whatever order they are made. */
+  names: readonly ServiceName[]
 }
 
 /** How each service is made from what the process shares. A process loads the code of the services that it runs, and no other. */
@@ -40,7 +42,7 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
       signIn: foundation.signIn(),
     })
   },
-  async core({ host, foundation }) {
+  async core({ host, foundation, made, names }) {
     const { coreConfig } = await import('@haven/core/config')
     const { createCore } = await import('@haven/core/service')
     return createCore({
@@ -53,6 +55,11 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
       authorities: foundation.authorities(),
       signIn: foundation.signIn(),
       queue: foundation.queue(),
+      // By name when somebody asks, since the proxy, which serves the portal, is made last.
+      checks: {
+        ...(names.includes('registry') && { registry: () => checkAll(made.get('registry')) }),
+        ...(names.includes('proxy') && { portal: () => checkAll(made.get('proxy')) }),
+      },
     })
   },
   async jobservice({ host, foundation }) {
@@ -96,6 +103,10 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
   },
 }
 
+const checkAll = async (service: Service | undefined): Promise<void> => {
+  await Promise.all(Object.values(service?.checks ?? {}).map((check) => check()))
+}
+
 export type AssemblyGiven = {
   host: Omit<Host<unknown>, 'config' | 'log'>
   foundation: Foundation
@@ -111,7 +122,7 @@ export async function assemble(
   const order = names.toSorted((a, b) => Number(a === 'proxy') - Number(b === 'proxy'))
   for (const name of order) {
     const host = { ...given.host, log: given.logOf(name) }
-    made.set(name, host.use(await makers[name]({ host, foundation: given.foundation, made })))
+    made.set(name, host.use(await makers[name]({ host, foundation: given.foundation, made, names })))
   }
   return made
 }

@@ -122,6 +122,7 @@ async function serviceEnvironment(given: {
     HAVEN_ADMIN_PASSWORD: home.adminPassword(config.adminPassword),
     PROXY_PORT: String(config.port),
     PROXY_HOST: config.host,
+    PORTAL_URL: `http://${config.host === '0.0.0.0' ? '127.0.0.1' : config.host}:${config.port}`,
     STORAGE_PATH: env.STORAGE_PATH ?? home.blobs,
     LOG_COLLECTOR_PATH: join(home.logs, 'services'),
     UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? '8',

@@ -20,7 +20,7 @@ export const storageConfig = defineConfig('STORAGE', {
   }),
   path: text({ optional: true, doc: 'The folder of the driver files.' }),
   uploadMemoryBytes: bytes({
-    default: '128MiB',
+    default: '96MiB',
     min: '16MiB',
     doc: 'Memory that all uploads of a process may hold on their way to S3; further ones wait.',
   }),

@@ -46,7 +46,7 @@ export class S3Storage implements BlobStorage {
   private constructor(options: S3StorageOptions) {
     this.#client = new S3Client(options)
     this.#prefix = options.prefix ?? ''
-    this.#budget = new MemoryBudget(options.uploadMemoryBytes ?? 128 * 1024 ** 2, options.uploadPatienceMs ?? 60_000)
+    this.#budget = new MemoryBudget(options.uploadMemoryBytes ?? 96 * 1024 ** 2, options.uploadPatienceMs ?? 60_000)
   }
 
   /** Opens the bucket, creating it when it is missing. */

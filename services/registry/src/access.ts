@@ -16,7 +16,12 @@ import type { ProjectDirectory, ProjectFacts } from '@haven/projects'
 import { contextOf } from '@haven/runtime'
 
 /** Proves a name and password; throws `unauthorized` or `tooManyRequests`. */
-export type PasswordCheck = (given: { name: string; password: string; address: string; agent?: string | undefined }) => Promise<Principal>
+export type PasswordCheck = (given: {
+  name: string
+  password: string
+  address: string
+  agent?: string | undefined
+}) => Promise<Principal>
 
 export type AccessDeps = {
   projects: Pick<ProjectDirectory, 'byName' | 'byId'>
@@ -96,22 +101,23 @@ export class Access {
     const projects = await Promise.all(projectIds.map((id) => this.#deps.projects.byId(id)))
     return projects.filter(
       (project): project is ProjectFacts =>
-        project !== null && decide(caller.authority, { resource: 'repository', action: 'list', on: { project } }).allowed,
+        project !== null &&
+        decide(caller.authority, { resource: 'repository', action: 'list', on: { project } }).allowed,
     )
   }
 
-  #mayUse(
-    { authority, token }: Caller,
-    right: Right,
-    project: ProjectFacts,
-    name: string,
-    path: string,
-  ): boolean {
+  #mayUse({ authority, token }: Caller, right: Right, project: ProjectFacts, name: string, path: string): boolean {
     if (token && !tokenAllows(token, name, right, project)) return false
     return decide(authority, { resource: 'repository', action: right, on: { project, repository: path } }).allowed
   }
 
-  #grant<R extends Right>(req: IncomingMessage, right: R, { authority }: Caller, project: ProjectFacts, repository: string) {
+  #grant<R extends Right>(
+    req: IncomingMessage,
+    right: R,
+    { authority }: Caller,
+    project: ProjectFacts,
+    repository: string,
+  ) {
     const { requestId, clientAddress } = contextOf(req)
     const { principal } = authority
     return grant(right, { project, repository, principal, requestId, address: clientAddress, door: 'registry' })
@@ -129,23 +135,26 @@ export class Access {
   async #identify(req: IncomingMessage, scopes: readonly Scope[]): Promise<Caller | null> {
     const header = req.headers.authorization
     if (header === undefined) return null
-    const [, scheme, credentials = ''] = /^(\S+) +(\S+) *$/.exec(header) ?? []
+    const [, named, credentials = ''] = /^(\S+) +(\S+) *$/.exec(header) ?? []
+    const scheme = named?.toLowerCase()
     try {
-      switch (scheme?.toLowerCase()) {
-        case 'bearer': {
-          const token = await this.#deps.tokens.verify(credentials)
-          return { token, authority: await this.#deps.authorities.of(token.principal) }
-        }
-        case 'basic':
-          return { token: null, authority: await this.#deps.authorities.of(await this.#signIn(req, credentials)) }
-        default:
-          throw problems.unauthorized({ message: 'this kind of credentials is not understood' })
+      const { authorities, tokens } = this.#deps
+      if (scheme === 'bearer') {
+        const token = await tokens.verify(credentials)
+        return { token, authority: await authorities.of(token.principal) }
       }
+      if (scheme === 'basic') {
+        return { token: null, authority: await authorities.of(await this.#signIn(req, credentials)) }
+      }
+      throw problems.unauthorized({ message: 'this kind of credentials is not understood' })
     } catch (error) {
       // Whoever showed a credential that is none is told where to get one.
       if (!problems.unauthorized.is(error)) throw error
-      const challenge = this.#challenge(req, scopes, scheme?.toLowerCase() === 'bearer' ? 'invalid_token' : undefined)
-      throw new Problem(error.kind, [error.entries[0]!], { headers: { ...error.headers, 'WWW-Authenticate': challenge }, cause: error })
+      const challenge = this.#challenge(req, scopes, scheme === 'bearer' ? 'invalid_token' : undefined)
+      throw new Problem(error.kind, [error.entries[0]!], {
+        headers: { ...error.headers, 'WWW-Authenticate': challenge },
+        cause: error,
+      })
     }
   }
 

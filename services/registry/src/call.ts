@@ -48,7 +48,8 @@ const MAX_CURSOR_LENGTH = 512
  */
 export function readPage(query: URLSearchParams): { limit: number; last: string | null } {
   const n = query.get('n')
-  if (n !== null && !/^\d{1,20}$/.test(n)) throw problems.badRequest({ message: `invalid pagination: n is ${JSON.stringify(n)}` })
+  if (n !== null && !/^\d{1,20}$/.test(n))
+    throw problems.badRequest({ message: `invalid pagination: n is ${JSON.stringify(n)}` })
   const last = query.get('last')
   // oxlint-disable-next-line no-control-regex -- Postgres has no U+0000, and no name has any of them
   if (last !== null && (last.length > MAX_CURSOR_LENGTH || /[\u0000-\u001f\u007f]/.test(last))) {

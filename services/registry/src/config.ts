@@ -34,8 +34,17 @@ export const registryConfig = defineConfig('REGISTRY', {
   ...serviceSettings({ port: 5000 }),
   ...registrySettings,
   databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
-  databasePool: int({ default: 8, min: 2, max: 100, doc: 'Connections for writes; as many again for everything else.' }),
-  redisUrl: secret({ env: 'REDIS_URL', optional: true, doc: 'URL of Redis, where failed logins of all replicas are counted.' }),
+  databasePool: int({
+    default: 8,
+    min: 2,
+    max: 100,
+    doc: 'Connections for writes; as many again for everything else.',
+  }),
+  redisUrl: secret({
+    env: 'REDIS_URL',
+    optional: true,
+    doc: 'URL of Redis, where failed logins of all replicas are counted.',
+  }),
   redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
 })
 

@@ -1,12 +1,5 @@
 import { problems } from '@haven/errors'
-import {
-  canonicalPath,
-  parseQuery,
-  parseRegistryPath,
-  problemOfPath,
-  refusals,
-  type RegistryPath,
-} from '@haven/oci'
+import { canonicalPath, parseQuery, parseRegistryPath, problemOfPath, refusals, type RegistryPath } from '@haven/oci'
 import { contextOf } from '@haven/runtime'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Call, RegistryContext } from './call.ts'

@@ -40,7 +40,10 @@ export async function sendParts(
     head: `\r\n--${boundary}\r\nContent-Type: ${type}\r\nContent-Range: ${formatContentRange(range, sizeBytes)}\r\n\r\n`,
   }))
   res.setHeader('Content-Type', `multipart/byteranges; boundary=${boundary}`)
-  res.setHeader('Content-Length', parts.reduce((sum, { head, length }) => sum + head.length + length, end.length))
+  res.setHeader(
+    'Content-Length',
+    parts.reduce((sum, { head, length }) => sum + head.length + length, end.length),
+  )
   await whole(res, async () => {
     for (const { head, offset, length } of parts) {
       res.write(head)

@@ -57,7 +57,7 @@ export function createRegistry(deps: RegistryDeps): Service {
   }
 
   const app = serviceApp({ name: 'registry', log, metrics: deps.metrics, trust: deps.trust, envelope: ociEnvelope })
-  app.use((req, res, next) => void route(req, res, context).catch(next))
+  app.use((req, res) => route(req, res, context))
   finish(app)
 
   return {

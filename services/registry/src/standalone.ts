@@ -9,10 +9,21 @@ import type { registryConfig } from './config.ts'
 import { createRegistry } from './service.ts'
 
 /** The registry with everything of its own, for a process that runs nothing else. */
-export async function openRegistry({ config, log, metrics, trust, use }: Host<ConfigOf<typeof registryConfig>>): Promise<Service> {
-  const db = use(openDatabase({ url: config.databaseUrl, applicationName: 'haven-registry', poolSize: config.databasePool }))
+export async function openRegistry({
+  config,
+  log,
+  metrics,
+  trust,
+  use,
+}: Host<ConfigOf<typeof registryConfig>>): Promise<Service> {
+  const db = use(
+    openDatabase({ url: config.databaseUrl, applicationName: 'haven-registry', poolSize: config.databasePool }),
+  )
   const storage = use(await openStorage(readStorageConfig(process.env)))
-  const redis = config.redisUrl === undefined ? null : use(connectRedis(config.redisUrl, (err) => log.warn({ err }, 'Redis is away')))
+  const redis =
+    config.redisUrl === undefined
+      ? null
+      : use(connectRedis(config.redisUrl, (err) => log.warn({ err }, 'Redis is away')))
   return createRegistry({
     settings: config,
     db,

@@ -54,7 +54,12 @@ export type Ask = {
  * `copies` replicas share database and store; `urls[i]` is the i-th.
  */
 export async function startRegistry(
-  options: { copies?: number; storage?: BlobStorage; settings?: Partial<RegistrySettings>; policies?: ArtifactPolicies } = {},
+  options: {
+    copies?: number
+    storage?: BlobStorage
+    settings?: Partial<RegistrySettings>
+    policies?: ArtifactPolicies
+  } = {},
 ) {
   const database = await testDatabase()
   const { db } = database
@@ -120,7 +125,8 @@ export async function startRegistry(
       if (!project || !parts) continue
       known.set(parts.project, project.id)
       const allowed = actions.filter(
-        (action) => decide(authority, { resource: 'repository', action, on: { project, repository: parts.path } }).allowed,
+        (action) =>
+          decide(authority, { resource: 'repository', action, on: { project, repository: parts.path } }).allowed,
       )
       access.push({ type, name, actions: allowed })
     }
@@ -155,7 +161,7 @@ export async function startRegistry(
       ...(options.policies && { policies: options.policies }),
     })
     services.push(service)
-    cleanUp.push(() => service[Symbol.asyncDispose]())
+    cleanUp.push(async () => service[Symbol.asyncDispose]())
     urls.push(
       await serve((req, res) => {
         if (!req.url?.startsWith('/service/token')) return service.handler(req, res)
@@ -179,7 +185,7 @@ export async function startRegistry(
   async function ask(method: string, path: string, given: Ask = {}, copy = 0): Promise<Answer> {
     const { as = 'mia', body } = given
     const headers: Record<string, string> = { ...given.headers }
-    const name = /^\/v2\/(.+?)\/(?:manifests|blobs|tags|referrers)\//.exec(path)?.[1]
+    const name = /^\/v2\/(.+)\/(?:manifests|blobs|tags|referrers)\//.exec(path)?.[1]
     if (given.basic) headers.authorization = `Basic ${Buffer.from(`${as}:${password}`).toString('base64')}`
     else if (as !== 'nobody') {
       const scope = given.scope ?? (name ? `repository:${name}:pull,push,delete` : 'registry:catalog:*')
@@ -189,7 +195,7 @@ export async function startRegistry(
       method,
       headers,
       redirect: 'manual',
-      ...(body !== undefined && { body: body as BodyInit, duplex: 'half' }),
+      ...(body !== undefined && { body: body as string, duplex: 'half' }),
       ...(given.signal && { signal: given.signal }),
     })
     const bytes = Buffer.from(await response.arrayBuffer())

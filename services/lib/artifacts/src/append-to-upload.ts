@@ -49,7 +49,12 @@ export type Staged = {
 }
 
 /** Writes and sums a claimed upload's next bytes. The caller records where it is now. */
-export async function stageChunk(deps: ArtifactDeps, { upload, signal }: Claim, chunk: Chunk, last = false): Promise<Staged> {
+export async function stageChunk(
+  deps: ArtifactDeps,
+  { upload, signal }: Claim,
+  chunk: Chunk,
+  last = false,
+): Promise<Staged> {
   const { id, key, offsetBytes, state, digestAlgorithm } = upload
   const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm)
   const before = hash?.copy()

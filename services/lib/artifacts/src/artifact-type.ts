@@ -13,7 +13,9 @@ const known: Record<string, string> = {
 /** Harbor's word for what an artifact is: IMAGE, CHART, …, UNKNOWN (harbor-features.md H, "artifact types"). */
 export function artifactTypeWord({ kind, artifactType, config, annotations }: Manifest): string {
   const type =
-    kind === 'index' ? (annotations['org.opencontainers.artifactType'] ?? artifactType) : (artifactType ?? config?.mediaType)
+    kind === 'index'
+      ? (annotations['org.opencontainers.artifactType'] ?? artifactType)
+      : (artifactType ?? config?.mediaType)
   if (type === null || type === undefined) return kind === 'unknown-artifact' ? 'UNKNOWN' : 'IMAGE'
   // Tools of before the artifact type name what they push by the config's type alone.
   return (

@@ -4,7 +4,14 @@ import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import { nameOf, type DeleteGrant, type PullGrant, type PushGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
-import { findAndRenewBlob, findBlob, isLinkedElsewhere, lockBlobLink, unlinkBlob, type StoredBlob } from './store/blobs.ts'
+import {
+  findAndRenewBlob,
+  findBlob,
+  isLinkedElsewhere,
+  lockBlobLink,
+  unlinkBlob,
+  type StoredBlob,
+} from './store/blobs.ts'
 import { findRepository } from './store/repositories.ts'
 
 /**
@@ -20,7 +27,11 @@ export async function getBlob({ db, storage }: ArtifactDeps, grant: PullGrant, d
  * As `getBlob`, for a client that may push: a HEAD is then a promise to refer to this blob soon, so it renews the blob's grace
  * (architecture.md, walk 5).
  */
-export async function headBlobForPush({ db, storage, settings }: ArtifactDeps, grant: PushGrant, digest: Digest): Promise<StoredBlob> {
+export async function headBlobForPush(
+  { db, storage, settings }: ArtifactDeps,
+  grant: PushGrant,
+  digest: Digest,
+): Promise<StoredBlob> {
   const where = { projectId: grant.project.id, path: grant.repository }
   const blob = await findAndRenewBlob(db.writes, where, digest, storage.name, settings.promiseSeconds)
   return blob ?? absent(db, grant, digest)

@@ -14,20 +14,31 @@ import { lockTag, lockTagsOf, recordTagChange, removeTag, removeTags } from './s
  * resolves.
  * @throws problems.manifestUnknown, nameUnknown; tagUndeletable; stillReferenced while an index of the repository names it.
  */
-export async function deleteManifest(deps: ArtifactDeps, grant: DeleteGrant, digest: Digest, reason = 'deleted'): Promise<{ tags: string[] }> {
+export async function deleteManifest(
+  deps: ArtifactDeps,
+  grant: DeleteGrant,
+  digest: Digest,
+  reason = 'deleted',
+): Promise<{ tags: string[] }> {
   await requireWritable(deps)
   return deps.db.transaction(async (tx) => {
     const manifest = await lockManifest(tx, whereOf(grant), digest)
     if (!manifest) throw await absent(deps, grant, digest)
     const parent = await parentOf(tx, manifest.repositoryId, digest)
     if (parent !== null) {
-      throw problems.stillReferenced({ message: `the deleting artifact is referenced by others: ${parent} is an index of it` })
+      throw problems.stillReferenced({
+        message: `the deleting artifact is referenced by others: ${parent} is an index of it`,
+      })
     }
     const tags = await lockTagsOf(tx, manifest.id)
     for (const { name } of tags) await requireDeletable(deps, grant, name)
 
-    await removeTags(tx, tags.map(({ id }) => id))
-    for (const { name } of tags) await recordTagChange(tx, manifest.repositoryId, name, digest, null, changeOf(grant, reason))
+    await removeTags(
+      tx,
+      tags.map(({ id }) => id),
+    )
+    for (const { name } of tags)
+      await recordTagChange(tx, manifest.repositoryId, name, digest, null, changeOf(grant, reason))
     await buryManifest(tx, manifest.id, actorOf(grant), reason, deps.settings.tombstoneSeconds)
     await emit(tx, ArtifactDeletedSchema, sourceOf(grant), {
       repository: repositoryRef(grant, manifest.repositoryId),

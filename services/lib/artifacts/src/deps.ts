@@ -1,4 +1,5 @@
 import type { Database } from '@haven/db'
+import type { charge } from '@haven/projects'
 import type { BlobStorage } from '@haven/storage'
 import type { Grant, PullGrant, Right } from './grants.ts'
 import { OpenHashes } from './open-hashes.ts'
@@ -37,7 +38,7 @@ export type ArtifactPolicies = Readonly<{
   /** Whether a tag that exists may be moved to another manifest or deleted. */
   immutability?: (grant: Grant<Right>, tag: string, change: 'overwrite' | 'delete') => Verdict | Promise<Verdict>
   /** Counts bytes that are new to the project, in the push's transaction, or throws `quotaExceeded`. */
-  quota?: typeof import('@haven/projects').charge
+  quota?: typeof charge
   readOnly?: () => boolean | Promise<boolean>
   pullGate?: (grant: PullGrant, manifest: { id: string; digest: string }) => Verdict | Promise<Verdict>
 }>

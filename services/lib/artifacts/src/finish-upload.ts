@@ -65,9 +65,13 @@ async function complete(
   const refuse = async (actual: string) => {
     hashes.forget(upload.id)
     // First where the bytes are now, so that the eraser finds them.
-    if (await recordUpload(db.writes, upload, offsetBytes, state)) await discardUpload(db.writes, upload, 'digest mismatch')
+    if (await recordUpload(db.writes, upload, offsetBytes, state))
+      await discardUpload(db.writes, upload, 'digest mismatch')
     held.settle()
-    throw problems.digestInvalid({ digest, reason: `provided digest did not match uploaded content: ${digest} is ${actual}` })
+    throw problems.digestInvalid({
+      digest,
+      reason: `provided digest did not match uploaded content: ${digest} is ${actual}`,
+    })
   }
   const summed = hash !== null && upload.digestAlgorithm === algorithm
   if (summed) {
@@ -90,7 +94,13 @@ async function complete(
   }
 }
 
-async function recordFinished(deps: ArtifactDeps, grant: PushGrant, upload: UploadRow, digest: Digest, sizeBytes: number) {
+async function recordFinished(
+  deps: ArtifactDeps,
+  grant: PushGrant,
+  upload: UploadRow,
+  digest: Digest,
+  sizeBytes: number,
+) {
   const { promiseSeconds, trashSeconds } = deps.settings
   const { key, store } = upload
   await deps.db.transaction(async (tx) => {
@@ -101,7 +111,11 @@ async function recordFinished(deps: ArtifactDeps, grant: PushGrant, upload: Uplo
       surplus = await replaceDamagedBlob(tx, blob.id, { store, key, sizeBytes })
     }
     if (surplus !== null) {
-      await trashObject(tx, { key: surplus, store, digest, sizeBytes, reason: blob.damaged ? 'damaged' : 'duplicate' }, trashSeconds)
+      await trashObject(
+        tx,
+        { key: surplus, store, digest, sizeBytes, reason: blob.damaged ? 'damaged' : 'duplicate' },
+        trashSeconds,
+      )
     }
     await recordLink(deps, tx, grant, { ...blob, sizeBytes, repositoryId, known: !blob.inserted })
     if (!(await dropUpload(tx, upload))) {

@@ -26,7 +26,11 @@ export async function getManifest(
 }
 
 /** As `getManifest`, without the bytes. */
-export async function headManifest(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<ServedManifest> {
+export async function headManifest(
+  deps: ArtifactDeps,
+  grant: PullGrant,
+  reference: Reference,
+): Promise<ServedManifest> {
   const where = { projectId: grant.project.id, path: grant.repository }
   const found = await headManifestRow(deps.db.reads, where, reference)
   if (!found) return absent(deps, grant, reference)
@@ -41,7 +45,11 @@ async function passGate({ policies }: ArtifactDeps, grant: PullGrant, { id, dige
   if (!allowed) throw problems.policyViolation({ message: reasons.map(({ message }) => message).join(' ') })
 }
 
-async function absent(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<ServedManifest & { payload: Buffer }> {
+async function absent(
+  deps: ArtifactDeps,
+  grant: PullGrant,
+  reference: Reference,
+): Promise<ServedManifest & { payload: Buffer }> {
   const repositoryId = await findRepository(deps.db.reads, grant.project.id, grant.repository)
   if (repositoryId === null) throw problems.nameUnknown({ repository: nameOf(grant) })
   const subject = reference.tag === undefined ? null : subjectOfFallbackTag(reference.tag)

@@ -40,7 +40,8 @@ export function principalKey(principal: Principal): string {
       return 'anonymous'
     case 'service':
       return `service:${principal.name}`
-    default:
+    case 'user':
+    case 'robot':
       return `${principal.kind}:${principal.id}`
   }
 }
@@ -48,7 +49,11 @@ export function principalKey(principal: Principal): string {
 export const actorOf = ({ principal }: GrantFacts): string =>
   principal.kind === 'anonymous' ? 'anonymous' : principal.name
 
-export const sourceOf = ({ principal, requestId, address }: GrantFacts): EventSource => ({ principal, requestId, address })
+export const sourceOf = ({ principal, requestId, address }: GrantFacts): EventSource => ({
+  principal,
+  requestId,
+  address,
+})
 
 export const eventDoors: Record<Door, EventDoor> = {
   registry: EventDoor.REGISTRY,

@@ -2,17 +2,20 @@ export { appendToUpload, type Chunk } from './append-to-upload.ts'
 export { countRepositories } from './count-repositories.ts'
 export { deleteBlob, getBlob, headBlobForPush } from './blobs.ts'
 export { deleteManifest, deleteTag } from './delete-manifest.ts'
-export {
-  artifactDeps,
-  type ArtifactDeps,
-  type ArtifactPolicies,
-  type ArtifactSettings,
-  type Verdict,
-} from './deps.ts'
+export { artifactDeps, type ArtifactDeps, type ArtifactPolicies, type ArtifactSettings, type Verdict } from './deps.ts'
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
 export { finishUpload } from './finish-upload.ts'
 export { getManifest, headManifest, type ServedManifest } from './get-manifest.ts'
-export { grant, nameOf, type DeleteGrant, type Door, type Grant, type PullGrant, type PushGrant, type Right } from './grants.ts'
+export {
+  grant,
+  nameOf,
+  type DeleteGrant,
+  type Door,
+  type Grant,
+  type PullGrant,
+  type PushGrant,
+  type Right,
+} from './grants.ts'
 export { listReferrers, referrersIndex, type ReferrersQuery } from './list-referrers.ts'
 export { listRepositories } from './list-repositories.ts'
 export { listTags } from './list-tags.ts'

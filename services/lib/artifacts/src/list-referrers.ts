@@ -32,8 +32,15 @@ export async function listReferrers(
   const fallbackTag = `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
   // On the pool: a long list on the shared read connection would hold up the pulls behind it.
   const [own, written] = await Promise.all([
-    referrersBySubject(db.writes, where, subject, { after: after ?? '0', artifactType, limit: size, maxBytes: MAX_PAGE_BYTES }),
-    after === null ? referrersByFallbackTag(db.writes, where, subject, fallbackTag, { artifactType, limit: MAX_PAGE }) : [],
+    referrersBySubject(db.writes, where, subject, {
+      after: after ?? '0',
+      artifactType,
+      limit: size,
+      maxBytes: MAX_PAGE_BYTES,
+    }),
+    after === null
+      ? referrersByFallbackTag(db.writes, where, subject, fallbackTag, { artifactType, limit: MAX_PAGE })
+      : [],
   ])
   return { referrers: [...own.referrers, ...written], next: own.next }
 }

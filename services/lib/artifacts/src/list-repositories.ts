@@ -16,7 +16,9 @@ export async function listRepositories(
   // On the pool: a long list on the shared read connection would hold up the pulls behind it.
   const projects = await readable(await cataloguedProjects(db.writes))
   // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
-  const inOrder = projects.map((project) => ({ ...project, prefix: `${project.name}/` })).sort((a, b) => compare(a.prefix, b.prefix))
+  const inOrder = projects
+    .map((project) => ({ ...project, prefix: `${project.name}/` }))
+    .sort((a, b) => compare(a.prefix, b.prefix))
   const rest = after === null ? inOrder : inOrder.filter(({ prefix }) => prefix > after || after.startsWith(prefix))
   const first = rest[0]
   if (!first) return { names: [], more: false }

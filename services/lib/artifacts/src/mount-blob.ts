@@ -18,7 +18,12 @@ export async function mountBlob(
   digest: Digest,
 ): Promise<{ sizeBytes: number } | null> {
   await requireWritable(deps)
-  const source = await findBlob(deps.db.reads, { projectId: from.project.id, path: from.repository }, digest, deps.storage.name)
+  const source = await findBlob(
+    deps.db.reads,
+    { projectId: from.project.id, path: from.repository },
+    digest,
+    deps.storage.name,
+  )
   if (!source) return null
   await faultPoint('mount.beforeDb')
   return deps.db.transaction(async (tx) => {

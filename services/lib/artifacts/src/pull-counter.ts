@@ -11,7 +11,10 @@ const touchManifests = statement(
   'pulls touch manifests',
   'update artifacts.manifests set pulled_at = now() where id = any($1::bigint[])',
 )
-const touchTags = statement('pulls touch tags', 'update artifacts.tags set pulled_at = now() where id = any($1::bigint[])')
+const touchTags = statement(
+  'pulls touch tags',
+  'update artifacts.tags set pulled_at = now() where id = any($1::bigint[])',
+)
 
 type Pulled = { repositoryId: number; id: string | null; tagId: string | null }
 

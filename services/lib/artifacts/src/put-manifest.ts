@@ -36,7 +36,11 @@ export type PushedManifest = { digest: Digest; tags: Tag[]; subject: Digest | nu
  * Stores a manifest and points tags at it, in one transaction that holds everything the manifest needs.
  * @throws problems.manifestInvalid, digestInvalid, manifestBlobUnknown with every digest that is missing, tagImmutable, quotaExceeded
  */
-export async function putManifest(deps: ArtifactDeps, grant: PushGrant, input: ManifestUpload): Promise<PushedManifest> {
+export async function putManifest(
+  deps: ArtifactDeps,
+  grant: PushGrant,
+  input: ManifestUpload,
+): Promise<PushedManifest> {
   await requireWritable(deps)
   const manifest = parse(input)
   const named = input.reference.tag === undefined ? [] : [input.reference.tag]
@@ -55,7 +59,8 @@ export async function putManifest(deps: ArtifactDeps, grant: PushGrant, input: M
       pushedBy: actorOf(grant),
     })
     if (stored.inserted) await deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
-    for (const tag of tags) await pointTag(deps, tx, grant, { repositoryId, manifestId: stored.id, digest: manifest.digest, tag })
+    for (const tag of tags)
+      await pointTag(deps, tx, grant, { repositoryId, manifestId: stored.id, digest: manifest.digest, tag })
     await tell(tx, grant, manifest, { ...stored, repositoryId, tag: tags[0] ?? '' })
   })
   await faultPoint('manifest.afterDb')
@@ -81,8 +86,15 @@ function parse({ reference, mediaType, body }: ManifestUpload): Manifest {
  * of several rows keeps: manifests by digest, then blobs by digest.
  * @returns the bytes of the children.
  */
-async function requireContent({ settings }: ArtifactDeps, tx: Sql, repositoryId: number, manifest: Manifest): Promise<number> {
-  const children = [...new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest))].sort()
+async function requireContent(
+  { settings }: ArtifactDeps,
+  tx: Sql,
+  repositoryId: number,
+  manifest: Manifest,
+): Promise<number> {
+  const children = [
+    ...new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest)),
+  ].sort()
   const present = await holdManifests(tx, repositoryId, children)
   const blobs = requiredBlobs(manifest).sort()
   const held = await holdBlobs(tx, repositoryId, blobs, settings.promiseSeconds)
@@ -100,14 +112,23 @@ function missingFrom(wanted: readonly Digest[], found: readonly { digest: string
 }
 
 function ownBytes({ sizeBytes, edges }: Manifest): number {
-  return edges.reduce((sum, edge) => (edge.kind === 'config' || edge.kind === 'layer' ? sum + edge.sizeBytes : sum), sizeBytes)
+  return edges.reduce(
+    (sum, edge) => (edge.kind === 'config' || edge.kind === 'layer' ? sum + edge.sizeBytes : sum),
+    sizeBytes,
+  )
 }
 
 async function tell(
   tx: Sql,
   grant: PushGrant,
   manifest: Manifest,
-  { id, inserted, revived, repositoryId, tag }: { id: string; inserted: boolean; revived: boolean; repositoryId: number; tag: string },
+  {
+    id,
+    inserted,
+    revived,
+    repositoryId,
+    tag,
+  }: { id: string; inserted: boolean; revived: boolean; repositoryId: number; tag: string },
 ) {
   const project = { id: BigInt(grant.project.id), name: grant.project.name }
   const repository = { id: BigInt(repositoryId), name: nameOf(grant), project }

@@ -1,7 +1,14 @@
 import { problems } from '@haven/errors'
 import type { ArtifactDeps } from './deps.ts'
 import { principalKey, type PushGrant } from './grants.ts'
-import { claimUpload, extendClaim, findUpload, releaseUpload, type UploadOwner, type UploadRow } from './store/uploads.ts'
+import {
+  claimUpload,
+  extendClaim,
+  findUpload,
+  releaseUpload,
+  type UploadOwner,
+  type UploadRow,
+} from './store/uploads.ts'
 
 const UUID = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const FIRST_WAIT_MS = 20
@@ -58,7 +65,12 @@ export class Claim implements AsyncDisposable {
  * silent, so that after a crash the client's next chunk gets through.
  * @throws problems.blobUploadUnknown; problems.rangeInvalid with the true offset in its facts; problems.conflict.
  */
-export async function claim(deps: ArtifactDeps, grant: PushGrant, id: string, offsetBytes: number | null): Promise<Claim> {
+export async function claim(
+  deps: ArtifactDeps,
+  grant: PushGrant,
+  id: string,
+  offsetBytes: number | null,
+): Promise<Claim> {
   const owner = ownerOf(grant, id)
   const { uploadLeaseSeconds } = deps.settings
   const deadline = performance.now() + (uploadLeaseSeconds + 1) * 1000
@@ -83,4 +95,6 @@ export async function claim(deps: ArtifactDeps, grant: PushGrant, id: string, of
 
 // OCI 1.1, "Pushing a Blob in Chunks": a chunk out of order answers 416 and leaves the upload as it was.
 const outOfOrder = (isAt: number, askedFor: number) =>
-  Object.assign(problems.rangeInvalid({ reason: `the upload is at byte ${isAt}, not ${askedFor}` }), { offsetBytes: isAt })
+  Object.assign(problems.rangeInvalid({ reason: `the upload is at byte ${isAt}, not ${askedFor}` }), {
+    offsetBytes: isAt,
+  })

@@ -31,7 +31,10 @@ export async function startUpload(
     { perPrincipal: maxUploadsPerPrincipal, perProject: maxUploadsPerProject },
   )
   if (!opened) {
-    throw problems.tooManyRequests({ retryAfterSeconds: RETRY_AFTER_SECONDS, message: 'too many uploads are open; finish or cancel some' })
+    throw problems.tooManyRequests({
+      retryAfterSeconds: RETRY_AFTER_SECONDS,
+      message: 'too many uploads are open; finish or cancel some',
+    })
   }
   await faultPoint('session.create')
   return { id }
@@ -54,7 +57,11 @@ export async function cancelUpload(deps: ArtifactDeps, grant: PushGrant, id: str
 }
 
 /** Ends uploads that nobody touched for `idleSeconds`. Returns how many; any number of processes may do it at once. */
-export async function expireUploads({ db }: Pick<ArtifactDeps, 'db'>, idleSeconds: number, signal?: AbortSignal): Promise<number> {
+export async function expireUploads(
+  { db }: Pick<ArtifactDeps, 'db'>,
+  idleSeconds: number,
+  signal?: AbortSignal,
+): Promise<number> {
   let total = 0
   for (;;) {
     signal?.throwIfAborted()

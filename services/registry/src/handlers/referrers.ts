@@ -11,7 +11,8 @@ export async function list(
 ): Promise<void> {
   const grant = await access.require(call.req, 'pull', at.name)
   const { limit, last } = readPage(call.query)
-  if (last !== null && !/^\d{1,18}$/.test(last)) throw problems.badRequest({ message: 'invalid pagination: last is not ours' })
+  if (last !== null && !/^\d{1,18}$/.test(last))
+    throw problems.badRequest({ message: 'invalid pagination: last is not ours' })
   const artifactType = call.query.get('artifactType') || null
   const { referrers, next } = await listReferrers(artifacts, grant, at.digest, {
     artifactType,

@@ -87,9 +87,7 @@ export async function cancel(call: Call, at: AtOne, { access, artifacts }: Regis
 async function mount(call: Call, grant: PushGrant, context: RegistryContext): Promise<Digest | null> {
   const digest = parseDigest(call.query.get('mount') ?? '')
   if (digest === null || !isSupportedDigest(digest)) return null
-  const from = call.query.has('from')
-    ? await namedSource(call, context)
-    : await anySource(call, digest, context)
+  const from = call.query.has('from') ? await namedSource(call, context) : await anySource(call, digest, context)
   return from && (await mountBlob(context.artifacts, grant, from, digest)) ? digest : null
 }
 
@@ -124,20 +122,25 @@ const uploadHeaders = (name: RepositoryName, upload: UploadId, offsetBytes: numb
 })
 
 /** OCI 1.1, "Pushing a Blob in Chunks": the answer to a chunk out of order says where the upload is. */
-const whereItIs = (at: AtOne) => (error: unknown): never => {
-  if (problems.rangeInvalid.is(error) && 'offsetBytes' in error) {
-    const headers = uploadHeaders(at.name, at.upload, Number(error.offsetBytes)) as Record<string, string>
-    throw new Problem(error.kind, [error.entries[0]!], { headers })
+const whereItIs =
+  (at: AtOne) =>
+  (error: unknown): never => {
+    if (problems.rangeInvalid.is(error) && 'offsetBytes' in error) {
+      const headers = uploadHeaders(at.name, at.upload, Number(error.offsetBytes)) as Record<string, string>
+      throw new Problem(error.kind, [error.entries[0]!], { headers })
+    }
+    throw error
   }
-  throw error
-}
 
 function readDigest(query: URLSearchParams): Digest {
   const texts = query.getAll('digest')
   const digest = texts.length === 1 ? parseDigest(texts[0]!) : null
   if (digest === null || !isSupportedDigest(digest)) {
     const given = texts.join(', ')
-    throw problems.digestInvalid({ digest: given, reason: `not a digest that can be verified: ${JSON.stringify(given)}` })
+    throw problems.digestInvalid({
+      digest: given,
+      reason: `not a digest that can be verified: ${JSON.stringify(given)}`,
+    })
   }
   return digest
 }

@@ -15,10 +15,7 @@ const linked = `
     join artifacts.blob_locations l on l.blob_id = b.id and l.store = $4
    where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
 
-const find = statement<StoredBlob>(
-  'blobs find',
-  `select b.id, b.size_bytes::float8 as "sizeBytes", l.key ${linked}`,
-)
+const find = statement<StoredBlob>('blobs find', `select b.id, b.size_bytes::float8 as "sizeBytes", l.key ${linked}`)
 
 const findAndRenew = statement<StoredBlob>(
   'blobs find and renew',
@@ -144,8 +141,13 @@ export const findBlob = (sql: Sql, { projectId, path }: In, digest: string, stor
   sql.one(find, [projectId, path, digest, store])
 
 /** As `findBlob`, and keeps the blob for a client that is about to refer to it. A blob that is being forgotten counts as absent. */
-export const findAndRenewBlob = (sql: Sql, { projectId, path }: In, digest: string, store: string, promiseSeconds: number) =>
-  sql.one(findAndRenew, [projectId, path, digest, store, promiseSeconds])
+export const findAndRenewBlob = (
+  sql: Sql,
+  { projectId, path }: In,
+  digest: string,
+  store: string,
+  promiseSeconds: number,
+) => sql.one(findAndRenew, [projectId, path, digest, store, promiseSeconds])
 
 /** Makes a complete object known as a blob of a repository, or finds that the blob is known: then `placed` is false. */
 export async function recordBlob(
@@ -173,7 +175,12 @@ export async function replaceDamagedBlob(
  * Whether another repository of the project has the blob. Asked by who holds the blob's row in this transaction, so that of two
  * repositories that get it at once only one counts it.
  */
-export async function isLinkedElsewhere(tx: Sql, blobId: string, projectId: number, repositoryId: number): Promise<boolean> {
+export async function isLinkedElsewhere(
+  tx: Sql,
+  blobId: string,
+  projectId: number,
+  repositoryId: number,
+): Promise<boolean> {
   return (await tx.one(linkElsewhere, [blobId, projectId, repositoryId]))?.found === true
 }
 
@@ -192,7 +199,8 @@ export async function holdBlobs(tx: Sql, repositoryId: number, digests: readonly
   return tx.rows(hold, [repositoryId, digests])
 }
 
-export const lockBlobLink = (tx: Sql, { projectId, path }: In, digest: string) => tx.one(lockLink, [projectId, path, digest])
+export const lockBlobLink = (tx: Sql, { projectId, path }: In, digest: string) =>
+  tx.one(lockLink, [projectId, path, digest])
 
 /** False when a manifest of the repository needs the blob. */
 export async function unlinkBlob(tx: Sql, repositoryId: number, blobId: string, digest: string): Promise<boolean> {
@@ -212,5 +220,13 @@ export type Rubbish = {
 /** Leaves an object that nothing points at to the eraser. */
 export async function trashObject(sql: Sql, rubbish: Rubbish, afterSeconds: number): Promise<void> {
   const { key, store, digest, sizeBytes, state, reason } = rubbish
-  await sql.rows(trash, [key, store, digest ?? null, sizeBytes, state ? JSON.stringify(state) : null, reason, afterSeconds])
+  await sql.rows(trash, [
+    key,
+    store,
+    digest ?? null,
+    sizeBytes,
+    state ? JSON.stringify(state) : null,
+    reason,
+    afterSeconds,
+  ])
 }

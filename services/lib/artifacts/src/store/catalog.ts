@@ -16,7 +16,8 @@ const page = statement<{ projectId: number; path: string }>(
 )
 
 /** Projects that have a repository to list. */
-export const cataloguedProjects = async (sql: Sql): Promise<number[]> => (await sql.rows(projects, [])).map(({ id }) => id)
+export const cataloguedProjects = async (sql: Sql): Promise<number[]> =>
+  (await sql.rows(projects, [])).map(({ id }) => id)
 
 /** Repositories that have an artifact, of these projects in this order; of the first only those after `after`. */
 export const cataloguePage = (sql: Sql, projectIds: readonly number[], after: string | null, limit: number) =>

@@ -143,10 +143,17 @@ export async function upsertManifest(
 export const holdManifests = async (tx: Sql, repositoryId: number, digests: readonly string[]) =>
   digests.length === 0 ? [] : tx.rows(holdChildren, [repositoryId, digests])
 
-export const lockManifest = (tx: Sql, { projectId, path }: In, digest: string) => tx.one(lock, [projectId, path, digest])
+export const lockManifest = (tx: Sql, { projectId, path }: In, digest: string) =>
+  tx.one(lock, [projectId, path, digest])
 
 /** Makes a tombstone of a locked manifest. */
-export async function buryManifest(tx: Sql, id: string, by: string, reason: string, tombstoneSeconds: number): Promise<void> {
+export async function buryManifest(
+  tx: Sql,
+  id: string,
+  by: string,
+  reason: string,
+  tombstoneSeconds: number,
+): Promise<void> {
   await tx.rows(bury, [id, by, reason, tombstoneSeconds])
 }
 

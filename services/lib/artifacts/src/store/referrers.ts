@@ -8,7 +8,14 @@ export type Referrer = {
   artifactType?: string
   annotations?: Record<string, string>
 }
-type Row = { position: string; mediaType: string; digest: string; size: number; artifactType: string | null; annotations: Record<string, string> | null }
+type Row = {
+  position: string
+  mediaType: string
+  digest: string
+  size: number
+  artifactType: string | null
+  annotations: Record<string, string> | null
+}
 
 // Bounded by bytes as well as by number: each may carry annotations as long as a manifest can be. `found` is before that bound.
 const bySubject = statement<Row & { found: number }>(
@@ -54,7 +61,12 @@ export async function referrersBySubject(
   sql: Sql,
   { projectId, path }: In,
   subject: string,
-  { after, artifactType, limit, maxBytes }: { after: string; artifactType: string | null; limit: number; maxBytes: number },
+  {
+    after,
+    artifactType,
+    limit,
+    maxBytes,
+  }: { after: string; artifactType: string | null; limit: number; maxBytes: number },
 ): Promise<{ referrers: Referrer[]; next: string | null }> {
   const rows = await sql.rows(bySubject, [projectId, path, subject, after, artifactType, limit + 1, maxBytes])
   const page = rows.slice(0, limit)

@@ -46,8 +46,12 @@ const list = statement<{ name: string | null }>(
 export type TagChange = { actor: string; door: string; reason?: string | undefined; requestId: string }
 
 /** The tag's id when nobody had it and it is ours now; null when it exists. */
-export const createTag = async (tx: Sql, repositoryId: number, name: string, manifestId: string): Promise<string | null> =>
-  (await tx.one(insert, [repositoryId, name, manifestId]))?.id ?? null
+export const createTag = async (
+  tx: Sql,
+  repositoryId: number,
+  name: string,
+  manifestId: string,
+): Promise<string | null> => (await tx.one(insert, [repositoryId, name, manifestId]))?.id ?? null
 
 export const lockTag = (tx: Sql, repositoryId: number, name: string) => tx.one(lock, [repositoryId, name])
 

@@ -97,8 +97,12 @@ export const claimUpload = (sql: Sql, of: UploadOwner, seconds: number, offsetBy
 export const extendClaim = async (sql: Sql, { id, fence }: UploadRow, seconds: number) =>
   (await sql.one(extend, [id, fence, seconds])) !== null
 
-export const recordUpload = async (sql: Sql, { id, fence }: UploadRow, offsetBytes: number, state: UploadState | null) =>
-  (await sql.one(record, [id, fence, offsetBytes, state && JSON.stringify(state)])) !== null
+export const recordUpload = async (
+  sql: Sql,
+  { id, fence }: UploadRow,
+  offsetBytes: number,
+  state: UploadState | null,
+) => (await sql.one(record, [id, fence, offsetBytes, state && JSON.stringify(state)])) !== null
 
 export const dropUpload = async (tx: Sql, { id, fence }: UploadRow) => (await tx.one(drop, [id, fence])) !== null
 

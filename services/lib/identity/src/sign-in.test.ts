@@ -99,7 +99,7 @@ describe('signIn', () => {
   })
   afterAll(async () => {
     deps[Symbol.dispose]()
-    await redis.quit()
+    redis.disconnect()
     await database[Symbol.asyncDispose]()
   })
 
@@ -316,7 +316,13 @@ describe('signIn', () => {
       await expect(replicas[1].begin('shared', address)).rejects.toMatchObject({ status: 429 })
       await replicas[1].begin('shared', '203.0.113.9')
 
-      const gone = new Redis({ port: 1, lazyConnect: true, maxRetriesPerRequest: 0, retryStrategy: () => null })
+      const gone = new Redis({
+        port: 1,
+        lazyConnect: true,
+        maxRetriesPerRequest: 0,
+        retryStrategy: () => null,
+        disconnectTimeout: 50,
+      })
       gone.on('error', () => undefined)
       const alone = new LoginThrottle({ redis: gone })
       for (let i = 0; i < 5; i++) await fail(alone, 'b', address)

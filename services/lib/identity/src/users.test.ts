@@ -47,7 +47,7 @@ describe('users', () => {
   afterAll(async () => {
     authorities[Symbol.dispose]()
     deps.signIn[Symbol.dispose]()
-    await redis.quit()
+    redis.disconnect()
     await database[Symbol.asyncDispose]()
   })
 
@@ -318,7 +318,13 @@ describe('users', () => {
     })
 
     it('say when Redis is away', async () => {
-      const gone = new Redis({ port: 1, lazyConnect: true, maxRetriesPerRequest: 0, retryStrategy: () => null })
+      const gone = new Redis({
+        port: 1,
+        lazyConnect: true,
+        maxRetriesPerRequest: 0,
+        retryStrategy: () => null,
+        disconnectTimeout: 50,
+      })
       gone.on('error', () => undefined)
       await expect(new Sessions(gone, authorities).check()).rejects.toMatchObject({
         kind: { name: 'redisUnreachable' },

@@ -10,6 +10,7 @@ import { createCore } from '../src/service.ts'
 
 export const ADMIN = { name: 'admin', password: 'Harbor12345' }
 export const PASSWORD = 'Passw0rd'
+export const PROXY_SECRET = 'p'.repeat(40)
 export const SERVICE_SECRET = 'j'.repeat(40)
 
 export type Reply = { status: number; headers: Headers; body: unknown; text: string; cookies: string[] }
@@ -25,7 +26,7 @@ export async function startCore(env: Record<string, string> = {}) {
   const settings = readConfig(coreConfig, {
     DATABASE_URL: database.url,
     REDIS_URL: redisUrl,
-    HAVEN_PROXY_SECRET: 'p'.repeat(40),
+    HAVEN_PROXY_SECRET: PROXY_SECRET,
     CORE_SECRET: 'c'.repeat(40),
     JOBSERVICE_SECRET: SERVICE_SECRET,
     HAVEN_ENCRYPTION_KEY: Buffer.alloc(32, 7).toString('base64'),
@@ -47,7 +48,7 @@ export async function startCore(env: Record<string, string> = {}) {
     queue,
     log: createLogger({ service: 'core', level: 'silent' }),
     metrics: createMetrics(),
-    trust: { proxySecret: null },
+    trust: { proxySecret: PROXY_SECRET },
   })
   await core.start?.()
   const server = await listen(core.handler, { host: '127.0.0.1', port: 0 })

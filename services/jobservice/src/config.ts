@@ -1,0 +1,53 @@
+import { defineConfig, duration, int, secret, text, url, type ConfigOf } from '@haven/config'
+import { pairSecret, serviceSettings } from '@haven/runtime'
+
+/** How the job service behaves, wherever it runs. */
+export const jobserviceSettings = {
+  coreSecret: pairSecret('CORE_SECRET', 'What core shows to the job service.'),
+  registryctlUrl: url({ env: 'REGISTRYCTL_URL', default: 'http://127.0.0.1:5003', doc: 'Where registryctl listens.' }),
+  registryctlSecret: pairSecret('REGISTRYCTL_SECRET', 'What the job service shows to registryctl.'),
+  redisUrl: secret({ env: 'REDIS_URL', doc: 'URL of Redis, which carries the queues.' }),
+  redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
+  workers: int({ default: 10, min: 1, max: 100, doc: 'Jobs of one type that run at the same time in this process.' }),
+  leaseMs: duration({
+    default: '60s',
+    min: '5s',
+    max: '10m',
+    doc: 'A worker that gives no sign of life for this long has died; its job goes to another.',
+  }),
+  reconcileMs: duration({ default: '30s', min: '1s', doc: 'How often queues and records are compared.' }),
+  blobGraceMs: duration({
+    env: 'REGISTRY_BLOB_GRACE',
+    default: '2h',
+    min: '1m',
+    doc: 'How long garbage collection spares what a client was told of. The same as at the registry.',
+  }),
+  trashMs: duration({
+    env: 'HAVEN_TRASH',
+    default: '1h',
+    max: '30d',
+    doc: 'How long an object stays after nothing refers to it any more: longer than signed URLs live and downloads take.',
+  }),
+  uploadExpiryMs: duration({
+    env: 'REGISTRY_UPLOAD_EXPIRY',
+    default: '24h',
+    min: '1m',
+    doc: 'An upload untouched for this long is swept.',
+  }),
+  executionsKept: int({ default: 50, min: 1, doc: 'Past runs that are kept of each policy, with their logs.' }),
+}
+
+/** The job service as a process of its own. */
+export const jobserviceConfig = defineConfig('JOBSERVICE', {
+  ...serviceSettings({ port: 5004 }),
+  ...jobserviceSettings,
+  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
+  databasePool: int({
+    default: 8,
+    min: 2,
+    max: 100,
+    doc: 'Connections for writes; as many again for everything else.',
+  }),
+})
+
+export type JobserviceSettings = Pick<ConfigOf<typeof jobserviceConfig>, keyof typeof jobserviceSettings>

@@ -1,0 +1,19 @@
+import type { DescMessage } from '@bufbuild/protobuf'
+import type { GcDeps } from '@haven/artifacts/gc'
+import type { Database } from '@haven/db'
+import { defineJob as define, type JobDefinition, type JobSpec } from '@haven/queue'
+import type { RegistryControlClient } from './registry-control.ts'
+
+/** What jobs work with. */
+export type JobDeps = {
+  readonly db: Database
+  readonly gc: GcDeps
+  readonly registryControl: RegistryControlClient
+  readonly uploadExpirySeconds: number
+}
+
+export type Job = JobDefinition<JobDeps>
+
+/** `defineJob` of @haven/queue for the jobs of this service. */
+export const defineJob = <Schema extends DescMessage>(schema: Schema, spec: JobSpec<Schema, JobDeps>): Job =>
+  define<Schema, JobDeps>(schema, spec)

@@ -1,0 +1,147 @@
+import { expireUploads } from '@haven/artifacts'
+import { gcDeps } from '@haven/artifacts/gc'
+import type { Database } from '@haven/db'
+import { ensureAuditPartitions, forgetDispatchedEvents, OutboxDispatcher, writeAudit } from '@haven/events'
+import { charge, foldQuotas, ProjectDirectory } from '@haven/projects'
+import {
+  Queue,
+  Reconciler,
+  Scheduler,
+  startExecution,
+  sweepExecutions,
+  Workers,
+  type ScheduledWork,
+} from '@haven/queue'
+import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust } from '@haven/runtime'
+import { jobserviceEnvelope } from './api/envelope.ts'
+import { mountApi } from './api/routes.ts'
+import type { JobserviceSettings } from './config.ts'
+import { Housekeeping, type Chore } from './housekeeping.ts'
+import type { Job, JobDeps } from './job-deps.ts'
+import { jobs } from './jobs/index.ts'
+import { registryControlClient } from './registry-control.ts'
+
+export type JobserviceDeps = {
+  readonly settings: JobserviceSettings
+  readonly db: Database
+  readonly log: Logger
+  readonly metrics: Metrics
+  readonly trust: Trust
+}
+
+const MINUTE_MS = 60_000
+const HOUR_MS = 60 * MINUTE_MS
+/** Jobs get this long to end by themselves before they are asked to; all of it must fit in what a stopping process has. */
+const DRAIN_MS = 3_000
+const DISPATCHED_EVENTS_KEPT_HOURS = 7 * 24
+
+/** Runs jobs and schedules, moves events from the outbox, keeps house. The database that it is given stays the caller's to close. */
+export function createJobservice({ settings, db, log, metrics, trust }: JobserviceDeps): Service {
+  const { redisUrl, redisPrefix: prefix, leaseMs } = settings
+  const onFailure = (err: Error) => log.warn({ err }, 'background work failed and will be tried again')
+  const projects = new ProjectDirectory(db)
+  const jobDeps: JobDeps = {
+    db,
+    gc: gcDeps({
+      db,
+      projects,
+      quota: charge,
+      settings: { promiseSeconds: settings.blobGraceMs / 1000, trashSeconds: settings.trashMs / 1000 },
+    }),
+    registryControl: registryControlClient(settings.registryctlUrl, settings.registryctlSecret),
+    uploadExpirySeconds: settings.uploadExpiryMs / 1000,
+  }
+
+  const queue = new Queue({ db, redisUrl, prefix, onFailure })
+  const times = { leaseMs, beatMs: Math.min(2000, leaseMs / 5) }
+  const workers = new Workers({
+    db,
+    redisUrl,
+    prefix,
+    queue,
+    jobs,
+    deps: jobDeps,
+    onFailure,
+    poolSize: settings.workers,
+    times,
+  })
+  const jobTypes = jobs.map((job) => job.type)
+  const reconciler = new Reconciler({ db, queue, jobTypes, onFailure, intervalMs: settings.reconcileMs })
+  const scheduler = new Scheduler({ db, queue, work: scheduledWork(jobs), onFailure })
+  const dispatcher = new OutboxDispatcher({ db, handlers: [writeAudit], onFailure })
+  const housekeeping = new Housekeeping(chores(db, jobDeps, settings), onFailure)
+
+  const app = serviceApp({ name: 'jobservice', log, metrics, trust, envelope: jobserviceEnvelope })
+  mountApi(app, { db, queue, jobs, secret: settings.coreSecret, workers: settings.workers, prefix })
+
+  return {
+    name: 'jobservice',
+    handler: finish(app),
+    checks: { database: () => db.check(), redis: () => queue.check() },
+    async start() {
+      await workers.start()
+      for (const loop of [reconciler, scheduler, dispatcher, housekeeping]) loop.start()
+    },
+    async [Symbol.asyncDispose]() {
+      const loops = [reconciler, scheduler, dispatcher, housekeeping]
+      await Promise.all([...loops.map((loop) => loop[Symbol.asyncDispose]()), workers.drain(DRAIN_MS)])
+      await queue[Symbol.asyncDispose]()
+      projects[Symbol.dispose]()
+    },
+  }
+}
+
+/** An execution of its vendor type for each schedule of a job that has schedules. */
+function scheduledWork(all: readonly Job[]): Record<string, ScheduledWork> {
+  const work: Record<string, ScheduledWork> = {}
+  for (const { type, scheduledTask } of all) {
+    if (!scheduledTask) continue
+    work[type] = async (tx, { vendorId, parameters, actor }) => {
+      const tasks = [scheduledTask(parameters)]
+      const started = await startExecution(tx, {
+        vendorType: type,
+        vendorId,
+        trigger: 'SCHEDULE',
+        parameters,
+        actor,
+        tasks,
+      })
+      return started.tasks
+    }
+  }
+  return work
+}
+
+function chores(
+  db: Database,
+  { registryControl, uploadExpirySeconds }: JobDeps,
+  settings: JobserviceSettings,
+): Chore[] {
+  return [
+    { name: 'making partitions of the audit log', everyMs: 12 * HOUR_MS, run: () => ensureAuditPartitions(db) },
+    {
+      name: 'forgetting events that were dispatched',
+      everyMs: 10 * MINUTE_MS,
+      run: () => forgetDispatchedEvents(db, DISPATCHED_EVENTS_KEPT_HOURS),
+    },
+    { name: 'folding quotas', everyMs: MINUTE_MS, run: (signal) => foldQuotas(db, signal) },
+    {
+      name: 'ending abandoned uploads',
+      everyMs: 10 * MINUTE_MS,
+      run: (signal) => expireUploads({ db }, uploadExpirySeconds, signal),
+    },
+    {
+      name: 'erasing trash',
+      everyMs: 10 * MINUTE_MS,
+      async run(signal) {
+        // Failures stay in the trash with their reason, and registryctl logs them.
+        for await (const _ of registryControl.erase({}, { signal }));
+      },
+    },
+    {
+      name: 'sweeping old executions',
+      everyMs: HOUR_MS,
+      run: (signal) => sweepExecutions(db, { defaultKeep: settings.executionsKept, signal }),
+    },
+  ]
+}

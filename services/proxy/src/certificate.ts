@@ -1,13 +1,7 @@
-import 'reflect-metadata'
-import { randomBytes, webcrypto } from 'node:crypto'
-import { mkdir, open, readFile, rename, stat } from 'node:fs/promises'
-import { hostname } from 'node:os'
-import { isIP } from 'node:net'
-import { join } from 'node:path'
+import { readFile, stat } from 'node:fs/promises'
 import { createSecureContext } from 'node:tls'
 import { problems } from '@haven/errors'
 import type { Logger } from '@haven/runtime'
-import * as x509 from '@peculiar/x509'
 
 export interface CertificateFiles {
   readonly certPath: string
@@ -18,10 +12,6 @@ export interface Certificate {
   readonly cert: string
   readonly key: string
 }
-
-const DAY_MS = 24 * 60 * 60 * 1000
-const LIFETIME_DAYS = 825
-const RENEW_DAYS = 30
 
 /**
  * Reads a certificate and its key and makes sure that they belong together.
@@ -74,63 +64,4 @@ export function watchCertificate(
 async function versionOf({ certPath, keyPath }: CertificateFiles): Promise<string> {
   const parts = await Promise.all([certPath, keyPath].map((path) => stat(path)))
   return parts.map(({ ino, size, mtimeMs }) => `${ino} ${size} ${mtimeMs}`).join(' ')
-}
-
-/** The self-signed pair of this installation, kept in a folder; made when there is none, or when it ends within 30 days. */
-export async function selfSigned(folder: string, names: readonly string[] = []): Promise<CertificateFiles> {
-  const files = { certPath: join(folder, 'tls.crt'), keyPath: join(folder, 'tls.key') }
-  const existing = await readFile(files.certPath, 'utf8').catch((error: unknown) => {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
-    throw error
-  })
-  if (existing !== null) {
-    const left = new x509.X509Certificate(existing).notAfter.getTime() - Date.now()
-    if (left > RENEW_DAYS * DAY_MS) return files
-  }
-  const { cert, key } = await makeSelfSigned([...new Set([...names, 'localhost', hostname(), '127.0.0.1', '::1'])])
-  await mkdir(folder, { recursive: true, mode: 0o700 })
-  await replaceFile(files.keyPath, key)
-  await replaceFile(files.certPath, cert)
-  return files
-}
-
-async function makeSelfSigned(names: readonly string[]): Promise<Certificate> {
-  x509.cryptoProvider.set(webcrypto)
-  const algorithm = { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' }
-  const keys = await webcrypto.subtle.generateKey(algorithm, true, ['sign', 'verify'])
-  const certificate = await x509.X509CertificateGenerator.createSelfSigned({
-    // Positive and random: browsers refuse a second certificate of the same issuer and number.
-    serialNumber: `01${randomBytes(15).toString('hex')}`,
-    name: 'CN=Haven self-signed',
-    notBefore: new Date(Date.now() - DAY_MS),
-    notAfter: new Date(Date.now() + LIFETIME_DAYS * DAY_MS),
-    signingAlgorithm: algorithm,
-    keys,
-    extensions: [
-      new x509.BasicConstraintsExtension(true, 0, true),
-      new x509.KeyUsagesExtension(x509.KeyUsageFlags.digitalSignature | x509.KeyUsageFlags.keyCertSign, true),
-      new x509.ExtendedKeyUsageExtension([x509.ExtendedKeyUsage.serverAuth]),
-      new x509.SubjectAlternativeNameExtension(
-        names.map((value) => ({ type: isIP(value) ? ('ip' as const) : ('dns' as const), value })),
-      ),
-    ],
-  })
-  const pkcs8 = Buffer.from(await webcrypto.subtle.exportKey('pkcs8', keys.privateKey))
-  const lines = pkcs8.toString('base64').match(/.{1,64}/g)!
-  return {
-    cert: `${certificate.toString('pem')}\n`,
-    key: `-----BEGIN PRIVATE KEY-----\n${lines.join('\n')}\n-----END PRIVATE KEY-----\n`,
-  }
-}
-
-async function replaceFile(path: string, text: string): Promise<void> {
-  const fresh = `${path}.new`
-  const file = await open(fresh, 'w', 0o600)
-  try {
-    await file.writeFile(text)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-  await rename(fresh, path)
 }

@@ -3,7 +3,7 @@ import { isIPv6 } from 'node:net'
 import { harborEnvelope, Problem } from '@haven/errors'
 import { listen, sendProblem, type Limits, type Listening, type Logger, type RequestHandler } from '@haven/runtime'
 import { admit } from './admission.ts'
-import { readCertificate, selfSigned, watchCertificate, type CertificateFiles } from './certificate.ts'
+import { readCertificate, watchCertificate, type CertificateFiles } from './certificate.ts'
 
 export interface DoorOptions {
   readonly host: string
@@ -79,6 +79,8 @@ export async function openDoor(handler: RequestHandler, options: DoorOptions): P
 async function filesOf(source: CertificateSource, externalUrl: string | undefined): Promise<CertificateFiles> {
   if (!('selfSignedIn' in source)) return source
   const name = externalUrl === undefined ? [] : [new URL(externalUrl).hostname.replaceAll(/[[\]]/g, '')]
+  // Loaded only where it is asked for: the library for certificates takes 16 MiB.
+  const { selfSigned } = await import('./self-signed.ts')
   return selfSigned(source.selfSignedIn, name)
 }
 

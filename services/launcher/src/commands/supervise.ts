@@ -84,7 +84,14 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
       supervisor.add(
         nodeProcess({
           name: group.name,
-          args: ['--disable-warning=DEP0060', main, 'start', '--services', group.services.join(',')],
+          args: [
+            '--disable-warning=DEP0060',
+            ...group.nodeOptions,
+            main,
+            'start',
+            '--services',
+            group.services.join(','),
+          ],
           env: { ...childEnv, HAVEN_PROCESS: group.name },
           logFolder: home.logs,
           readyMs: READY_MS,

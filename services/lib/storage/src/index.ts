@@ -8,8 +8,6 @@ export type {
   UploadState,
 } from './blob-storage.ts'
 export { FileStorage } from './drivers/files.ts'
-export { S3Storage } from './drivers/s3.ts'
-export type { S3StorageOptions } from './drivers/s3.ts'
 export { MemoryStorage } from './drivers/memory.ts'
 export { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from './failures.ts'
 export { isObjectKey, newObjectKey } from './object-key.ts'

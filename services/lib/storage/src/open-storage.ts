@@ -1,12 +1,13 @@
 import type { BlobStorage } from './blob-storage.ts'
 import type { StorageConfig } from './config.ts'
 import { FileStorage } from './drivers/files.ts'
-import { S3Storage } from './drivers/s3.ts'
 
 /** Opens the store that the settings name; makes its folders or its bucket when they are missing. The caller disposes it. */
 export async function openStorage(config: StorageConfig): Promise<BlobStorage> {
   if (config.driver === 'files') return FileStorage.open(required(config.path, 'STORAGE_PATH'))
   const prefix = (config.s3Prefix ?? '').replace(/^\/+|\/+$/g, '')
+  // Loaded only where it is asked for: the S3 client takes 30 MiB.
+  const { S3Storage } = await import('./drivers/s3.ts')
   return S3Storage.open({
     endpoint: required(config.s3Endpoint, 'S3_ENDPOINT'),
     accessKey: required(config.s3AccessKey, 'S3_ACCESS_KEY'),

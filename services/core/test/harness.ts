@@ -5,7 +5,9 @@ import { Queue } from '@haven/queue'
 import { createLogger, createMetrics, listen } from '@haven/runtime'
 import { testDatabase, testRedis } from '@haven/testkit'
 import { readConfig } from '@haven/config'
+import { checkResponse, operations } from '@haven/proto'
 import { coreConfig } from '../src/config.ts'
+import { RouteTable } from '../src/router.ts'
 import { createCore } from '../src/service.ts'
 
 export const ADMIN = { name: 'admin', password: 'Harbor12345' }
@@ -16,6 +18,18 @@ export const SERVICE_SECRET = 'j'.repeat(40)
 export type Reply = { status: number; headers: Headers; body: unknown; text: string; cookies: string[] }
 export type Credentials = { name: string; password: string } | null
 type Sent = { as?: Credentials; body?: unknown; raw?: string; headers?: Record<string, string> }
+
+const routes = new RouteTable(Object.values(operations).filter((operation) => operation.api === 'harbor'))
+
+/** Every answer that a test sees is one that the contract promises. */
+function requireContract(method: string, path: string, { status, headers, body, text }: Reply) {
+  const match = URL.canParse(path, 'http://core') ? routes.find(method, new URL(path, 'http://core').pathname) : null
+  if (!match || !('operation' in match)) return
+  const type = headers.get('content-type') ?? undefined
+  if (text === '' && type === 'text/plain') return // an empty text: a log that has no line yet
+  const wrong = checkResponse(match.operation, status, body ?? (text === '' ? undefined : text), type)
+  if (wrong.length > 0) throw new Error(`against the contract: ${wrong.join('; ')}`)
+}
 
 /** Core on a port of its own, over a database and Redis keys of its own. */
 export async function startCore(env: Record<string, string> = {}) {
@@ -72,13 +86,15 @@ export async function startCore(env: Record<string, string> = {}) {
     })
     const text = await response.text()
     const json = (response.headers.get('content-type') ?? '').includes('json') && text !== ''
-    return {
+    const reply: Reply = {
       status: response.status,
       headers: response.headers,
       text,
       body: json ? (JSON.parse(text) as unknown) : undefined,
       cookies: response.headers.getSetCookie(),
     }
+    requireContract(method, path, reply)
+    return reply
   }
 
   const admin = (method: string, path: string, body?: unknown) =>

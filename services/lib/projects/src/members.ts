@@ -23,7 +23,7 @@ export async function addMember(
 ): Promise<number> {
   return db.prisma.$transaction(async (tx) => {
     await requireProjectRole(tx, member.roleId)
-    const { name, ...grant } = member
+    const { name: _, ...grant } = member
     const id = await memberGrants.add(tx, {
       ...grant,
       projectId: project.id,

@@ -7,7 +7,7 @@ import { eraseTrash } from '@haven/artifacts/gc'
 import { emit } from '@haven/events'
 import { ProjectCreatedSchema } from '@haven/proto/events'
 import { RegistryControl } from '@haven/proto/rpc'
-import { getExecution, listExecutions, putSchedule, type Execution } from '@haven/queue'
+import { getExecution, listExecutions, putSchedule } from '@haven/queue'
 import { createLogger, createMetrics, listen, type Listening, type Service } from '@haven/runtime'
 import { MemoryStorage, newObjectKey } from '@haven/storage'
 import { testDatabase, testRedis, type TestDatabase } from '@haven/testkit'
@@ -117,7 +117,7 @@ async function until<T>(ask: () => Promise<T | null | false>): Promise<T> {
 const ended = (id: string) =>
   until(async () => {
     const task = await database.db.prisma.task.findUniqueOrThrow({ where: { jobId: id }, include: { execution: true } })
-    return task.execution.endedAt && ((await getExecution(database.db, Number(task.executionId))) as Execution)
+    return task.execution.endedAt && getExecution(database.db, Number(task.executionId))
   })
 const logOf = async (id: string) => (await call('GET', `/jobs/${id}/log`)).text()
 

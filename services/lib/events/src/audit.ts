@@ -40,7 +40,7 @@ export type AuditLine = {
 type Describe = (message: never) => AuditLine | null
 const lines = new Map<string, Describe>()
 const audited = <Schema extends DescMessage>(schema: Schema, describe: (m: MessageShape<Schema>) => AuditLine | null) =>
-  lines.set(schema.typeName, describe as Describe)
+  lines.set(schema.typeName, describe)
 
 const at = (repository: RepositoryRef | undefined, artifact: ArtifactRef | undefined, tag?: string) =>
   tag ? `${repository?.name}:${tag}` : `${repository?.name}@${artifact?.digest}`

@@ -37,7 +37,7 @@ export async function emit<Schema extends EventSchema>(
   source: EventSource,
   facts: MessageInitShape<Schema>,
 ): Promise<void> {
-  const message = create(schema, { ...facts, header: headerOf(source) } as MessageInitShape<Schema>)
+  const message = create(schema, { ...facts, header: headerOf(source) })
   const payload = toJson(schema, message)
   const projectId = projectOf(message)
   if ('rows' in tx) {

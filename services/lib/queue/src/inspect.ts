@@ -64,12 +64,12 @@ export async function listExecutions(
     prisma.execution.findMany({ where, orderBy: { id: 'desc' }, ...window(page) }),
     prisma.execution.count({ where }),
   ])
-  return { items: rows.map((row) => plain<Execution>(row)), total }
+  return { items: rows.map((row) => plain(row) as Execution), total }
 }
 
 export async function getExecution({ prisma }: Database, id: number): Promise<Execution | null> {
   const row = await prisma.execution.findUnique({ where: { id: BigInt(id) } })
-  return row && plain<Execution>(row)
+  return row && (plain(row) as Execution)
 }
 
 /** Tasks of an execution, oldest first. */
@@ -84,7 +84,7 @@ export async function listTasks(
     prisma.task.findMany({ where, orderBy: { id: 'asc' }, ...window(page) }),
     prisma.task.count({ where }),
   ])
-  return { items: rows.map((row) => plain<Task>(row)), total }
+  return { items: rows.map((row) => plain(row) as Task), total }
 }
 
 /** Tasks of all executions, newest first. */
@@ -101,14 +101,14 @@ export async function listAllTasks(
     prisma.task.findMany({ where, orderBy: { id: 'desc' }, ...window(page) }),
     prisma.task.count({ where }),
   ])
-  return { items: rows.map((row) => plain<Task>(row)), total }
+  return { items: rows.map((row) => plain(row) as Task), total }
 }
 
 /** @returns null for an unknown id and for one that is no UUID */
 export async function getTaskByJobId({ prisma }: Database, jobId: string): Promise<Task | null> {
   if (!UUID.test(jobId)) return null
   const row = await prisma.task.findUnique({ where: { jobId } })
-  return row && plain<Task>(row)
+  return row && (plain(row) as Task)
 }
 
 export type TaskCounts = Record<TaskStatus, number> & { total: number }
@@ -237,19 +237,21 @@ export async function listWorkerPools({ prisma }: Database): Promise<WorkerPool[
 export async function listRunningTasks({ prisma }: Database, poolId?: string): Promise<Task[]> {
   const where = { status: 'Running', ...(poolId !== undefined && { leaseOwner: poolId }) }
   const rows = await prisma.task.findMany({ where, orderBy: { id: 'asc' } })
-  return rows.map((row) => plain<Task>(row))
+  return rows.map((row) => plain(row) as Task)
 }
 
 const window = ({ page, pageSize }: Page) => ({ skip: (page - 1) * pageSize, take: pageSize })
 
+type Numbers<Row> = { [Key in keyof Row]: Row[Key] extends bigint ? number : Row[Key] }
+
 /** A row with numbers for its 64-bit ids, which stay far below 2^53. */
-function plain<Item>(row: object): Item {
+function plain<Row extends object>(row: Row): Numbers<Row> {
   return Object.fromEntries(
     Object.entries(row).map(([key, value]: [string, unknown]) => [
       key,
       typeof value === 'bigint' ? Number(value) : value,
     ]),
-  ) as Item
+  ) as Numbers<Row>
 }
 
 const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i

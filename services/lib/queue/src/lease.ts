@@ -131,7 +131,7 @@ export class Lease {
     await this.#beating
     const { id, fence, execution_id } = this.task
     const again = outcome.kind === 'released' || (outcome.kind === 'error' && outcome.retryInMs !== null)
-    const status = again ? 'Pending' : FINAL[outcome.kind as keyof typeof FINAL]
+    const status = again ? 'Pending' : FINAL[outcome.kind]
     const message = outcome.kind === 'error' ? outcome.message : ''
     const delayMs = outcome.kind === 'error' ? (outcome.retryInMs ?? 0) : 0
     const progress = this.#progress && JSON.stringify(this.#progress)
@@ -153,5 +153,5 @@ export class Lease {
 
 /** While a queue is paused or its limit of running tasks is reached. */
 const AGAIN_MS = 1000
-const FINAL = { success: 'Success', stopped: 'Stopped', error: 'Error' }
+const FINAL = { released: 'Pending', success: 'Success', stopped: 'Stopped', error: 'Error' }
 const OUTCOMES = { success: 'success', stopped: 'stopped', error: 'error', released: 'lost' }

@@ -152,7 +152,7 @@ describe('an execution', () => {
       actor: 'ann',
       extraAttrs: { task1: true, task2: true, task3: true },
     })
-    expect(seen.sort()).toEqual([1, 2, 3])
+    expect(seen.sort((a, b) => a - b)).toEqual([1, 2, 3])
     const { items, total } = await listTasks(database.db, started.id, { page: 1, pageSize: 2 })
     expect(total).toBe(3)
     expect(items[0]).toMatchObject({ status: 'Success', attempt: 1, progress: { done: 1 } })
@@ -394,6 +394,7 @@ describe('a worker that died', () => {
 
   it('frozen in its job hears by its signal that the task is lost, and its result is dropped', async () => {
     const running = latch()
+    const heard = latch()
     let reason: unknown
     const job = define(
       async ({ signal, attempt }) => {
@@ -401,6 +402,7 @@ describe('a worker that died', () => {
         running.open()
         await untilAborted(signal).catch((error: unknown) => {
           reason = error
+          heard.open()
         })
       },
       { attempts: 2 },
@@ -413,7 +415,7 @@ describe('a worker that died', () => {
     await reconciler().reconcile()
     expect(await ended(started.id)).toMatchObject({ status: 'Success' })
     expect((await listTasks(database.db, started.id, { page: 1, pageSize: 1 })).items[0]?.attempt).toBe(2)
-    while (!reason) await tick()
+    await heard.opened
     expect(reason).toBeInstanceOf(LeaseLost)
   })
 

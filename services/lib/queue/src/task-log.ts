@@ -44,7 +44,7 @@ export class TaskLog implements AsyncDisposable, JobLog {
     // Postgres' text holds no NUL.
     this.#lines.push({ at: new Date(), level, text: line.replaceAll('\0', '\u{FFFD}') })
     if (this.#lines.length === BATCH) void this.flush() // never rejects
-    this.#timer ??= setTimeout(() => this.flush(), FLUSH_MS)
+    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
   }
 
   flush(): Promise<void> {

@@ -1,7 +1,7 @@
 import { hostname } from 'node:os'
 import { randomUUID } from 'node:crypto'
 import { statement, type Database } from '@haven/db'
-import { DelayedError, Worker as BullWorker, type ConnectionOptions, type Job } from 'bullmq'
+import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { Redis } from 'ioredis'
 import type { JobDefinition } from './define-job.ts'
 import { Lease, LeaseLost, ShuttingDown, StopRequested, type LeaseTimes, type Outcome } from './lease.ts'
@@ -54,7 +54,7 @@ export class Workers<Deps> implements AsyncDisposable {
     const { jobs, poolSize, prefix, onFailure } = this.#options
     for (const job of jobs) {
       const worker = new BullWorker(job.type, (taken, token) => this.#process(job, taken, token), {
-        connection: this.#redis as unknown as ConnectionOptions,
+        connection: this.#redis,
         prefix,
         concurrency: job.concurrency > 0 ? Math.min(job.concurrency, poolSize) : poolSize,
         // A job whose lock ran out is delivered again and then refused by its lease, as often as that happens.
@@ -180,7 +180,7 @@ const interrupted = (signal: AbortSignal): Outcome =>
 function messageOf(error: unknown): string {
   const chain: string[] = []
   for (let e = error; e !== undefined && e !== null && chain.length < 5; e = (e as Error).cause) {
-    chain.push(e instanceof Error ? e.message || e.name : String(e))
+    chain.push(e instanceof Error ? e.message || e.name : typeof e === 'string' ? e : JSON.stringify(e))
   }
   return chain.join(': ')
 }

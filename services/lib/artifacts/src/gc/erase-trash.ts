@@ -1,5 +1,5 @@
 import { statement, type Database } from '@haven/db'
-import type { BlobStorage, ObjectKey, UploadState } from '@haven/storage'
+import type { BlobStorage, UploadState } from '@haven/storage'
 import { faultPoint } from '../fault-point.ts'
 
 export type Erasure = {
@@ -93,7 +93,7 @@ async function eraseBatch(db: Database, storage: BlobStorage, rows: readonly Row
     if (reason === null) discarded.push(row)
     else failures.push({ key: row.key, reason })
   }
-  const { removed, failed: refused } = await storage.remove(discarded.map((row) => row.key as ObjectKey))
+  const { removed, failed: refused } = await storage.remove(discarded.map((row) => row.key))
   failures.push(...refused.map(({ key, error }) => ({ key, reason: error.message })))
   await faultPoint('gc.erased')
   await db.writes.rows(done, [removed])
@@ -109,7 +109,7 @@ async function eraseBatch(db: Database, storage: BlobStorage, rows: readonly Row
 
 async function discard(storage: BlobStorage, { key, state }: Row): Promise<string | null> {
   try {
-    await storage.discard(key as ObjectKey, state)
+    await storage.discard(key, state)
     return null
   } catch (error) {
     return error instanceof Error ? error.message : String(error)

@@ -159,7 +159,7 @@ const canPull = (repository: string, blob: Descriptor) =>
     () => false,
   )
 const hasManifest = (repository: string, { digest }: { digest: Digest }) =>
-  getManifest(artifacts, may('pull', repository), { digest } as Reference).then(
+  getManifest(artifacts, may('pull', repository), { digest }).then(
     () => true,
     () => false,
   )
@@ -524,13 +524,13 @@ describe('races (reliability.md §8)', () => {
   })
 
   it('F36: runs all the time without grace under pushes, pulls and deletes lose nothing that was acknowledged', async () => {
-    let pushing = true
+    const pushing = { on: true }
     const settings = { promiseSeconds: 1, trashSeconds: 0, tombstoneSeconds: 0 }
     artifacts = artifactDeps({ db: database.db, storage, settings, policies: { quota: charge } })
     gc = gcDeps({ ...gc, settings })
     const shared = Array.from({ length: 6 }, (_, n) => Buffer.from(`shared layer ${n}`))
     const collecting = (async () => {
-      while (pushing) {
+      while (pushing.on) {
         await collect({ untagged: true, run: { workers: 2 } })
         await eraseTrash(database.db, storage)
       }
@@ -556,7 +556,7 @@ describe('races (reliability.md §8)', () => {
       }
     }
     await Promise.all(Array.from({ length: 6 }, (_, n) => actor(n)))
-    pushing = false
+    pushing.on = false
     await collecting
     expect(lost).toBe(0)
     expect(refused).toBeLessThan(75)

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { statement, type Database } from '@haven/db'
 import { algorithmOf, isSupportedAlgorithm, type Digest } from '@haven/oci'
-import { ObjectMissing, ObjectTruncated, type BlobStorage, type ObjectKey, type StoredObject } from '@haven/storage'
+import { ObjectMissing, ObjectTruncated, type BlobStorage, type StoredObject } from '@haven/storage'
 
 export type FindingKind = 'missing' | 'corrupt' | 'orphan' | 'size'
 
@@ -125,7 +125,7 @@ async function inspect(
   }: { deep: boolean; maxBytesPerSecond: number | undefined; signal: AbortSignal | undefined },
 ): Promise<{ kind: FindingKind; actualBytes: number | null } | null> {
   const expected = Number(row.size_bytes)
-  const found = await storage.stat(row.key as ObjectKey)
+  const found = await storage.stat(row.key)
   if (!found) return { kind: 'missing', actualBytes: null }
   if (found.sizeBytes !== expected) return { kind: 'size', actualBytes: found.sizeBytes }
   const algorithm = algorithmOf(row.digest as Digest)
@@ -133,7 +133,7 @@ async function inspect(
   const startedAt = performance.now()
   const hash = createHash(algorithm)
   try {
-    await storage.send(row.key as ObjectKey, { offset: 0, length: expected }, hash, signal)
+    await storage.send(row.key, { offset: 0, length: expected }, hash, signal)
   } catch (error) {
     if (error instanceof ObjectMissing) return { kind: 'missing', actualBytes: null }
     if (error instanceof ObjectTruncated) return { kind: 'corrupt', actualBytes: null }

@@ -142,7 +142,10 @@ export class OutboundClient {
       maxHeaderSize: MAX_HEADER_BYTES,
       // Each has a connection of its own: a pooled one may hold bytes that an earlier answer left behind (CVE-2026-48931).
       agent: false as const,
-      ...(secure && { rejectUnauthorized: request.insecure !== true }),
+      // Who trusts one host blindly does not mean the one that it redirects to.
+      ...(secure && {
+        rejectUnauthorized: request.insecure !== true || url.hostname !== new URL(request.url).hostname,
+      }),
       ...(secure && request.ca !== undefined && { secureContext: this.#trusting(request.ca) }),
     }
     return new Promise((resolve, reject) => {

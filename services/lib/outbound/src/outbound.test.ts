@@ -578,6 +578,15 @@ describe('OutboundClient and TLS', () => {
     )
   })
 
+  it('trusts blindly only the host that it was told to', async () => {
+    const other = await secure((_req, res) => res.end('other'))
+    const { port, resolve } = await secure((_req, res) =>
+      res.writeHead(302, { location: `https://other.test:${other.port}/` }).end(),
+    )
+    const answer = client({ resolve }).request({ url: `https://tls.test:${port}/`, insecure: true })
+    await expect(answer).rejects.toEqual(reason('not trusted'))
+  })
+
   it('does not follow from https to http', async () => {
     const plain = await http((_req, res) => res.end())
     const { port, resolve } = await secure((_req, res) => res.writeHead(302, { location: plain.url }).end())

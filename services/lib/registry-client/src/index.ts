@@ -1,1 +1,6 @@
-export {}
+export { parseChallenges, type OfferedChallenge } from './challenges.ts'
+export { registry, type Credential, type Endpoint, type RegistryClient, type RegistryOptions } from './registry.ts'
+export { upstreamStatus } from './answers.ts'
+export type { BlobStream, BlobUpload, PushedBlob } from './blobs.ts'
+export type { ManifestHead, RemoteManifest } from './manifests.ts'
+export type { Referrer } from './referrers.ts'

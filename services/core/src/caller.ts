@@ -51,7 +51,7 @@ export async function identify(
 }
 
 async function fromAuthorization(deps: CoreContext, req: IncomingMessage): Promise<Principal | null> {
-  const [scheme = '', credentials = ''] = splitOnce(req.headers.authorization ?? '', ' ')
+  const [scheme, credentials = ''] = splitOnce(req.headers.authorization ?? '', ' ')
   switch (scheme.toLowerCase()) {
     case 'harbor-secret':
       // From outside it never arrives: the proxy drops it (threats.md R6, A50).

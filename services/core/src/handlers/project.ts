@@ -129,7 +129,7 @@ export const projectMetadataHandlers: Handlers = {
     const entries = Object.entries(body ?? {})
     const [entry] = entries
     if (!entry || entries.length !== 1) throw problems.badRequest({ message: 'only allow one key/value pair' })
-    await addMetadatum(deps, caller.source, project, entry[0], String(entry[1]))
+    await addMetadatum(deps, caller.source, project, entry[0], entry[1])
     return ok()
   },
 
@@ -141,7 +141,7 @@ export const projectMetadataHandlers: Handlers = {
 
   async updateProjectMetadata({ project, path, body, caller }, deps) {
     const value = body && Object.hasOwn(body, path.meta_name) ? body[path.meta_name] : undefined
-    await setMetadatum(deps, caller.source, project, path.meta_name, String(value ?? ''))
+    await setMetadatum(deps, caller.source, project, path.meta_name, value ?? '')
     return ok()
   },
 

@@ -34,7 +34,7 @@ export function parseQ(q: string | undefined): Condition[] {
 function withOperator(key: string, value: string): Condition | null {
   const [field = '', operator, ...more] = key.split('__')
   if (more.length > 0) return null
-  if (operator === undefined) return { field, ...parseValue(value) } as Condition
+  if (operator === undefined) return { field, ...parseValue(value) }
   switch (operator) {
     case 'exact':
       return { field, match: 'exact', value }
@@ -59,7 +59,7 @@ type Match = Condition extends infer C ? (C extends { field: string } ? Omit<C, 
 
 function parseValue(value: string): Match {
   const inner = value.slice(1, -1)
-  switch (value[0]) {
+  switch (value.charAt(0)) {
     case '~':
       if (value.length === 1) throw problems.badRequest({ message: malformed })
       return { match: 'contains', value: value.slice(1) }

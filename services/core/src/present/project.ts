@@ -48,5 +48,5 @@ export function presentProjectBriefly({
     ...(roleIds[0] !== undefined && { current_user_role_id: roleIds[0] }),
     current_user_role_ids: roleIds.length === 0 ? null : [...roleIds],
     cve_allowlist: { items: null, creation_time: NO_TIME, update_time: NO_TIME },
-  } as HarborSchemas['Project']
+  }
 }

@@ -57,7 +57,10 @@ export function parseMetadata(
     if (!rule || value === null || value === undefined || value === '') continue
     if (!pullThrough && pullThroughOnly.has(name)) continue
     const accepted = typeof value === 'string' ? rule(value) : null
-    if (accepted === null) throw problems.badRequest({ message: refusal(name, rule, String(value)) })
+    if (accepted === null)
+      throw problems.badRequest({
+        message: refusal(name, rule, typeof value === 'string' ? value : JSON.stringify(value)),
+      })
     parsed[name] = accepted
   }
   requireFilter(parsed)

@@ -115,13 +115,22 @@ export class Home {
   }
 }
 
-/** Is the process there? One of another user counts too. */
+/** Does the process run? One of another user counts, one that has ended and is not yet waited for does not. */
 export function isAlive(pid: number): boolean {
   try {
     process.kill(pid, 0)
-    return true
   } catch (error) {
     return (error as NodeJS.ErrnoException).code === 'EPERM'
+  }
+  return !isZombie(pid)
+}
+
+function isZombie(pid: number): boolean {
+  try {
+    const stat = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    return stat.slice(stat.lastIndexOf(')') + 2).startsWith('Z')
+  } catch {
+    return false // no /proc on this system, or it has just gone
   }
 }
 

@@ -27,6 +27,10 @@ Exit codes: 0 done, 1 no (status, doctor), ${Object.values(problems)
 `
 
 const print = (line: string) => process.stdout.write(`${line}\n`)
+// Whoever reads our lines may stop reading: `make logs | head`.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+})
 
 async function command(): Promise<number> {
   const { values, positionals } = parseArgs({

@@ -35,6 +35,8 @@ const portal = fileURLToPath(new URL('../../../../portal/public', import.meta.ur
  */
 export async function start(names: readonly ServiceName[], given: NodeJS.ProcessEnv): Promise<number> {
   const env: NodeJS.ProcessEnv = { PROXY_PORTAL_FOLDER: portal, ...given }
+  // From the first moment: a supervisor that is killed while we start must not leave us behind.
+  process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
   const resources = new AsyncDisposableStack()
   try {
     const config = readConfig(processConfig, env)
@@ -62,7 +64,6 @@ export async function start(names: readonly ServiceName[], given: NodeJS.Process
     health.started()
     log.info({ services: names }, 'ready')
     tellSupervisor({ kind: 'ready' })
-    process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
     await untilStopped({
       log,
       destination,

@@ -79,7 +79,8 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
       name: group.copies > 1 ? `${group.name}-${copy + 1}` : group.name,
     })),
   )
-  await Promise.all(
+  // Settled, not all: what still starts when another has failed must be stopped with the rest.
+  const started = await Promise.allSettled(
     groups.map((group) =>
       supervisor.add(
         nodeProcess({
@@ -100,6 +101,7 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
       ),
     ),
   )
+  for (const outcome of started) if (outcome.status === 'rejected') throw outcome.reason
 }
 
 /** Where each service finds the others: internal ports of loopback, fixed for the life of the supervisor. */

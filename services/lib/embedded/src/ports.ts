@@ -1,14 +1,24 @@
+import { randomInt } from 'node:crypto'
 import { createServer } from 'node:net'
 
-/** A TCP port of 127.0.0.1 that was free a moment ago. */
+// Below what Linux gives to outgoing connections (32768 and up), any of which could take the port before its server does.
+const FIRST = 20_000
+const LAST = 32_767
+const TRIES = 100
+
+/** A TCP port of 127.0.0.1 that was free a moment ago. @throws when a hundred tries found none. */
 export async function freePort(): Promise<number> {
+  for (let tries = 0; tries < TRIES; tries++) {
+    const port = randomInt(FIRST, LAST + 1)
+    if (await isFree(port)) return port
+  }
+  throw new Error(`none of ${TRIES} ports between ${FIRST} and ${LAST} is free`)
+}
+
+function isFree(port: number): Promise<boolean> {
   const server = createServer()
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', resolve)
+  return new Promise((resolve) => {
+    server.once('error', () => resolve(false))
+    server.listen(port, '127.0.0.1', () => server.close(() => resolve(true)))
   })
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (!address || typeof address === 'string') throw new Error('a TCP server without a port')
-  return address.port
 }

@@ -10,7 +10,7 @@ import { recordLink } from './record-link.ts'
 import { requireWritable } from './require-writable.ts'
 import { recordBlob, replaceDamagedBlob, trashObject } from './store/blobs.ts'
 import { ensureRepository } from './store/repositories.ts'
-import { discardUpload, dropUpload, recordUpload, type UploadRow } from './store/uploads.ts'
+import { discardUpload, recordUpload, type UploadRow } from './store/uploads.ts'
 import { claim, type Claim } from './uploads-claim.ts'
 
 /**
@@ -104,8 +104,9 @@ async function recordFinished(
   const { promiseSeconds, trashSeconds } = deps.settings
   const { key, store } = upload
   await deps.db.transaction(async (tx) => {
-    const repositoryId = await ensureRepository(tx, grant.project.id, grant.repository)
-    const blob = await recordBlob(tx, { digest, sizeBytes, store, key }, repositoryId, promiseSeconds)
+    const { id: repositoryId } = await ensureRepository(tx, grant.project.id, grant.repository)
+    const blob = await recordBlob(tx, { digest, sizeBytes, store, key }, repositoryId, upload, promiseSeconds)
+    if (!blob) throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
     let surplus = blob.placed ? null : key
     if (blob.damaged && !blob.placed) {
       surplus = await replaceDamagedBlob(tx, blob.id, { store, key, sizeBytes })
@@ -118,9 +119,6 @@ async function recordFinished(
       )
     }
     await recordLink(deps, tx, grant, { ...blob, sizeBytes, repositoryId, known: !blob.inserted })
-    if (!(await dropUpload(tx, upload))) {
-      throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
-    }
   })
 }
 

@@ -19,27 +19,29 @@ export async function pointTag(
   to: { repositoryId: number; manifestId: string; digest: string; tag: Tag },
 ): Promise<void> {
   const { repositoryId, manifestId, digest, tag } = to
+  const change = { actor: actorOf(grant), door: grant.door, requestId: grant.requestId }
   for (;;) {
-    if (await createTag(tx, repositoryId, tag, manifestId)) return remember(tx, grant, to, null)
+    if (await createTag(tx, to, change)) return tell(tx, grant, to, null)
     const existing = await lockTag(tx, repositoryId, tag)
     if (!existing) continue // deleted between the two statements
     if (policies.immutability && !(await policies.immutability(grant, tag, 'overwrite')).allowed) {
       throw problems.tagImmutable({ repository: nameOf(grant), tag })
     }
     const from = await moveTag(tx, existing, manifestId)
-    if (from !== digest) await remember(tx, grant, to, from)
+    if (from !== digest) {
+      await recordTagChange(tx, repositoryId, tag, from, digest, change)
+      await tell(tx, grant, to, from)
+    }
     return
   }
 }
 
-async function remember(
+async function tell(
   tx: Sql,
   grant: PushGrant,
   { repositoryId, digest, tag }: { repositoryId: number; digest: string; tag: Tag },
   from: string | null,
 ): Promise<void> {
-  const change = { actor: actorOf(grant), door: grant.door, requestId: grant.requestId }
-  await recordTagChange(tx, repositoryId, tag, from, digest, change)
   await emit(tx, TagMovedSchema, sourceOf(grant), {
     repository: {
       id: BigInt(repositoryId),

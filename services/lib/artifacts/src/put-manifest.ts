@@ -49,7 +49,7 @@ export async function putManifest(
 
   await faultPoint('manifest.beforeDb')
   await deps.db.transaction(async (tx) => {
-    const repositoryId = await ensureRepository(tx, grant.project.id, grant.repository)
+    const { id: repositoryId, listed } = await ensureRepository(tx, grant.project.id, grant.repository)
     const childBytes = await requireContent(deps, tx, repositoryId, manifest)
     await faultPoint('manifest.afterCheck')
     const stored = await upsertManifest(tx, repositoryId, manifest, {
@@ -61,7 +61,7 @@ export async function putManifest(
     if (stored.inserted) await deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
     for (const tag of tags)
       await pointTag(deps, tx, grant, { repositoryId, manifestId: stored.id, digest: manifest.digest, tag })
-    await tell(tx, grant, manifest, { ...stored, repositoryId, tag: tags[0] ?? '' })
+    await tell(tx, grant, manifest, { ...stored, repositoryId, listed, tag: tags[0] ?? '' })
   })
   await faultPoint('manifest.afterDb')
   return { digest: manifest.digest, tags, subject: manifest.subject?.digest ?? null }
@@ -127,12 +127,13 @@ async function tell(
     inserted,
     revived,
     repositoryId,
+    listed,
     tag,
-  }: { id: string; inserted: boolean; revived: boolean; repositoryId: number; tag: string },
+  }: { id: string; inserted: boolean; revived: boolean; repositoryId: number; listed: boolean; tag: string },
 ) {
   const project = { id: BigInt(grant.project.id), name: grant.project.name }
   const repository = { id: BigInt(repositoryId), name: nameOf(grant), project }
-  if (inserted && (await publishRepository(tx, repositoryId))) {
+  if (!listed && (await publishRepository(tx, repositoryId))) {
     await emit(tx, RepositoryCreatedSchema, sourceOf(grant), { repository })
   }
   await emit(tx, ArtifactPushedSchema, sourceOf(grant), {

@@ -36,8 +36,9 @@ type RecordedRow = { id: string; inserted: boolean; damaged: boolean; placed: bo
 
 const record = statement<RecordedRow>(
   'blobs record',
-  `with blob as (
-     insert into artifacts.blobs as b (digest, size_bytes, promised_until) values ($1, $2, ${until('$3')})
+  `with upload as (delete from artifacts.uploads where id = $7 and fence = $8 returning id),
+   blob as (
+     insert into artifacts.blobs as b (digest, size_bytes, promised_until) select $1, $2::bigint, ${until('$3')} from upload
      on conflict (digest) do update set promised_until = greatest(b.promised_until, excluded.promised_until)
      returning id, xmax = 0 as inserted, damaged_at is not null as damaged),
    place as (
@@ -101,6 +102,15 @@ const renewStale = statement(
      from held h where k.repository_id = $1 and k.blob_id = h.id and h.link_until < ${fresh('$3')}`,
 )
 
+const holdFresh = statement<{ digest: string; sizeBytes: number }>(
+  'blobs hold fresh',
+  `select b.digest, b.size_bytes::float8 as "sizeBytes"
+     from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = $1
+    where b.digest = any($2::text[]) and b.damaged_at is null
+      and b.promised_until >= ${fresh('$3')} and k.promised_until >= ${fresh('$3')}
+    order by b.digest for share`,
+)
+
 const hold = statement<{ digest: string; sizeBytes: number }>(
   'blobs hold',
   `select b.digest, b.size_bytes::float8 as "sizeBytes"
@@ -149,17 +159,19 @@ export const findAndRenewBlob = (
   promiseSeconds: number,
 ) => sql.one(findAndRenew, [projectId, path, digest, store, promiseSeconds])
 
-/** Makes a complete object known as a blob of a repository, or finds that the blob is known: then `placed` is false. */
+/**
+ * Makes an upload's complete object known as a blob of a repository, or finds that the blob is known: then `placed` is false. Null when
+ * somebody else has claimed the upload.
+ */
 export async function recordBlob(
   tx: Sql,
   blob: { digest: string; sizeBytes: number; store: string; key: string },
   repositoryId: number,
+  upload: { id: string; fence: number },
   promiseSeconds: number,
-): Promise<RecordedRow> {
+): Promise<RecordedRow | null> {
   const { digest, sizeBytes, store, key } = blob
-  const row = await tx.one(record, [digest, sizeBytes, promiseSeconds, store, key, repositoryId])
-  if (!row) throw new Error(`blob ${digest} was neither found nor made`)
-  return row
+  return tx.one(record, [digest, sizeBytes, promiseSeconds, store, key, repositoryId, upload.id, upload.fence])
 }
 
 /** Puts our object in the place of one that was found damaged. Returns the damaged one's key. */
@@ -195,6 +207,9 @@ export const blobHolders = (sql: Sql, digest: string, limit: number) => sql.rows
  */
 export async function holdBlobs(tx: Sql, repositoryId: number, digests: readonly string[], promiseSeconds: number) {
   if (digests.length === 0) return []
+  // Of a push, all have just been promised; only what others pushed long ago needs more.
+  const held = await tx.rows(holdFresh, [repositoryId, digests, promiseSeconds])
+  if (held.length === digests.length) return held
   await tx.rows(renewStale, [repositoryId, digests, promiseSeconds])
   return tx.rows(hold, [repositoryId, digests])
 }

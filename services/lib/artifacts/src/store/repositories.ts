@@ -1,16 +1,19 @@
 import { statement, type Sql } from '@haven/db'
 
-const find = statement<{ id: number }>(
+/** `listed`: it has had a manifest. */
+export type RepositoryRow = { id: number; listed: boolean }
+
+const find = statement<RepositoryRow>(
   'repositories find',
-  'select id from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null',
+  'select id, first_pushed_at is not null as listed from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null',
 )
-const add = statement<{ id: number }>(
+const add = statement<RepositoryRow>(
   'repositories add',
   `insert into artifacts.repositories as r (project_id, path) values ($1, $2)
    on conflict (project_id, path) do update
      set deleted_at = null, first_pushed_at = null, pull_count = 0, description = '', created_at = now(), updated_at = now()
      where r.deleted_at is not null
-   returning id`,
+   returning id, false as listed`,
 )
 const publish = statement<{ id: number }>(
   'repositories publish',
@@ -26,14 +29,12 @@ export async function findRepository(sql: Sql, projectId: number, path: string):
   return (await sql.one(find, [projectId, path]))?.id ?? null
 }
 
-/** The repository's id; makes it when nobody did. Safe with any number of others doing the same. */
-export async function ensureRepository(tx: Sql, projectId: number, path: string): Promise<number> {
-  const id =
-    (await findRepository(tx, projectId, path)) ??
-    (await tx.one(add, [projectId, path]))?.id ??
-    (await findRepository(tx, projectId, path)) // somebody else's insert was waited for
-  if (id === null) throw new Error(`repository ${path} of project ${projectId} came and went within one statement`)
-  return id
+/** The repository; makes it when nobody did. Safe with any number of others doing the same. */
+export async function ensureRepository(tx: Sql, projectId: number, path: string): Promise<RepositoryRow> {
+  const named = [projectId, path]
+  const row = (await tx.one(find, named)) ?? (await tx.one(add, named)) ?? (await tx.one(find, named)) // somebody else's insert was waited for
+  if (row === null) throw new Error(`repository ${path} of project ${projectId} came and went within one statement`)
+  return row
 }
 
 /** Lists the repository from now on. True for the caller who did it. */

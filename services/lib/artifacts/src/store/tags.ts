@@ -2,8 +2,13 @@ import { statement, type Sql } from '@haven/db'
 
 const insert = statement<{ id: string }>(
   'tags insert',
-  `insert into artifacts.tags (repository_id, name, manifest_id) values ($1, $2, $3)
-   on conflict (repository_id, name) do nothing returning id`,
+  `with made as (
+     insert into artifacts.tags (repository_id, name, manifest_id) values ($1, $2, $3)
+     on conflict (repository_id, name) do nothing returning id),
+   remembered as (
+     insert into artifacts.tag_history (repository_id, tag, to_digest, actor, door, reason, request_id)
+     select $1, $2, $4, $5, $6, $7, $8 from made)
+   select id from made`,
 )
 // Alone, without a join to the manifest: a row that was waited for is read again, but what it was joined with is not.
 const lock = statement<{ id: string; manifestId: string }>(
@@ -45,13 +50,15 @@ const list = statement<{ name: string | null }>(
 /** Who changed a tag, for its history. */
 export type TagChange = { actor: string; door: string; reason?: string | undefined; requestId: string }
 
-/** The tag's id when nobody had it and it is ours now; null when it exists. */
-export const createTag = async (
+/** Makes a tag and begins its history. False when it exists. */
+export async function createTag(
   tx: Sql,
-  repositoryId: number,
-  name: string,
-  manifestId: string,
-): Promise<string | null> => (await tx.one(insert, [repositoryId, name, manifestId]))?.id ?? null
+  { repositoryId, tag, manifestId, digest }: { repositoryId: number; tag: string; manifestId: string; digest: string },
+  { actor, door, reason, requestId }: TagChange,
+): Promise<boolean> {
+  const values = [repositoryId, tag, manifestId, digest, actor, door, reason ?? null, requestId]
+  return (await tx.one(insert, values)) !== null
+}
 
 export const lockTag = (tx: Sql, repositoryId: number, name: string) => tx.one(lock, [repositoryId, name])
 

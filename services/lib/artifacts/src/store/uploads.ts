@@ -51,10 +51,6 @@ const release = statement(
   'uploads release',
   'update artifacts.uploads set locked_until = now() where id = $1 and fence = $2',
 )
-const drop = statement<{ id: string }>(
-  'uploads drop',
-  'delete from artifacts.uploads where id = $1 and fence = $2 returning id',
-)
 const toTrash = (rows: string, reason: string) => `
   with gone as (delete from artifacts.uploads where ${rows} returning key, store, offset_bytes, state),
   kept as (
@@ -103,8 +99,6 @@ export const recordUpload = async (
   offsetBytes: number,
   state: UploadState | null,
 ) => (await sql.one(record, [id, fence, offsetBytes, state && JSON.stringify(state)])) !== null
-
-export const dropUpload = async (tx: Sql, { id, fence }: UploadRow) => (await tx.one(drop, [id, fence])) !== null
 
 export const discardUpload = async (sql: Sql, { id, fence }: UploadRow, reason: string) =>
   (await sql.one(discard, [id, fence, reason])) !== null

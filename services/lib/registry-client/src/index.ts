@@ -3,4 +3,3 @@ export { registry, type Credential, type Endpoint, type RegistryClient, type Reg
 export { upstreamStatus } from './answers.ts'
 export type { BlobStream, BlobUpload, PushedBlob } from './blobs.ts'
 export type { ManifestHead, RemoteManifest } from './manifests.ts'
-export type { Referrer } from './referrers.ts'

@@ -2,7 +2,7 @@ import {
   algorithmOf,
   bareMediaType,
   digestOf,
-  formatReference,
+  encodedOf,
   isSupportedAlgorithm,
   maxManifestBytes,
   mediaTypes,
@@ -141,6 +141,5 @@ function mediaTypeOf(answer: OutboundResponse): string {
 
 /** The tag under which referrers are listed where the API is missing (OCI Distribution 1.1, "Referrers Tag Schema"). */
 export function referrersTag(subject: Digest): string {
-  const [algorithm = '', encoded = ''] = formatReference({ digest: subject }).split(':')
-  return `${algorithm.slice(0, 32)}-${encoded.slice(0, 64)}`.replaceAll(/[^\w.-]/g, '-')
+  return `${algorithmOf(subject).slice(0, 32)}-${encodedOf(subject).slice(0, 64)}`.replaceAll(/[^\w.-]/g, '-')
 }

@@ -5,8 +5,6 @@ import { pages } from './lists.ts'
 import { getManifest, referrersTag } from './manifests.ts'
 import { scopeOf, type Transport } from './transport.ts'
 
-export type Referrer = Descriptor
-
 /**
  * What refers to a manifest: by the API, or by the fallback tag where a registry has none (OCI Distribution 1.1, "Listing Referrers").
  * The registry's word: a referrer's own subject is known only when it was pulled.
@@ -18,12 +16,12 @@ export async function listReferrers(
   name: RepositoryName,
   subject: Digest,
   { artifactType, signal }: { readonly artifactType?: string; readonly signal?: AbortSignal } = {},
-): Promise<readonly Referrer[]> {
+): Promise<readonly Descriptor[]> {
   const first = transport.url(
     { kind: 'referrers', name, digest: subject },
     { ...(artifactType !== undefined && { artifactType }) },
   )
-  const found: Referrer[] = []
+  const found: Descriptor[] = []
   const accept = { headers: { accept: 'application/vnd.oci.image.index.v1+json' } }
   for await (const answer of pages(transport, first, [scopeOf(name, 'pull')], signal, accept)) {
     // Registries older than the API answer one of these for a path that they do not know.

@@ -13,6 +13,9 @@ export function destinationOf(path: string): Destination {
     case 'api':
       return path === '/api/internal' || path.startsWith('/api/internal/') ? 'absent' : 'core'
     case 'c':
+    // The API's contract and the page to try it on, where Harbor's portal has them.
+    case 'swagger.json':
+    case 'devcenter-api-2.0':
       return 'core'
     case 'service':
       return path === '/service/token' ? 'token' : 'absent'

@@ -19,7 +19,7 @@ export const layers: readonly Layer[] = [
   },
   {
     name: 'domain',
-    packages: ['identity', 'projects', 'artifacts'],
+    packages: ['identity', 'projects', 'artifacts', 'foundation'],
     mayUse: ['proto', 'pure', 'plumbing'],
     inOrder: true,
   },

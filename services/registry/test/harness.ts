@@ -1,6 +1,5 @@
 import { createHash, randomBytes, randomUUID } from 'node:crypto'
-import { createServer, type IncomingMessage, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
+import type { IncomingMessage } from 'node:http'
 import type { ArtifactPolicies } from '@haven/artifacts'
 import { readConfig } from '@haven/config'
 import {
@@ -20,7 +19,7 @@ import {
 } from '@haven/identity'
 import { parseScopes, splitProject, type RepositoryName } from '@haven/oci'
 import { createProject, ProjectDirectory } from '@haven/projects'
-import { createLogger, createMetrics, seal, open } from '@haven/runtime'
+import { createLogger, createMetrics, listen, open, seal, type RequestHandler } from '@haven/runtime'
 import { MemoryStorage, type BlobStorage } from '@haven/storage'
 import { testDatabase } from '@haven/testkit'
 import { registryConfig, type RegistrySettings } from '../src/config.ts'
@@ -75,11 +74,10 @@ export async function startRegistry(
   })
 
   const cleanUp: (() => Promise<unknown> | void)[] = []
-  const serve = async (listener: RequestListener) => {
-    const server = createServer(listener)
-    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-    cleanUp.unshift(() => new Promise((resolve) => (server.close(resolve), server.closeAllConnections())))
-    return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  const serve = async (handler: RequestHandler) => {
+    const listening = await listen(handler, { host: '127.0.0.1', port: 0 })
+    cleanUp.unshift(() => listening.drain(0))
+    return `http://127.0.0.1:${listening.port}`
   }
 
   const projects = new ProjectDirectory(db)

@@ -1,6 +1,6 @@
 import 'reflect-metadata'
-import { randomBytes, webcrypto } from 'node:crypto'
-import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { randomBytes, randomUUID, webcrypto, X509Certificate } from 'node:crypto'
+import { link, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { isIP } from 'node:net'
 import { join } from 'node:path'
@@ -11,22 +11,42 @@ const DAY_MS = 24 * 60 * 60 * 1000
 const LIFETIME_DAYS = 825
 const RENEW_DAYS = 30
 
-/** The self-signed pair of this installation, kept in a folder; made when there is none, or when it ends within 30 days. */
+/**
+ * The self-signed pair of this installation, kept in a folder; made when there is none, or when it ends within 30 days. Certificate
+ * and key are one file, so that processes which start at once cannot mix theirs; `tls.crt` is a copy for people to trust.
+ */
 export async function selfSigned(folder: string, names: readonly string[] = []): Promise<CertificateFiles> {
-  const files = { certPath: join(folder, 'tls.crt'), keyPath: join(folder, 'tls.key') }
-  const existing = await readFile(files.certPath, 'utf8').catch((error: unknown) => {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
-    throw error
-  })
-  if (existing !== null) {
-    const left = new x509.X509Certificate(existing).notAfter.getTime() - Date.now()
-    if (left > RENEW_DAYS * DAY_MS) return files
-  }
+  const path = join(folder, 'tls.pem')
+  const files = { certPath: path, keyPath: path }
+  const existing = await readIfThere(path)
+  if (existing !== null && daysLeft(existing) > RENEW_DAYS) return files
+
   const { cert, key } = await makeSelfSigned([...new Set([...names, 'localhost', hostname(), '127.0.0.1', '::1'])])
   await mkdir(folder, { recursive: true, mode: 0o700 })
-  await replaceFile(files.keyPath, key)
-  await replaceFile(files.certPath, cert)
+  const fresh = `${path}.${randomUUID()}`
+  await writeDurably(fresh, cert + key)
+  try {
+    if (existing === null) await link(fresh, path)
+    else await rename(fresh, path)
+  } catch (error) {
+    // Another process was first: its pair is the installation's.
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+  await rm(fresh, { force: true })
+  const kept = await readFile(path, 'utf8')
+  await writeFile(join(folder, 'tls.crt'), kept.slice(0, kept.indexOf('-----BEGIN PRIVATE KEY-----')))
   return files
+}
+
+const daysLeft = (pem: string) => (Date.parse(new X509Certificate(pem).validTo) - Date.now()) / DAY_MS
+
+async function readIfThere(path: string): Promise<string | null> {
+  try {
+    return await readFile(path, 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null
+    throw error
+  }
 }
 
 async function makeSelfSigned(names: readonly string[]): Promise<Certificate> {
@@ -58,14 +78,12 @@ async function makeSelfSigned(names: readonly string[]): Promise<Certificate> {
   }
 }
 
-async function replaceFile(path: string, text: string): Promise<void> {
-  const fresh = `${path}.new`
-  const file = await open(fresh, 'w', 0o600)
+async function writeDurably(path: string, text: string): Promise<void> {
+  const file = await open(path, 'wx', 0o600)
   try {
     await file.writeFile(text)
     await file.sync()
   } finally {
     await file.close()
   }
-  await rename(fresh, path)
 }

@@ -7,9 +7,10 @@ import { connect as tlsConnect } from 'node:tls'
 import { afterAll, describe, expect, it } from '@jest/globals'
 import { createLogger, type RequestHandler } from '@haven/runtime'
 import { ConfigProblem, readConfig } from '@haven/config'
-import { readCertificate, selfSigned } from './certificate.ts'
+import { readCertificate } from './certificate.ts'
 import { certificateSource, proxyConfig } from './config.ts'
 import { openDoor, type CertificateSource, type DoorOptions } from './door.ts'
+import { selfSigned } from './self-signed.ts'
 
 const root = mkdtempSync(join(tmpdir(), 'haven-tls-'))
 afterAll(() => rmSync(root, { recursive: true }))

@@ -1,4 +1,4 @@
-import pino, { type Logger } from 'pino'
+import pino, { type Bindings, type Logger } from 'pino'
 import { cut, loggable } from './redaction.ts'
 import { openLogDestination, type LogDestination } from './log-destination.ts'
 
@@ -15,14 +15,13 @@ export function createLogger(options: {
   readonly level?: LogLevel
   readonly destination?: LogDestination
 }): Logger {
-  return pino(
+  const logger = pino(
     {
       level: options.level ?? 'info',
       base: { service: options.service },
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: {
         level: (label) => ({ level: label }),
-        bindings: (bindings) => loggable(bindings) as Record<string, unknown>,
         log: (fields) => loggable(fields) as Record<string, unknown>,
       },
       // Everything is made loggable above; pino's own would run before and print what it should not.
@@ -35,4 +34,10 @@ export function createLogger(options: {
     },
     options.destination ?? openLogDestination(),
   )
+  // pino passes the fields of a child through no formatter. Children of children inherit this.
+  const makeChild: Logger['child'] = logger.child
+  logger.child = function (this: Logger, bindings, childOptions) {
+    return makeChild.call(this, loggable(bindings) as Bindings, childOptions)
+  } as Logger['child']
+  return logger
 }

@@ -12,7 +12,6 @@ export const registrySettings = {
     default: 'stream',
     doc: 'redirect: answer 307 with a signed storage URL (clients must reach the store). stream: send the bytes.',
   }),
-  uploadExpiryMs: duration({ default: '24h', min: '1m', doc: 'An upload untouched for this long is swept.' }),
   uploadLeaseMs: duration({
     default: '10s',
     min: '2s',

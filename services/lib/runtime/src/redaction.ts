@@ -21,15 +21,30 @@ export function loggable(value: unknown, depth = 0): unknown {
   if (typeof (value as { toJSON?: unknown }).toJSON === 'function') {
     return loggable((value as { toJSON(): unknown }).toJSON(), depth + 1)
   }
-  // fromEntries defines keys; assigning one called `__proto__` would set the prototype.
-  return Object.fromEntries(
-    Object.entries(value)
-      .slice(0, MAX_ENTRIES)
-      .map(([key, entry]) => [
-        key,
-        secretKey.test(key) && entry !== null && entry !== undefined ? HIDDEN : loggable(entry, depth + 1),
-      ]),
-  )
+  const fields: Record<string, unknown> = {}
+  let count = 0
+  for (const key of Object.keys(value)) {
+    if ((count += 1) > MAX_ENTRIES) break
+    const entry = (value as Record<string, unknown>)[key]
+    const shown = isSecretKey(key) && entry !== null && entry !== undefined ? HIDDEN : loggable(entry, depth + 1)
+    // Assigning a key of this name would set the prototype.
+    if (key === '__proto__') Object.defineProperty(fields, key, { value: shown, enumerable: true })
+    else fields[key] = shown
+  }
+  return fields
+}
+
+// The keys of log lines are few; asking the pattern each time cost a quarter of an access line.
+const asked = new Map<string, boolean>()
+
+function isSecretKey(key: string): boolean {
+  let secret = asked.get(key)
+  if (secret === undefined) {
+    secret = secretKey.test(key)
+    // Keys can come from a request; only so many are remembered.
+    if (asked.size < 1000 && key.length < 64) asked.set(key, secret)
+  }
+  return secret
 }
 
 export function cut(text: string): string {
@@ -71,5 +86,7 @@ const deceptive = /[\u007f-\u009f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2
 
 /** JSON escapes what is below the blank; this escapes the rest that a terminal or a line reader acts on. */
 export function escapeDeceptive(json: string): string {
+  // Nearly every line has none, and a test without an answer is cheaper than a replacement.
+  if (json.search(deceptive) === -1) return json
   return json.replaceAll(deceptive, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`)
 }

@@ -90,7 +90,7 @@ export const schemaId = (api: ApiName) => `haven:${api}`
 export function buildContract(documents: Document[]): Contract {
   const faults: string[] = []
   const operations: OperationFacts[] = []
-  const schemas = { harbor: {}, oci: {}, haven: {} } as Contract['schemas']
+  const schemas = { harbor: {}, oci: {}, haven: {} }
   const seen = new Map<string, string>()
 
   for (const { api, file, content } of documents) {
@@ -100,7 +100,7 @@ export function buildContract(documents: Document[]): Contract {
       return typeof node['$ref'] === 'string' ? resolve(follow(document, file, node['$ref'])) : node
     }
     const basePath = String(record(list(document['servers'])[0])['url'] ?? '').replace(/\/$/, '')
-    schemas[api] = record(record(document['components'])['schemas']) as { [name: string]: JsonSchema }
+    schemas[api] = record(record(document['components'])['schemas'])
 
     for (const [path, item] of Object.entries(record(document['paths']))) {
       for (const method of methods) {

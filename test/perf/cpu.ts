@@ -2,15 +2,28 @@ import { readdirSync, readFileSync } from 'node:fs'
 
 type ProcessRow = { pid: number; parent: number }
 
-/** CPU seconds that a process tree has used, thread by thread from the scheduler, and its memory. Processes that ended meanwhile are not counted. */
-export function usageOf(roots: readonly number[]): { cpuSeconds: number; rssMiB: number } {
+/** CPU seconds that process trees have used, thread by thread from the scheduler. Threads that ended are not in it: for differences over a short time. */
+export function cpuSecondsOf(roots: readonly number[]): number {
   let nanoseconds = 0
-  let rssKiB = 0
   for (const pid of treeOf(roots)) {
-    nanoseconds += threadsOf(pid).reduce((sum, file) => sum + Number(read(file)?.split(' ')[0] ?? 0), 0)
-    rssKiB += Number(/^VmRSS:\s+(\d+)/m.exec(read(`/proc/${pid}/status`) ?? '')?.[1] ?? 0)
+    for (const file of threadsOf(pid)) nanoseconds += Number(read(file)?.split(' ')[0] ?? 0)
   }
-  return { cpuSeconds: nanoseconds / 1e9, rssMiB: rssKiB / 1024 }
+  return nanoseconds / 1e9
+}
+
+/** Memory of process trees in MiB. `rss` counts a page in each process that has it, `pss` divides it among them (proc(5), smaps_rollup). */
+export type Memory = { rssMiB: number; pssMiB: number }
+
+export function memoryOf(roots: readonly number[], except: readonly number[] = []): Memory {
+  const without = new Set(treeOf(except))
+  let [rss, pss] = [0, 0]
+  for (const pid of treeOf(roots)) {
+    if (without.has(pid)) continue
+    const rollup = read(`/proc/${pid}/smaps_rollup`) ?? ''
+    rss += Number(/^Rss:\s+(\d+)/m.exec(rollup)?.[1] ?? 0)
+    pss += Number(/^Pss:\s+(\d+)/m.exec(rollup)?.[1] ?? 0)
+  }
+  return { rssMiB: rss / 1024, pssMiB: pss / 1024 }
 }
 
 /** CPU seconds of the whole machine: what was used besides the subjects is noise. */

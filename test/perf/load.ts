@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from 'node:crypto'
+import { createHash, randomBytes, type Hash } from 'node:crypto'
 import { Agent, request } from 'node:http'
 import { connect } from 'node:net'
 
@@ -8,23 +8,44 @@ export type Load = {
   headers: Record<string, string>
   connections: number
   seconds: number
-} & ({ kind: 'read'; method: 'GET' | 'HEAD'; path: string } | { kind: 'push'; repository: string; bytes: number })
+} & (
+  | {
+      kind: 'read'
+      method: 'GET' | 'HEAD'
+      path: string
+      /** What each answer must say its length is. */
+      bytes: number
+      /** What the first body of each connection must sum up to (SHA-256, hex); null for HEAD. */
+      sha256: string | null
+    }
+  | { kind: 'push'; repository: string; bytes: number }
+)
 
 export type LoadResult = { operations: number; bytes: number; seconds: number; p50Ms: number; p99Ms: number }
 
-/** Runs the load for its time and at least one operation a connection. @throws when an answer is not the expected success. */
-export async function runLoad(load: Load): Promise<LoadResult> {
+/**
+ * Runs the load for its time, and at least one operation a connection. Connecting, a first operation that is verified and what a lane
+ * prepares are outside the clock; `onStart` is called when it starts.
+ * @throws when an answer is not the expected one.
+ */
+export async function runLoad(load: Load, onStart: () => Promise<void>): Promise<LoadResult> {
   const latencies: number[] = []
   let bytes = 0
+  await using open = new AsyncDisposableStack()
+  const lanes: Lane[] = []
+  for (let n = 0; n < load.connections; n++) {
+    const lane = open.use(load.kind === 'read' ? await readLane(load) : pushLane(load))
+    await lane.prove()
+    lanes.push(lane)
+  }
+  await onStart()
   const started = performance.now()
   const until = started + load.seconds * 1000
-  const lane = load.kind === 'read' ? readLane : pushLane
   await Promise.all(
-    Array.from({ length: load.connections }, async () => {
-      await using operation = await lane(load as never)
+    lanes.map(async (lane) => {
       do {
         const before = performance.now()
-        bytes += await operation.once()
+        bytes += await lane.once()
         latencies.push(performance.now() - before)
       } while (performance.now() < until)
     }),
@@ -35,9 +56,16 @@ export async function runLoad(load: Load): Promise<LoadResult> {
   return { operations: latencies.length, bytes, seconds, p50Ms: at(0.5), p99Ms: at(0.99) }
 }
 
-type Lane = AsyncDisposable & { once(): Promise<number> }
+type Lane = AsyncDisposable & {
+  /** One operation, checked whole. */
+  prove(): Promise<void>
+  once(): Promise<number>
+}
 
-/** Requests over one raw keep-alive socket: no HTTP client in the way, bodies are counted and dropped. */
+/**
+ * Requests over one raw keep-alive socket: no HTTP client in the way. Of each answer the status and the length are checked; a server that
+ * closes the connection fails the run, so keep-alive is what is measured.
+ */
 async function readLane(load: Load & { kind: 'read' }): Promise<Lane> {
   const socket = connect({
     port: load.port,
@@ -56,37 +84,48 @@ async function readLane(load: Load & { kind: 'read' }): Promise<Lane> {
   let settle: { resolve: (bytes: number) => void; reject: (error: Error) => void } | null = null
   let head: Buffer | null = Buffer.alloc(0)
   let missing = 0
-  let length = 0
+  let sum: Hash | null = null
 
   function onBytes(size: number, buffer: Uint8Array): boolean {
-    let body = size
+    let body = buffer.subarray(0, size)
     if (head) {
-      head = Buffer.concat([head, buffer.subarray(0, size)])
+      head = head.byteLength === 0 ? Buffer.from(body) : Buffer.concat([head, body])
       const end = head.indexOf('\r\n\r\n')
       if (end < 0) return true
       const lines = head.toString('latin1', 0, end)
-      if (!/^HTTP\/1\.1 20[06]/.test(lines)) settle?.reject(new Error(lines.split('\r\n')[0]))
-      length = load.method === 'HEAD' ? 0 : Number(/\r\ncontent-length: (\d+)/i.exec(lines)?.[1] ?? 0)
-      missing = length
-      body = head.byteLength - end - 4
+      const length = Number(/\r\ncontent-length: (\d+)/i.exec(lines)?.[1] ?? -1)
+      if (!lines.startsWith('HTTP/1.1 200 ') || length !== load.bytes) {
+        settle?.reject(new Error(`${load.method} ${load.path} was answered ${lines}`))
+        return true
+      }
+      missing = load.method === 'HEAD' ? 0 : length
+      body = head.subarray(end + 4)
       head = null
     }
-    missing -= body
+    sum?.update(body)
+    missing -= body.byteLength
     if (missing <= 0) {
       head = Buffer.alloc(0)
       const done = settle
       settle = null
-      done?.resolve(length)
+      done?.resolve(load.bytes)
     }
     return true
   }
 
+  const once = () =>
+    new Promise<number>((resolve, reject) => {
+      settle = { resolve, reject }
+      socket.write(text)
+    })
   return {
-    once: () =>
-      new Promise((resolve, reject) => {
-        settle = { resolve, reject }
-        socket.write(text)
-      }),
+    once,
+    async prove() {
+      if (load.sha256 !== null) sum = createHash('sha256')
+      await once()
+      if (sum && sum.digest('hex') !== load.sha256) throw new Error(`${load.path} brought other bytes`)
+      sum = null
+    },
     async [Symbol.asyncDispose]() {
       settle = null
       socket.destroy()
@@ -94,15 +133,18 @@ async function readLane(load: Load & { kind: 'read' }): Promise<Lane> {
   }
 }
 
-/** Whole pushes of a blob: POST for a location, one PUT with the bytes. The digest is made outside the clock's busy part: once a lane, then patched. */
-async function pushLane(load: Load & { kind: 'push' }): Promise<Lane> {
+/** Whole pushes of a blob, as clients that know its digest do: POST for a location, one PUT with the bytes. Each blob is another one. */
+function pushLane(load: Load & { kind: 'push' }): Lane {
   const agent = new Agent({ keepAlive: true, maxSockets: 1 })
   const body = randomBytes(load.bytes)
-  const prepared = Array.from({ length: 64 }, () => {
+  const saltAt = load.bytes - 16
+  // Summed once; a blob differs in its last bytes, so its digest costs the client nothing while the clock runs.
+  const prefix = createHash('sha256').update(body.subarray(0, saltAt))
+  const next = () => {
     const salt = randomBytes(16)
-    const hash = createHash('sha256').update(salt).update(body.subarray(16))
-    return { salt, digest: `sha256:${hash.digest('hex')}` }
-  })
+    salt.copy(body, saltAt)
+    return `sha256:${prefix.copy().update(salt).digest('hex')}`
+  }
   const call = (method: string, path: string, payload?: Buffer) =>
     new Promise<string>((resolve, reject) => {
       const headers = {
@@ -120,16 +162,21 @@ async function pushLane(load: Load & { kind: 'push' }): Promise<Lane> {
       outgoing.once('error', reject)
       outgoing.end(payload)
     })
-  let next = 0
+  const once = async () => {
+    const digest = next()
+    const location = await call('POST', `/v2/${load.repository}/blobs/uploads/`)
+    const url = new URL(location, `http://127.0.0.1:${load.port}`)
+    url.searchParams.set('digest', digest)
+    await call('PUT', url.pathname + url.search, body)
+    return digest
+  }
   return {
+    async prove() {
+      const digest = await once()
+      await call('HEAD', `/v2/${load.repository}/blobs/${digest}`)
+    },
     async once() {
-      const blob = prepared[next++]
-      if (!blob) throw new Error('the run outlasted its prepared blobs')
-      blob.salt.copy(body)
-      const location = await call('POST', `/v2/${load.repository}/blobs/uploads/`)
-      const url = new URL(location, `http://127.0.0.1:${load.port}`)
-      url.searchParams.set('digest', blob.digest)
-      await call('PUT', url.pathname + url.search, body)
+      await once()
       return load.bytes
     },
     async [Symbol.asyncDispose]() {
@@ -139,10 +186,19 @@ async function pushLane(load: Load & { kind: 'push' }): Promise<Lane> {
 }
 
 if (process.send) {
+  const tell = (message: object) => new Promise<void>((resolve) => void process.send!(message, () => resolve()))
   process.once('message', (load: Load) => {
-    runLoad(load).then(
-      (result) => process.send?.({ result }, () => process.disconnect()),
-      (error: Error) => process.send?.({ error: error.message }, () => process.disconnect()),
-    )
+    // The measuring process reads the counters before it lets the load begin.
+    const onStart = async () => {
+      const go = new Promise<void>((resolve) => void process.once('message', () => resolve()))
+      await tell({ ready: true })
+      await go
+    }
+    runLoad(load, onStart)
+      .then(
+        (result) => tell({ result }),
+        (error: Error) => tell({ error: error.message }),
+      )
+      .finally(() => process.once('message', () => process.disconnect()))
   })
 }

@@ -3,7 +3,7 @@ import type { Subject } from './subjects.ts'
 
 export const REPOSITORY = 'library/bench'
 
-export type Seeded = { manifestBytes: number; blobs: Record<number, string> }
+export type Seeded = { manifest: { bytes: number; sha256: string }; blobs: Record<number, string> }
 
 /** Pushes one image `library/bench:1` and a blob of each size, by the protocol that any client speaks. Returns the digests by size. */
 export async function seed(subject: Subject, sizes: readonly number[]): Promise<Seeded> {
@@ -42,5 +42,5 @@ export async function seed(subject: Subject, sizes: readonly number[]): Promise<
     throw new Error(`${subject.name}: seeding the manifest answered ${put.status} ${await put.text()}`)
   const blobs: Record<number, string> = {}
   for (const size of sizes) blobs[size] = (await pushBlob(randomBytes(size))).digest
-  return { manifestBytes: manifest.length, blobs }
+  return { manifest: { bytes: manifest.length, sha256: createHash('sha256').update(manifest).digest('hex') }, blobs }
 }

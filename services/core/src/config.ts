@@ -1,4 +1,4 @@
-import { bool, bytes, defineConfig, duration, file, int, oneOf, secret, text, url, type ConfigOf } from '@haven/config'
+import { bool, bytes, defineConfig, duration, file, oneOf, secret, text, url, type ConfigOf } from '@haven/config'
 import { pairSecret, serviceSettings } from '@haven/runtime'
 
 /** How core behaves, wherever it runs. */
@@ -62,15 +62,6 @@ export const coreSettings = {
 export const coreConfig = defineConfig('CORE', {
   ...serviceSettings({ port: 8081 }),
   ...coreSettings,
-  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
-  databasePool: int({
-    default: 8,
-    min: 2,
-    max: 100,
-    doc: 'Connections for writes; as many again for everything else.',
-  }),
-  redisUrl: secret({ env: 'REDIS_URL', doc: 'URL of Redis, where the sessions of browsers are.' }),
-  redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
 })
 
 export type CoreSettings = Pick<ConfigOf<typeof coreConfig>, keyof typeof coreSettings>

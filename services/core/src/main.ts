@@ -1,5 +1,6 @@
+import { Foundation } from '@haven/foundation'
 import { run } from '@haven/runtime'
 import { coreConfig } from './config.ts'
-import { openCore } from './standalone.ts'
+import { openCore } from './open.ts'
 
-await run(openCore, coreConfig)
+await run((host) => openCore(host, new Foundation(host)), coreConfig)

@@ -1,4 +1,4 @@
-import { defineConfig, duration, int, secret, text, url, type ConfigOf } from '@haven/config'
+import { defineConfig, duration, int, url, type ConfigOf } from '@haven/config'
 import { pairSecret, serviceSettings } from '@haven/runtime'
 
 /** How the job service behaves, wherever it runs. */
@@ -6,8 +6,6 @@ export const jobserviceSettings = {
   coreSecret: pairSecret('CORE_SECRET', 'What core shows to the job service.'),
   registryctlUrl: url({ env: 'REGISTRYCTL_URL', default: 'http://127.0.0.1:5003', doc: 'Where registryctl listens.' }),
   registryctlSecret: pairSecret('REGISTRYCTL_SECRET', 'What the job service shows to registryctl.'),
-  redisUrl: secret({ env: 'REDIS_URL', doc: 'URL of Redis, which carries the queues.' }),
-  redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
   workers: int({ default: 10, min: 1, max: 100, doc: 'Jobs of one type that run at the same time in this process.' }),
   leaseMs: duration({
     default: '60s',
@@ -41,13 +39,6 @@ export const jobserviceSettings = {
 export const jobserviceConfig = defineConfig('JOBSERVICE', {
   ...serviceSettings({ port: 5004 }),
   ...jobserviceSettings,
-  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
-  databasePool: int({
-    default: 8,
-    min: 2,
-    max: 100,
-    doc: 'Connections for writes; as many again for everything else.',
-  }),
 })
 
 export type JobserviceSettings = Pick<ConfigOf<typeof jobserviceConfig>, keyof typeof jobserviceSettings>

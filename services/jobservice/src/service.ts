@@ -24,6 +24,9 @@ import { registryControlClient } from './registry-control.ts'
 export type JobserviceDeps = {
   readonly settings: JobserviceSettings
   readonly db: Database
+  readonly redisUrl: string
+  /** What the keys of this installation begin with. */
+  readonly redisPrefix: string
   readonly log: Logger
   readonly metrics: Metrics
   readonly trust: Trust
@@ -36,8 +39,9 @@ const DRAIN_MS = 3_000
 const DISPATCHED_EVENTS_KEPT_HOURS = 7 * 24
 
 /** Runs jobs and schedules, moves events from the outbox, keeps house. The database that it is given stays the caller's to close. */
-export function createJobservice({ settings, db, log, metrics, trust }: JobserviceDeps): Service {
-  const { redisUrl, redisPrefix: prefix, leaseMs } = settings
+export function createJobservice(given: JobserviceDeps): Service {
+  const { settings, db, redisUrl, redisPrefix: prefix, log, metrics, trust } = given
+  const { leaseMs } = settings
   const onFailure = (err: Error) => log.warn({ err }, 'background work failed and will be tried again')
   const projects = new ProjectDirectory(db)
   const jobDeps: JobDeps = {

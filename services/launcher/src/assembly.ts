@@ -16,66 +16,32 @@ type Assembly = {
 const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
   async token({ host, foundation }) {
     const { tokenConfig } = await import('@haven/token/config')
-    const { createToken } = await import('@haven/token/service')
-    return createToken({
-      ...host,
-      settings: readConfig(tokenConfig, host.env),
-      db: foundation.db(),
-      keys: foundation.signingKeys(),
-      sealer: foundation.sealer(),
-      authorities: foundation.authorities(),
-      signIn: foundation.signIn(),
-      projects: foundation.projects(),
-    })
+    const { openToken } = await import('@haven/token/open')
+    return openToken({ ...host, config: readConfig(tokenConfig, host.env) }, foundation)
   },
   async registry({ host, foundation }) {
     const { registryConfig } = await import('@haven/registry/config')
-    const { createRegistry } = await import('@haven/registry/service')
-    return createRegistry({
-      ...host,
-      settings: readConfig(registryConfig, host.env),
-      db: foundation.db(),
-      storage: await foundation.storage(),
-      projects: foundation.projects(),
-      authorities: foundation.authorities(),
-      tokens: foundation.tokens(),
-      signIn: foundation.signIn(),
-    })
+    const { openRegistry } = await import('@haven/registry/open')
+    return openRegistry({ ...host, config: readConfig(registryConfig, host.env) }, foundation)
   },
   async core({ host, foundation, made, names }) {
     const { coreConfig } = await import('@haven/core/config')
-    const { createCore } = await import('@haven/core/service')
-    return createCore({
-      ...host,
-      settings: readConfig(coreConfig, host.env),
-      db: foundation.db(),
-      redis: foundation.redis(),
-      redisPrefix: foundation.config.redisPrefix,
-      projects: foundation.projects(),
-      authorities: foundation.authorities(),
-      signIn: foundation.signIn(),
-      queue: foundation.queue(),
+    const { openCore } = await import('@haven/core/open')
+    return openCore({ ...host, config: readConfig(coreConfig, host.env) }, foundation, {
       // By name when somebody asks, since the proxy, which serves the portal, is made last.
-      checks: {
-        ...(names.includes('registry') && { registry: () => checkAll(made.get('registry')) }),
-        ...(names.includes('proxy') && { portal: () => checkAll(made.get('proxy')) }),
-      },
+      ...(names.includes('registry') && { registry: () => checkAll(made.get('registry')) }),
+      ...(names.includes('proxy') && { portal: () => checkAll(made.get('proxy')) }),
     })
   },
   async jobservice({ host, foundation }) {
     const { jobserviceConfig } = await import('@haven/jobservice/config')
-    const { createJobservice } = await import('@haven/jobservice/service')
-    return createJobservice({ ...host, settings: readConfig(jobserviceConfig, host.env), db: foundation.db() })
+    const { openJobservice } = await import('@haven/jobservice/open')
+    return openJobservice({ ...host, config: readConfig(jobserviceConfig, host.env) }, foundation)
   },
   async registryctl({ host, foundation }) {
     const { registryctlConfig } = await import('@haven/registryctl/config')
-    const { createRegistryctl } = await import('@haven/registryctl/service')
-    return createRegistryctl({
-      ...host,
-      settings: readConfig(registryctlConfig, host.env),
-      db: foundation.db(),
-      storage: await foundation.storage(),
-    })
+    const { openRegistryctl } = await import('@haven/registryctl/open')
+    return openRegistryctl({ ...host, config: readConfig(registryctlConfig, host.env) }, foundation)
   },
   async 'log-collector'({ host }) {
     const { logCollectorConfig } = await import('@haven/log-collector/config')

@@ -1,5 +1,6 @@
 import { Agent, type IncomingMessage, type ServerResponse } from 'node:http'
-import { harborEnvelope, ociEnvelope, problems, Problem } from '@haven/errors'
+import type { Problem } from '@haven/errors'
+import { harborEnvelope, ociEnvelope, problems } from '@haven/errors'
 import { AGENT_IDLE_MS, internalHeaders, sendProblem, type Logger } from '@haven/runtime'
 import type { BlobStorage } from '@haven/storage'
 import httpProxy from 'http-proxy'

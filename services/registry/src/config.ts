@@ -1,4 +1,4 @@
-import { bool, defineConfig, duration, int, oneOf, secret, text, url, type ConfigOf } from '@haven/config'
+import { bool, defineConfig, duration, int, oneOf, url, type ConfigOf } from '@haven/config'
 import { serviceSettings } from '@haven/runtime'
 
 /** How the registry behaves, wherever it runs. */
@@ -32,19 +32,6 @@ export const registrySettings = {
 export const registryConfig = defineConfig('REGISTRY', {
   ...serviceSettings({ port: 5000 }),
   ...registrySettings,
-  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
-  databasePool: int({
-    default: 8,
-    min: 2,
-    max: 100,
-    doc: 'Connections for writes; as many again for everything else.',
-  }),
-  redisUrl: secret({
-    env: 'REDIS_URL',
-    optional: true,
-    doc: 'URL of Redis, where failed logins of all replicas are counted.',
-  }),
-  redisPrefix: text({ env: 'REDIS_PREFIX', default: 'haven', doc: 'What the keys of this installation begin with.' }),
 })
 
 export type RegistrySettings = Pick<ConfigOf<typeof registryConfig>, keyof typeof registrySettings>

@@ -1,5 +1,6 @@
+import { Foundation } from '@haven/foundation'
 import { run } from '@haven/runtime'
 import { registryConfig } from './config.ts'
-import { openRegistry } from './standalone.ts'
+import { openRegistry } from './open.ts'
 
-await run(openRegistry, registryConfig)
+await run((host) => openRegistry(host, new Foundation(host)), registryConfig)

@@ -1,4 +1,4 @@
-import { defineConfig, duration, int, secret, type ConfigOf } from '@haven/config'
+import { defineConfig, duration, type ConfigOf } from '@haven/config'
 import { pairSecret, serviceSettings } from '@haven/runtime'
 
 /** How registryctl behaves, wherever it runs. */
@@ -16,13 +16,6 @@ export const registryctlSettings = {
 export const registryctlConfig = defineConfig('REGISTRYCTL', {
   ...serviceSettings({ port: 5003 }),
   ...registryctlSettings,
-  databaseUrl: secret({ env: 'DATABASE_URL', doc: 'URL of the Postgres database.' }),
-  databasePool: int({
-    default: 4,
-    min: 2,
-    max: 100,
-    doc: 'Connections for writes; as many again for everything else.',
-  }),
 })
 
 export type RegistryctlSettings = Pick<ConfigOf<typeof registryctlConfig>, keyof typeof registryctlSettings>

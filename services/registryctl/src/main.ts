@@ -1,5 +1,6 @@
+import { Foundation } from '@haven/foundation'
 import { run } from '@haven/runtime'
 import { registryctlConfig } from './config.ts'
-import { openRegistryctl } from './standalone.ts'
+import { openRegistryctl } from './open.ts'
 
-await run(openRegistryctl, registryctlConfig)
+await run((host) => openRegistryctl(host, new Foundation(host)), registryctlConfig)

@@ -1,5 +1,6 @@
+import { Foundation } from '@haven/foundation'
 import { run } from '@haven/runtime'
 import { tokenConfig } from './config.ts'
-import { openToken } from './standalone.ts'
+import { openToken } from './open.ts'
 
-await run(openToken, tokenConfig)
+await run((host) => openToken(host, new Foundation(host)), tokenConfig)

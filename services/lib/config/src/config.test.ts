@@ -135,7 +135,7 @@ describe('secrets', () => {
     ['inspect', inspect(config, { depth: 9 })],
     ['inspect of what holds it', inspect({ deps: { config } }, { depth: 9, showHidden: true })],
     ['JSON', JSON.stringify(config)],
-    ['a template', `${inspect([config])}`],
+    ['inspect of a list', inspect([config])],
   ])('do not show in %s', (_, printed) => {
     for (const hidden of ['correct horse', 'p%40ss', 'p@ss']) expect(printed).not.toContain(hidden)
     expect(printed).toContain('***')

@@ -59,7 +59,7 @@ function setting<T, O extends Options<unknown>>(
     secretsIn: () => [],
     ...reader,
   }
-  return made as Of<T, O>
+  return made
 }
 
 const textOf = (given: number | boolean | undefined) => (given === undefined ? undefined : String(given))
@@ -127,7 +127,7 @@ export function oneOf<const W extends readonly [string, ...string[]], const O ex
   return setting(options, options.default, {
     kind: 'word',
     expected: words.length === 1 ? words[0] : `${words.slice(0, -1).join(', ')} or ${words.at(-1)}`,
-    parse: (given) => (words.includes(given) ? { value: given as W[number] } : wrong()),
+    parse: (given) => (words.includes(given) ? { value: given } : wrong()),
   })
 }
 

@@ -1,7 +1,8 @@
 import pg from 'pg'
 
+/** "schema.table", or `lost`. */
 export type AnnouncedTable = string
-type Listener = (table: AnnouncedTable | 'lost') => void
+type Listener = (table: AnnouncedTable) => void
 
 const CHANNEL = 'haven'
 const RECONNECT_MS = 500

@@ -197,7 +197,7 @@ class PipelinedReads extends Queries implements AsyncDisposable {
   }
 
   async #open(): Promise<pg.Client> {
-    const client = new pg.Client({ ...this.#config, pipeline: true } as pg.ClientConfig)
+    const client = new pg.Client({ ...this.#config, pipeline: true })
     const forget = () => {
       this.#client = null
     }

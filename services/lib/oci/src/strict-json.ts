@@ -19,11 +19,11 @@ export function parseStrictJson(
 function scan(text: string, maxDepth: number): string | null {
   const open: (Set<string> | null)[] = []
   for (let i = 0; i < text.length; i++) {
-    switch (text[i]) {
+    switch (text.charAt(i)) {
       case '{':
       case '[':
         if (open.length === maxDepth) return `it is nested deeper than ${maxDepth} levels`
-        open.push(text[i] === '{' ? new Set() : null)
+        open.push(text.charAt(i) === '{' ? new Set() : null)
         break
       case '}':
       case ']':

@@ -22,12 +22,12 @@ export class BufferPool {
   }
 
   take(size: number): Buffer {
-    return this.#free[size as typeof LARGE]?.pop() ?? Buffer.allocUnsafeSlow(size)
+    return this.#free[size]?.pop() ?? Buffer.allocUnsafeSlow(size)
   }
 
   /** Only for a buffer that nothing will read any more: a write in flight would send another stream's bytes. */
   give(buffer: Buffer): void {
-    const free = this.#free[buffer.length as typeof LARGE]
+    const free = this.#free[buffer.length]
     if (free && free.length < MAX_KEPT) free.push(buffer)
   }
 }

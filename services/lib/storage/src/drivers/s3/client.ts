@@ -174,7 +174,7 @@ export class S3Client {
         this.#minio.listObjectsV2Query(this.#options.bucket, prefix, token, '', 1000, after),
       )
       for (const { name, size, lastModified } of page.objects) {
-        if (name !== undefined) yield { name, sizeBytes: size, modifiedAt: new Date(lastModified as Date) }
+        if (name !== undefined) yield { name, sizeBytes: size, modifiedAt: new Date(lastModified) }
       }
       more = page.isTruncated
       token = page.nextContinuationToken

@@ -141,7 +141,7 @@ export class PartWriter {
     let tail: Draft['tail'] = null
     if (part.size > 0 && (last || part.size >= MIN_PART)) this.#ship()
     else if (part.size > 0) tail = await this.#park(part)
-    await Promise.all([...this.#inFlight].map(({ done }) => done))
+    for (const { done } of [...this.#inFlight]) await done
     if (this.#failure) throw this.#failure
     const upload = await (this.#upload ??= this.#store.client.initiate(this.#store.name))
     return { upload, parts: this.#parts, whole: null, leftover, tail, stale }
@@ -152,7 +152,7 @@ export class PartWriter {
     // Parts in flight may end: a store that is still busy with one can bring an aborted upload back to life (S3's manual of
     // AbortMultipartUpload says so; versitygw does it), and a late part could replace that of the next attempt.
     const timer = setTimeout(() => this.#stop.abort(new Error('the append failed')), LAST_PARTS_MS)
-    await Promise.all([...this.#inFlight].map(({ done }) => done))
+    for (const { done } of [...this.#inFlight]) await done
     clearTimeout(timer)
     if (this.#before.upload !== null || this.#upload === null) return
     const upload = await this.#upload.catch(() => null)

@@ -1,0 +1,25 @@
+import type { ConfigOf } from '@haven/config'
+import type { Foundation } from '@haven/foundation'
+import type { Host, Service } from '@haven/runtime'
+import type { coreConfig } from './config.ts'
+import { createCore, type CoreDeps } from './service.ts'
+
+/** Core from its settings and what its process shares. `checks` ask after parts of the platform that run in this process. */
+export function openCore(
+  { config, ...host }: Host<ConfigOf<typeof coreConfig>>,
+  foundation: Foundation,
+  checks: NonNullable<CoreDeps['checks']> = {},
+): Service {
+  return createCore({
+    ...host,
+    settings: config,
+    db: foundation.db(),
+    redis: foundation.redis(),
+    redisPrefix: foundation.config.redisPrefix,
+    projects: foundation.projects(),
+    authorities: foundation.authorities(),
+    signIn: foundation.signIn(),
+    queue: foundation.queue(),
+    checks,
+  })
+}

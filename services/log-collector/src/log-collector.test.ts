@@ -1,5 +1,5 @@
 import { createSocket } from 'node:dgram'
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { connect, createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -243,6 +243,16 @@ describe('GET /v1/search', () => {
     expect(numbers(await c.search({ from: at(10), to: at(13) }))).toEqual([13, 12, 11, 10])
     await c.files.settled()
     expect(numbers(await c.search({ limit: '1000' }))).toEqual(Array.from({ length: 60 }, (_, i) => 59 - i))
+  })
+
+  it('reads a file once that stands there plain and compressed', async () => {
+    const c = await collector({ maxFileBytes: 100 })
+    for (let i = 0; i < 3; i += 1) await c.files.append('core', line({ service: 'core', n: i, time: at(i) }))
+    await c.files.settled()
+    for (const { path, compressed } of await c.files.list()) {
+      if (compressed) writeFileSync(path.replace(/\.gz$/, ''), gunzipSync(readFileSync(path)))
+    }
+    expect((await c.search({})).lines.map(({ n }) => n)).toEqual([2, 1, 0])
   })
 
   it('by request, level and text, together', async () => {

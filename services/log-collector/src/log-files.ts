@@ -92,11 +92,14 @@ export class LogFiles implements AsyncDisposable {
   /** All files, of each service the newest first. */
   async list(): Promise<LogFile[]> {
     const found: LogFile[] = []
-    for (const name of await readdir(this.folder)) {
+    const names = new Set(await readdir(this.folder))
+    for (const name of names) {
       const match = /^([a-z][a-z0-9-]{0,31})(?:\.(\d{8}T\d{9}Z))?\.log(\.gz)?$/.exec(name)
       if (!match) continue
       const [, service, ended, gz] = match
       if (ended === undefined && gz !== undefined) continue
+      // Between the end of its compression and its removal a file stands there twice.
+      if (gz === undefined && names.has(`${name}.gz`)) continue
       const endedAt = ended === undefined ? null : parseStamp(ended)
       found.push({ path: join(this.folder, name), service: service!, endedAt, compressed: gz !== undefined })
     }

@@ -19,9 +19,10 @@ export type Running = {
 export type SupervisorStatus = { name: string; pid: number | null; restarts: number; ready: boolean }
 
 const FIRST_DELAY_MS = 200
-const LONGEST_DELAY_MS = 10_000
+// With the time of a start, a process that was killed is back within 10 s however often it was (reliability.md F02).
+const LONGEST_DELAY_MS = 5_000
 /** A process that ran this long starts its back-off anew. */
-const STEADY_MS = 30_000
+const STEADY_MS = 5_000
 
 /** Keeps processes running: one that ends is started again, after a pause that doubles while it keeps ending. */
 export class Supervisor {
@@ -77,6 +78,7 @@ export class Supervisor {
       if (performance.now() - startedAt > STEADY_MS) delayMs = FIRST_DELAY_MS
       this.#log(`${entry.name} ended with ${how}; starting it again in ${delayMs} ms`)
       entry.running = await this.#restart(entry, delayMs)
+      this.#onChange()
       delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)
     }
   }
@@ -91,7 +93,6 @@ export class Supervisor {
         this.#log(`${entry.name} is ready again, pid ${running.pid}`)
         // The stop may have come while it started.
         if (this.#stopping) await running.stop()
-        this.#onChange()
         return running
       } catch (error) {
         this.#log(`${entry.name} did not start: ${(error as Error).message}`)

@@ -112,11 +112,9 @@ async function recordFinished(
       surplus = await replaceDamagedBlob(tx, blob.id, { store, key, sizeBytes })
     }
     if (surplus !== null) {
-      await trashObject(
-        tx,
-        { key: surplus, store, digest, sizeBytes, reason: blob.damaged ? 'damaged' : 'duplicate' },
-        trashSeconds,
-      )
+      // A duplicate was never to be read, so no download can be under way.
+      const [reason, waitSeconds] = blob.damaged ? ['damaged', trashSeconds] : ['duplicate', 0]
+      await trashObject(tx, { key: surplus, store, digest, sizeBytes, reason }, waitSeconds)
     }
     await recordLink(deps, tx, grant, { ...blob, sizeBytes, repositoryId, known: !blob.inserted })
   })

@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort } from '@haven/embedded'
+import pg from 'pg'
 
-const launcher = fileURLToPath(new URL('../../../launcher/src/main.ts', import.meta.url))
+/** The program behind `haven`. */
+export const launcher = fileURLToPath(new URL('../../../launcher/src/main.ts', import.meta.url))
 
 export const ADMIN_PASSWORD = 'Harbor12345'
 
@@ -19,6 +21,10 @@ export type HavenInstallation = AsyncDisposable & {
   command(...args: string[]): Promise<{ code: number; output: string }>
   /** Pids by process name (postgres, redis, front, back, …), as the supervisor sees them now. */
   processes(): Record<string, number | null>
+  /** Where its embedded servers listen. */
+  servers(): { databaseUrl: string; redisUrl: string }
+  /** One statement on its embedded Postgres, for what no API tells. */
+  query<Row extends pg.QueryResultRow>(sql: string, values?: readonly unknown[]): Promise<Row[]>
 }
 
 export type HavenOptions = { shape?: 'single' | 'split'; env?: Record<string, string> }
@@ -39,10 +45,17 @@ export async function startHaven(options: HavenOptions = {}): Promise<HavenInsta
     HAVEN_ADMIN_PASSWORD: ADMIN_PASSWORD,
     ...options.env,
   }
-  const command = (...args: string[]) => runLauncher(args, env)
+  const command = (...args: string[]) => runHaven(args, env)
+  const state = () =>
+    JSON.parse(readFileSync(join(home, 'state.json'), 'utf8')) as {
+      databaseUrl: string
+      redisUrl: string
+      processes: { name: string; pid: number | null }[]
+    }
   const up = await command('up')
   if (up.code !== 0) {
     await command('down')
+    rmSync(home, { recursive: true, force: true })
     throw new Error(`haven up ended with ${up.code}:\n${up.output}`)
   }
   return {
@@ -50,11 +63,16 @@ export async function startHaven(options: HavenOptions = {}): Promise<HavenInsta
     host: `127.0.0.1:${port}`,
     home,
     command,
-    processes() {
-      const state = JSON.parse(readFileSync(join(home, 'state.json'), 'utf8')) as {
-        processes: { name: string; pid: number | null }[]
+    processes: () => Object.fromEntries(state().processes.map(({ name, pid }) => [name, pid])),
+    servers: () => ({ databaseUrl: state().databaseUrl, redisUrl: state().redisUrl }),
+    async query<Row extends pg.QueryResultRow>(sql: string, values: readonly unknown[] = []) {
+      const client = new pg.Client({ connectionString: state().databaseUrl })
+      await client.connect()
+      try {
+        return (await client.query<Row>(sql, [...values])).rows
+      } finally {
+        await client.end()
       }
-      return Object.fromEntries(state.processes.map(({ name, pid }) => [name, pid]))
     },
     async [Symbol.asyncDispose]() {
       await command('down')
@@ -63,7 +81,8 @@ export async function startHaven(options: HavenOptions = {}): Promise<HavenInsta
   }
 }
 
-function runLauncher(args: string[], env: NodeJS.ProcessEnv): Promise<{ code: number; output: string }> {
+/** Runs a `haven` command to its end, in an environment of the caller's. */
+export function runHaven(args: readonly string[], env: NodeJS.ProcessEnv): Promise<{ code: number; output: string }> {
   return new Promise((resolve, reject) => {
     const child = spawn(process.execPath, [launcher, ...args], { env, stdio: ['ignore', 'pipe', 'pipe'] })
     let output = ''

@@ -1,26 +1,31 @@
 import { problems } from '@haven/errors'
 import { digestOf, formatReference, mediaTypes, parseDigest, type Digest, type Reference } from '@haven/oci'
 import type { ArtifactDeps } from './deps.ts'
-import { nameOf, type PullGrant } from './grants.ts'
+import { nameOf, type PullGrant, type PushGrant } from './grants.ts'
 import { listReferrers, referrersIndex } from './list-referrers.ts'
-import { getManifestRow, headManifestRow, type ManifestFacts, type StoredManifest } from './store/manifests.ts'
+import { getManifestRow, headManifestRow, isPromised, renewManifest, type ManifestFacts } from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
 
 /** A manifest as it is served. `id` is null for one that we made up: see `synthesised`. */
-export type ServedManifest = Omit<ManifestFacts, 'id'> & { id: string | null }
+export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedSeconds'> & { id: string | null }
+
+/** Asks whether the caller may push to the repository as well. Only asked when it matters. */
+export type PushQuestion = () => Promise<PushGrant | null>
 
 /**
- * A manifest by tag or digest, byte for byte as it was pushed.
+ * A manifest by tag or digest, byte for byte as it was pushed. A client that may push is about to refer to it, perhaps, so it is
+ * promised that the manifest stays for a while, tag or not (reliability.md §8, R6).
  * @throws problems.manifestUnknown, nameUnknown, policyViolation
  */
 export async function getManifest(
   deps: ArtifactDeps,
   grant: PullGrant,
   reference: Reference,
+  mayPush?: PushQuestion,
 ): Promise<ServedManifest & { payload: Buffer }> {
   const where = { projectId: grant.project.id, path: grant.repository }
-  const found: StoredManifest | null = await getManifestRow(deps.db.reads, where, reference)
-  if (!found) return absent(deps, grant, reference)
+  const found = await getManifestRow(deps.db.reads, where, reference)
+  if (!found || !(await promised(deps, found, mayPush))) return absent(deps, grant, reference)
   await passGate(deps, grant, found)
   return found
 }
@@ -30,12 +35,23 @@ export async function headManifest(
   deps: ArtifactDeps,
   grant: PullGrant,
   reference: Reference,
+  mayPush?: PushQuestion,
 ): Promise<ServedManifest> {
   const where = { projectId: grant.project.id, path: grant.repository }
   const found = await headManifestRow(deps.db.reads, where, reference)
-  if (!found) return absent(deps, grant, reference)
+  if (!found || !(await promised(deps, found, mayPush))) return absent(deps, grant, reference)
   await passGate(deps, grant, found)
   return found
+}
+
+/** False when the manifest was deleted before it could be promised. */
+async function promised(
+  { db, settings }: ArtifactDeps,
+  found: ManifestFacts,
+  mayPush: PushQuestion | undefined,
+): Promise<boolean> {
+  if (!mayPush || isPromised(found, settings.promiseSeconds) || !(await mayPush())) return true
+  return renewManifest(db.writes, found.id, settings.promiseSeconds)
 }
 
 // The same on HEAD: Docker skips the GET when it has the digest already, so a gate on GET alone is no gate.

@@ -57,6 +57,7 @@ export async function putManifest(
       totalBytes: ownBytes(manifest) + childBytes,
       type: artifactTypeWord(manifest),
       pushedBy: actorOf(grant),
+      promiseSeconds: deps.settings.promiseSeconds,
     })
     if (stored.inserted) await deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
     for (const tag of tags)
@@ -83,7 +84,7 @@ function parse({ reference, mediaType, body }: ManifestUpload): Manifest {
 
 /**
  * Proves that the repository has what the manifest needs, and keeps it until the transaction ends. In the order that every holder
- * of several rows keeps: manifests by digest, then blobs by digest.
+ * of several rows keeps: manifests by digest, then blobs by digest. A subject may be absent, but one that is there is kept as well.
  * @returns the bytes of the children.
  */
 async function requireContent(
@@ -92,15 +93,15 @@ async function requireContent(
   repositoryId: number,
   manifest: Manifest,
 ): Promise<number> {
-  const children = [
-    ...new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest)),
-  ].sort()
-  const present = await holdManifests(tx, repositoryId, children)
+  const children = new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest))
+  const named = manifest.subject ? new Set(children).add(manifest.subject.digest) : children
+  const held = await holdManifests(tx, repositoryId, [...named].sort(), settings.promiseSeconds)
+  const present = held.filter(({ digest }) => children.has(digest as Digest))
   const blobs = requiredBlobs(manifest).sort()
-  const held = await holdBlobs(tx, repositoryId, blobs, settings.promiseSeconds)
+  const heldBlobs = await holdBlobs(tx, repositoryId, blobs, settings.promiseSeconds)
 
-  const missing = missingFrom(blobs, held)
-  if (!settings.sparseIndexes) missing.push(...missingFrom(children, present))
+  const missing = missingFrom(blobs, heldBlobs)
+  if (!settings.sparseIndexes) missing.push(...missingFrom([...children], present))
   if (missing.length > 0) throw problems.manifestBlobUnknown({ digests: missing })
   return present.reduce((sum, { totalBytes }) => sum + totalBytes, 0)
 }

@@ -16,7 +16,7 @@ type At = Extract<RegistryPath, { kind: 'manifest' }>
 
 export async function get(call: Call, at: At, { access, artifacts, pulls }: RegistryContext): Promise<void> {
   const grant = await access.require(call.req, 'pull', at.name)
-  const manifest = await getManifest(artifacts, grant, at.reference)
+  const manifest = await getManifest(artifacts, grant, at.reference, () => access.allows(call.req, 'push', at.name))
   const headers = headersOf(manifest)
   if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
   pulls.count(manifest)
@@ -26,7 +26,8 @@ export async function get(call: Call, at: At, { access, artifacts, pulls }: Regi
 
 export async function head(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
   const grant = await access.require(call.req, 'pull', at.name)
-  const headers = headersOf(await headManifest(artifacts, grant, at.reference))
+  const mayPush = () => access.allows(call.req, 'push', at.name)
+  const headers = headersOf(await headManifest(artifacts, grant, at.reference, mayPush))
   if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
   answer(call, 200, headers)
 }

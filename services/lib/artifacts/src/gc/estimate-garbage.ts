@@ -14,12 +14,12 @@ const addUntagged = statement(
   'gc estimate untagged',
   `insert into doomed select m.id from artifacts.manifests m where m.id > $1 and ${untaggedRoot('m')} on conflict do nothing`,
 )
-// Harder than the run's own rule only in this: promises of a dependant's blobs are not asked.
 const addDependants = statement<{ id: string }>(
   'gc estimate dependants',
   `insert into doomed
    select distinct d.id from doomed x join artifacts.manifests m on m.id = x.id
      join artifacts.manifests d on d.repository_id = m.repository_id and d.deleted_at is null
+      and d.promised_until <= now() + $1 * interval '1 second'
     where not exists (select from artifacts.tags t where t.manifest_id = d.id)
       and (d.subject_digest = m.digest
            or (d.subject_digest is null
@@ -57,7 +57,7 @@ export async function estimateGarbage(deps: GcDeps, run: GcRun, { untagged }: { 
     await tx.rows(makeTable, [])
     await tx.rows(addTombstones, [])
     if (untagged) await tx.rows(addUntagged, [0, lead, run.graceSeconds ?? deps.settings.promiseSeconds])
-    while ((await tx.rows(addDependants, [])).length > 0) run.signal?.throwIfAborted()
+    while ((await tx.rows(addDependants, [lead])).length > 0) run.signal?.throwIfAborted()
     const manifests = (await tx.one(sumManifests, []))!
     const blobs = { count: 0, bytes: 0 }
     for (let after = '0'; ;) {

@@ -12,6 +12,7 @@ import {
   getManifest,
   grant,
   headBlobForPush,
+  headManifest,
   interceptFaultPoint,
   mountBlob,
   putManifest,
@@ -135,7 +136,8 @@ async function pass(hours = 3) {
   const by = `${hours} hours`
   await prisma.$executeRaw`update artifacts.blobs set promised_until = promised_until - ${by}::interval`
   await prisma.$executeRaw`update artifacts.blob_links set promised_until = promised_until - ${by}::interval`
-  await prisma.$executeRaw`update artifacts.manifests set pushed_at = pushed_at - ${by}::interval`
+  await prisma.$executeRaw`update artifacts.manifests
+    set pushed_at = pushed_at - ${by}::interval, promised_until = promised_until - ${by}::interval`
   await prisma.$executeRaw`update artifacts.trash set erase_after = erase_after - ${by}::interval`
 }
 
@@ -418,7 +420,7 @@ describe('races (reliability.md §8)', () => {
     await erasing.arrived
     await pushBlob('app', bytes)
     erasing.release()
-    expect(await erased).toMatchObject({ erased: 1 })
+    expect(await erased).toMatchObject({ erased: 2 }) // the old bytes, and those of the second push, which were there already
     expect(await canPull('app', blob)).toBe(true)
     expect(await findings({ deep: true })).toEqual([])
   })
@@ -502,6 +504,72 @@ describe('races (reliability.md §8)', () => {
     expect(await buryUntagged(gc, run)).toBe(0)
     await pushManifest('app', indexOf([child.manifest]), 'multi')
     expect(await collect({ untagged: true })).toMatchObject({ manifests: 0, blobs: 0 })
+  })
+
+  it('R6: a client that may push and is told of an untagged child finds it there for its index, or is told that it is gone', async () => {
+    const child = await pushImage('app')
+    await pass()
+    await headManifest(artifacts, may('pull', 'app'), child.manifest) // who only reads is promised nothing
+    const selected = stopAt('gc.candidates')
+    const burying = buryUntagged(gc, run)
+    await selected.arrived
+    await headManifest(artifacts, may('pull', 'app'), child.manifest, async () => may('push', 'app'))
+    selected.release()
+    expect(await burying).toBe(0)
+    await pushManifest('app', indexOf([child.manifest]), 'multi')
+    expect(await collect({ untagged: true })).toMatchObject({ manifests: 0 })
+
+    const late = await pushImage('app')
+    await pass()
+    const locked = stopAt('gc.locked')
+    const buryingNow = buryUntagged(gc, run)
+    await locked.arrived
+    const asking = getManifest(artifacts, may('pull', 'app'), late.manifest, async () => may('push', 'app'))
+    const refused = asking.catch((error: unknown) => error)
+    await blocked()
+    locked.release()
+    expect(await buryingNow).toBe(1)
+    expect(await refused).toMatchObject({ kind: { name: 'manifestUnknown' } })
+  })
+
+  it('R6: of an index and a collection of its child, the second sees what the first did', async () => {
+    artifacts = artifactDeps({ ...artifacts, settings: { ...artifacts.settings, sparseIndexes: false } })
+    const child = await pushImage('app')
+    await pass()
+    const locked = stopAt('gc.locked')
+    const burying = buryUntagged(gc, run)
+    await locked.arrived
+    const pushing = pushManifest('app', indexOf([child.manifest]), 'multi')
+    const refused = pushing.catch((error: unknown) => error)
+    await blocked()
+    locked.release()
+    expect(await burying).toBe(1)
+    expect(await refused).toMatchObject({ entries: [{ facts: { digest: child.manifest.digest } }] })
+
+    await pushManifest('app', imageOf(child.config, [child.layer]))
+    await pass()
+    const holding = stopAt('manifest.afterCheck')
+    const again = pushManifest('app', indexOf([child.manifest]), 'multi')
+    await holding.arrived
+    expect(await buryUntagged(gc, run)).toBe(0) // passed over: it is held
+    holding.release()
+    await again
+    expect(await buryUntagged(gc, run)).toBe(0)
+    expect(await hasManifest('app', child.manifest)).toBe(true)
+  })
+
+  it('R7: an accessory that is being pushed keeps its untagged subject, and for a while after', async () => {
+    const image = await pushImage('app')
+    await pass()
+    const holding = stopAt('manifest.afterCheck')
+    const pushing = pushImage('app', undefined, image.manifest)
+    await holding.arrived
+    expect(await buryUntagged(gc, run)).toBe(0)
+    holding.release()
+    await pushing
+    expect(await buryUntagged(gc, run)).toBe(0)
+    await pass()
+    expect(await collect({ untagged: true })).toMatchObject({ manifests: 2 })
   })
 
   it('R9: two runs at once, each with several workers, remove each thing once', async () => {

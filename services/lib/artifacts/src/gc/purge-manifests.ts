@@ -18,18 +18,13 @@ type Row = {
   total_bytes: string
 }
 
-// A manifest that is pushed again renews the promises of its blobs and not its own time, so both are asked: what a client was told
-// of within the grace stays (reliability.md §8, R1, R5, R6).
+// What a client was told of within the grace stays (reliability.md §8, R1, R5, R6).
 const unclaimed = (m: string) => `
       ${m}.deleted_at is null
+  and ${m}.promised_until <= now() + $2 * interval '1 second'
   and not exists (select from artifacts.tags t where t.manifest_id = ${m}.id)
   and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
-                   where e.repository_id = ${m}.repository_id and e.digest = ${m}.digest and e.kind = 'child')
-  and not exists (select from artifacts.manifest_edges e
-                    join artifacts.blobs b on b.digest = e.digest
-                    join artifacts.blob_links k on k.repository_id = ${m}.repository_id and k.blob_id = b.id
-                   where e.manifest_id = ${m}.id and e.kind in ('config', 'layer')
-                     and k.promised_until > now() + $2 * interval '1 second')`
+                   where e.repository_id = ${m}.repository_id and e.digest = ${m}.digest and e.kind = 'child')`
 const settled = (m: string) => `${m}.pushed_at <= now() - $3 * interval '1 second'`
 
 /** A root: no accessory of anything. The condition of both statements below. */

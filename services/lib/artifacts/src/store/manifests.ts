@@ -9,6 +9,8 @@ export type ManifestFacts = {
   digest: string
   mediaType: string
   sizeBytes: number
+  /** How long it is promised to stay, tag or not; negative once that is over. */
+  promisedSeconds: number
 }
 export type StoredManifest = ManifestFacts & { payload: Buffer }
 
@@ -22,7 +24,12 @@ const byDigest = `
     join artifacts.manifests m on m.repository_id = r.id and m.digest = $3 and m.deleted_at is null
    where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
 const facts = (tagId: string) =>
-  `m.id, m.repository_id as "repositoryId", ${tagId} as "tagId", m.digest, m.media_type as "mediaType", m.payload_bytes as "sizeBytes"`
+  `m.id, m.repository_id as "repositoryId", ${tagId} as "tagId", m.digest, m.media_type as "mediaType", m.payload_bytes as "sizeBytes",
+          extract(epoch from m.promised_until - now())::float8 as "promisedSeconds"`
+
+// A promise with less than a quarter of it used up is left alone, as a blob's is.
+const FRESH = 0.75
+const until = (promise: string) => `now() + ${promise} * interval '1 second'`
 
 const get = {
   tag: statement<StoredManifest>('manifests by tag', `select ${facts('t.id')}, m.payload ${byTag}`),
@@ -40,10 +47,11 @@ const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
    put as (
      insert into artifacts.manifests as m
        (repository_id, digest, media_type, artifact_type, kind, type, payload, payload_bytes, total_bytes,
-        config_media_type, subject_digest, annotations, pushed_by)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13)
+        config_media_type, subject_digest, annotations, pushed_by, promised_until)
+     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13, ${until('$15')})
      on conflict (repository_id, digest) do update
        set media_type = excluded.media_type,
+           promised_until = greatest(m.promised_until, excluded.promised_until),
            pushed_at = case when m.deleted_at is null then m.pushed_at else now() end,
            pushed_by = case when m.deleted_at is null then m.pushed_by else excluded.pushed_by end,
            deleted_at = null, deleted_by = null, deleted_reason = null, purge_after = null
@@ -59,11 +67,32 @@ const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
    select put.id, put.inserted, coalesce((select dead from old), false) as revived from put`,
 )
 
-const holdChildren = statement<{ digest: string; totalBytes: number }>(
-  'manifests hold children',
-  `select digest, total_bytes::float8 as "totalBytes" from artifacts.manifests
-    where repository_id = $1 and digest = any($2::text[]) and deleted_at is null
-    order by digest for share`,
+const holdNamed = (condition: string) => `
+   select digest, total_bytes::float8 as "totalBytes" from artifacts.manifests
+    where repository_id = $1 and digest = any($2::text[]) and deleted_at is null ${condition}
+    order by digest for share`
+
+const holdFresh = statement<{ digest: string; totalBytes: number }>(
+  'manifests hold fresh',
+  holdNamed(`and promised_until >= now() + $3 * interval '${FRESH} second'`),
+)
+
+const renewStale = statement(
+  'manifests renew stale',
+  `with held as materialized (
+     select id from artifacts.manifests
+      where repository_id = $1 and digest = any($2::text[]) and deleted_at is null
+        and promised_until < now() + $3 * interval '${FRESH} second'
+      order by digest for no key update)
+   update artifacts.manifests m set promised_until = ${until('$3')} from held where m.id = held.id`,
+)
+
+const hold = statement<{ digest: string; totalBytes: number }>('manifests hold', holdNamed(''))
+
+const renew = statement<{ id: string }>(
+  'manifests renew',
+  `update artifacts.manifests set promised_until = greatest(promised_until, ${until('$2')})
+    where id = $1 and deleted_at is null returning id`,
 )
 
 const lock = statement<LockedManifest>(
@@ -117,7 +146,13 @@ export async function upsertManifest(
   tx: Sql,
   repositoryId: number,
   manifest: Manifest,
-  { payload, totalBytes, type, pushedBy }: { payload: Buffer; totalBytes: number; type: string; pushedBy: string },
+  {
+    payload,
+    totalBytes,
+    type,
+    pushedBy,
+    promiseSeconds,
+  }: { payload: Buffer; totalBytes: number; type: string; pushedBy: string; promiseSeconds: number },
 ) {
   const stored = await tx.one(upsert, [
     repositoryId,
@@ -134,14 +169,31 @@ export async function upsertManifest(
     json(manifest.annotations),
     pushedBy,
     json(manifest.edges.map((edge, position) => ({ position, ...pick(edge) }))),
+    promiseSeconds,
   ])
   if (!stored) throw new Error(`manifest ${manifest.digest} was neither found nor made`)
   return stored
 }
 
-/** Which of these manifests the repository has; they stay until the transaction ends. */
-export const holdManifests = async (tx: Sql, repositoryId: number, digests: readonly string[]) =>
-  digests.length === 0 ? [] : tx.rows(holdChildren, [repositoryId, digests])
+/** Whether enough of its promise is left for a client that is told of it now. */
+export const isPromised = ({ promisedSeconds }: ManifestFacts, promiseSeconds: number): boolean =>
+  promisedSeconds >= promiseSeconds * FRESH
+
+/** Promises a manifest to a client. False when it was deleted meanwhile: a collection that was first is waited for. */
+export const renewManifest = async (sql: Sql, id: string, promiseSeconds: number): Promise<boolean> =>
+  (await sql.one(renew, [id, promiseSeconds])) !== null
+
+/**
+ * Renews the promises of manifests that another is about to name and holds them until the transaction ends, in the order of digests.
+ * @returns those that the repository has.
+ */
+export async function holdManifests(tx: Sql, repositoryId: number, digests: readonly string[], promiseSeconds: number) {
+  if (digests.length === 0) return []
+  const held = await tx.rows(holdFresh, [repositoryId, digests, promiseSeconds])
+  if (held.length === digests.length) return held
+  await tx.rows(renewStale, [repositoryId, digests, promiseSeconds])
+  return tx.rows(hold, [repositoryId, digests])
+}
 
 export const lockManifest = (tx: Sql, { projectId, path }: In, digest: string) =>
   tx.one(lock, [projectId, path, digest])

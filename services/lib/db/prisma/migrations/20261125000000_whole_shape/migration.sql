@@ -328,6 +328,7 @@ CREATE TABLE "artifacts"."manifests" (
     "pushed_by" TEXT,
     "pushed_at" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "pulled_at" TIMESTAMPTZ(3),
+    "promised_until" TIMESTAMPTZ(3) NOT NULL DEFAULT CURRENT_TIMESTAMP,
     "deleted_at" TIMESTAMPTZ(3),
     "deleted_by" TEXT,
     "deleted_reason" TEXT,

@@ -3,11 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { ADMIN_PASSWORD, startHaven, type HavenInstallation } from '@haven/testkit'
+import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { startVersityGw, type VersityGw } from '@haven/testkit/versitygw'
 import { startDocker, type DockerEngine } from './docker-engine.ts'
 import { buildImage, packChart } from './images.ts'
 import { PASSWORD, privateProject } from './people.ts'
-import { lacking, must, findTool, run } from './tools.ts'
+import { must, run } from './tools.ts'
 
 const ADMIN = `admin:${ADMIN_PASSWORD}`
 const noDocker = lacking('dockerd', 'docker', 'busybox')
@@ -15,7 +16,6 @@ const noPodman = lacking('podman', 'skopeo')
 const noGoTools = lacking('crane', 'oras', 'helm')
 const noS3 = lacking('versitygw')
 
-const named = (title: string, lack: string | null) => (lack ? `${title} (skipped: ${lack})` : title)
 const itWith = (lack: string | null) => (lack ? it.skip : it)
 
 describe.each([
@@ -27,7 +27,7 @@ describe.each([
   const lackOfStore = store === 's3' ? noS3 : null
   const suite = lackOfStore ? describe.skip : describe
 
-  suite(named('real clients', lackOfStore), () => {
+  suite(titled('real clients', lackOfStore), () => {
     let haven: HavenInstallation
     let s3: VersityGw | null = null
     let engine: DockerEngine
@@ -35,7 +35,7 @@ describe.each([
 
     beforeAll(async () => {
       folder = mkdtempSync(join(tmpdir(), 'haven-clients-'))
-      s3 = store === 's3' ? await startVersityGw(findTool('versitygw')!) : null
+      s3 = store === 's3' ? await startVersityGw() : null
       const env: Record<string, string> = s3
         ? {
             STORAGE_DRIVER: 's3',
@@ -57,7 +57,7 @@ describe.each([
       rmSync(folder, { recursive: true, force: true })
     }, 120_000)
 
-    itWith(noDocker)(named('docker: login, push, rmi, pull, run', noDocker), async () => {
+    itWith(noDocker)(titled('docker: login, push, rmi, pull, run', noDocker), async () => {
       const image = `${haven.host}/library/hello:1`
       await buildImage(engine, image, 'hello from haven')
       const wrong = await engine.docker(['login', haven.host, '-u', 'admin', '--password-stdin'], {
@@ -74,7 +74,7 @@ describe.each([
       await engine.mustDocker(['logout', haven.host])
     })
 
-    itWith(noDocker)(named('docker: anybody pulls from a public project, nobody pushes to it', noDocker), async () => {
+    itWith(noDocker)(titled('docker: anybody pulls from a public project, nobody pushes to it', noDocker), async () => {
       const image = `${haven.host}/library/hello:1`
       await engine.docker(['rmi', image])
       await engine.mustDocker(['pull', image])
@@ -83,7 +83,7 @@ describe.each([
       expect(refused.output).toMatch(/denied|unauthorized/)
     })
 
-    itWith(noDocker)(named('docker: a private project by role', noDocker), async () => {
+    itWith(noDocker)(titled('docker: a private project by role', noDocker), async () => {
       const image = `${haven.host}/team/hello:1`
       await buildImage(engine, image, 'hello from the team')
       const as = async (who: string, args: string[]) => {
@@ -107,7 +107,7 @@ describe.each([
       expect(anonymous.output).toMatch(/pull access denied|unauthorized/)
     })
 
-    itWith(noPodman)(named('podman and skopeo: push, copy, pull', noPodman), async () => {
+    itWith(noPodman)(titled('podman and skopeo: push, copy, pull', noPodman), async () => {
       const podman = podmanIn(folder)
       await must('podman', ['import', '-q', await emptyTar(folder), 'localhost/empty:1'], podman)
       const image = `${haven.host}/library/podman:1`
@@ -123,7 +123,7 @@ describe.each([
       await must('podman', ['rmi', '-f', 'localhost/empty:1', image], podman)
     })
 
-    itWith(noGoTools)(named('crane: append, digest, tags, copy, delete', noGoTools), async () => {
+    itWith(noGoTools)(titled('crane: append, digest, tags, copy, delete', noGoTools), async () => {
       const crane = findTool('crane')!
       const env = { DOCKER_CONFIG: join(folder, 'crane') }
       await must(crane, ['auth', 'login', haven.host, '-u', 'admin', '-p', ADMIN_PASSWORD], { env })
@@ -138,7 +138,7 @@ describe.each([
       expect((await must(crane, ['digest', image], { env })).trim()).toBe(digest)
     })
 
-    itWith(noGoTools)(named('oras: push, attach, discover, pull', noGoTools), async () => {
+    itWith(noGoTools)(titled('oras: push, attach, discover, pull', noGoTools), async () => {
       const oras = findTool('oras')!
       const env = { DOCKER_CONFIG: join(folder, 'oras') }
       const cwd = join(folder, 'oras-files')
@@ -166,7 +166,7 @@ describe.each([
       rmSync(cwd, { recursive: true })
     })
 
-    itWith(noGoTools)(named('helm: login, push, pull', noGoTools), async () => {
+    itWith(noGoTools)(titled('helm: login, push, pull', noGoTools), async () => {
       const helm = findTool('helm')!
       const home = join(folder, 'helm')
       mkdirSync(home, { recursive: true })

@@ -2,7 +2,8 @@ import { spawn } from 'node:child_process'
 import { mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { findTool, must, run, type RunOptions } from './tools.ts'
+import { findTool } from '@haven/testkit/tools'
+import { must, run, type RunOptions } from './tools.ts'
 
 export type DockerEngine = AsyncDisposable & {
   docker(args: readonly string[], options?: RunOptions): ReturnType<typeof run>

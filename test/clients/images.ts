@@ -2,7 +2,8 @@ import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DockerEngine } from './docker-engine.ts'
-import { findTool, must } from './tools.ts'
+import { findTool } from '@haven/testkit/tools'
+import { must } from './tools.ts'
 
 /** Gives the docker engine a runnable image of one static program that prints `text`, and a second layer of random bytes. */
 export async function buildImage(engine: DockerEngine, name: string, text: string): Promise<void> {

@@ -1,23 +1,22 @@
 import { execFile } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { homedir, tmpdir } from 'node:os'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { describe, expect, it } from '@jest/globals'
+import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { password, startRegistry } from './harness.ts'
 
-const program = join(process.env.HAVEN_TOOLS ?? join(homedir(), '.cache', 'haven', 'tools'), 'conformance')
+const lack = lacking('conformance')
+const conformance = lack ? describe.skip : describe
 
-// The program is built from source (go install …/distribution-spec/conformance); where it is not, the suite says so.
-const conformance = existsSync(program) ? describe : describe.skip
-
-conformance('the OCI conformance suite', () => {
+conformance(titled('the OCI conformance suite', lack), () => {
   it.each(['1.1', 'dev'])('fails nothing for %s', async (version) => {
     await using registry = await startRegistry()
     const results = mkdtempSync(join(tmpdir(), 'haven-conformance-'))
     try {
       const output = await new Promise<string>((resolve) => {
         execFile(
-          program,
+          findTool('conformance')!,
           {
             cwd: results,
             env: {

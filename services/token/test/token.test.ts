@@ -1,7 +1,6 @@
 import { execFile, spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
-import { homedir, tmpdir } from 'node:os'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
@@ -22,7 +21,8 @@ import {
 } from '@haven/identity'
 import { createProject, deleteProject, ProjectDirectory } from '@haven/projects'
 import { createLogger, createMetrics, listen, openLogDestination, type Listening } from '@haven/runtime'
-import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { freePort, testDatabase, type TestDatabase } from '@haven/testkit'
+import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { createToken } from '../src/service.ts'
 
 const sealer = { seal: (plain: string) => `s${plain}`, open: (sealed: string) => sealed.slice(1) }
@@ -340,13 +340,10 @@ describe('the token service', () => {
     ])
   })
 
-  const tools = process.env.HAVEN_TOOLS ?? join(homedir(), '.cache/haven/tools')
-  const missing = ['registry', 'crane'].filter((tool) => !existsSync(join(tools, tool)))
-  const proof = missing.length === 0 ? describe : describe.skip
-  const why =
-    missing.length === 0 ? '' : ` (skipped: ${missing.join(' and ')} not in ${tools}; HAVEN_TOOLS names another folder)`
+  const lack = lacking('registry', 'crane')
+  const proof = lack ? describe.skip : describe
 
-  proof(`against Distribution's own verifier${why}`, () => {
+  proof(titled("against Distribution's own verifier", lack), () => {
     let folder: string
     let registry: ChildProcess
     let host: string
@@ -374,7 +371,7 @@ describe('the token service', () => {
           },
         }),
       )
-      registry = spawn(join(tools, 'registry'), ['serve', join(folder, 'config.yml')], {
+      registry = spawn(findTool('registry')!, ['serve', join(folder, 'config.yml')], {
         env: { ...process.env, OTEL_TRACES_EXPORTER: 'none' },
         stdio: ['ignore', 'pipe', 'pipe'],
       })
@@ -414,7 +411,7 @@ describe('the token service', () => {
 
     it('carries a real client through push and pull', async () => {
       const crane = (args: string[]) =>
-        promisify(execFile)(join(tools, 'crane'), args, { env: { ...process.env, DOCKER_CONFIG: folder } })
+        promisify(execFile)(findTool('crane')!, args, { env: { ...process.env, DOCKER_CONFIG: folder } })
       await crane(['auth', 'login', host, '-u', 'dev', '-p', 'Secret-1'])
       writeFileSync(join(folder, 'layer.txt'), 'hello')
       await promisify(execFile)('tar', ['-C', folder, '-cf', join(folder, 'layer.tar'), 'layer.txt'])
@@ -426,13 +423,3 @@ describe('the token service', () => {
     })
   })
 })
-
-const freePort = () =>
-  new Promise<number>((resolve, reject) => {
-    const server = createServer()
-    server.once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address() as { port: number }
-      server.close(() => resolve(port))
-    })
-  })

@@ -1,10 +1,10 @@
-import { execFileSync, spawn } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { createSign, generateKeyPairSync, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'
-import { createServer as createTcpServer, type AddressInfo } from 'node:net'
-import { homedir, tmpdir } from 'node:os'
+import type { AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { buffer } from 'node:stream/consumers'
@@ -13,6 +13,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { problems } from '@haven/errors'
 import { digestOf, mediaTypes, parseRepositoryName, parseScopes, parseTag, type ByteRange } from '@haven/oci'
 import { OutboundClient } from '@haven/outbound'
+import { freePort } from '@haven/testkit'
+import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { registry, upstreamStatus, type BlobUpload, type Endpoint, type RegistryClient } from './index.ts'
 import { referrersTag } from './manifests.ts'
 
@@ -22,25 +24,8 @@ const robot = { type: 'basic', username: 'robot', password: 'secret' } as const
 const app = parseRepositoryName('team/app')!
 const base = parseRepositoryName('team/base')!
 
-function inPath(name: string): string | null {
-  try {
-    return execFileSync('which', [name], { encoding: 'utf8' }).trim()
-  } catch {
-    return null
-  }
-}
-
-const debian = inPath('docker-registry')
-const tools = process.env['HAVEN_TOOLS'] ?? join(homedir(), '.cache/haven/tools')
-const three = existsSync(join(tools, 'registry')) ? join(tools, 'registry') : null
-
-async function freePort(): Promise<number> {
-  const server = createTcpServer()
-  await once(server.listen(0, '127.0.0.1'), 'listening')
-  const { port } = server.address() as AddressInfo
-  await new Promise((closed) => server.close(closed))
-  return port
-}
+const debian = findTool('docker-registry')
+const three = findTool('registry')
 
 type Running = { readonly url: string; stop: () => Promise<void> }
 
@@ -200,10 +185,8 @@ function behaves(scheme: 'basic' | 'bearer', connect: (endpoint?: Partial<Endpoi
 }
 
 const outbound = () => new OutboundClient({ allow: ['127.0.0.1'] })
-const given = (name: string, binary: string | null) =>
-  binary === null ? `${name} (skipped: it is not installed)` : name
-
-;(debian === null ? describe.skip : describe)(given("Debian's docker-registry, by password", debian), () => {
+const lackOfDebian = lacking('docker-registry')
+;(lackOfDebian ? describe.skip : describe)(titled("Debian's docker-registry, by password", lackOfDebian), () => {
   let folder: string
   let running: Running
   beforeAll(async () => {
@@ -220,7 +203,8 @@ const given = (name: string, binary: string | null) =>
   behaves('basic', (endpoint) => registry({ url: running.url, credential: robot, ...endpoint }, outbound()))
 })
 
-;(three === null ? describe.skip : describe)(given('Distribution 3, by token', three), () => {
+const lackOfThree = lacking('registry')
+;(lackOfThree ? describe.skip : describe)(titled('Distribution 3, by token', lackOfThree), () => {
   let folder: string
   let running: Running
   let tokens: Awaited<ReturnType<typeof startTokenService>>

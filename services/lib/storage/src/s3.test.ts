@@ -2,7 +2,8 @@ import { createHash, randomBytes } from 'node:crypto'
 import { PassThrough } from 'node:stream'
 import { problems } from '@haven/errors'
 import { FakeS3, type S3Fault, type S3Operation } from '@haven/testkit/fake-s3'
-import { findVersityGw, startVersityGw } from '@haven/testkit/versitygw'
+import { lacking } from '@haven/testkit/tools'
+import { startVersityGw } from '@haven/testkit/versitygw'
 import { afterAll, afterEach, beforeAll, describe, expect, it } from '@jest/globals'
 import type { AppendOptions, UploadState } from './blob-storage.ts'
 import { blobStorageContract, inPieces } from './contract.ts'
@@ -285,14 +286,14 @@ describe('S3 storage', () => {
   })
 })
 
-const versitygw = findVersityGw()
-if (versitygw === null) {
+const lack = lacking('versitygw')
+if (lack) {
   describe('S3 (versitygw)', () => {
-    it.skip('needs the versitygw binary in $HAVEN_TOOLS or ~/.cache/haven/tools', () => {})
+    it.skip(lack, () => {})
   })
 } else {
   blobStorageContract('S3 (versitygw)', async () => {
-    const server = await startVersityGw(versitygw)
+    const server = await startVersityGw()
     const { endpoint, region, accessKey, secretKey } = server
     const options = { endpoint, region, accessKey, secretKey, bucket: 'blobs', prefix: 'haven/', retry: quick }
     const [storage, peer] = [await S3Storage.open(options), await S3Storage.open(options)]
@@ -309,7 +310,7 @@ if (versitygw === null) {
 
   describe('S3 (versitygw), which checks signatures', () => {
     it('gives out URLs that any client can use, the same within a quarter of an hour', async () => {
-      await using server = await startVersityGw(versitygw)
+      await using server = await startVersityGw()
       const { endpoint, region, accessKey, secretKey } = server
       await using storage = await S3Storage.open({ endpoint, region, accessKey, secretKey, bucket: 'blobs' })
       const key = newObjectKey()
@@ -330,7 +331,7 @@ if (versitygw === null) {
     })
 
     it('says that the key is wrong', async () => {
-      await using server = await startVersityGw(versitygw)
+      await using server = await startVersityGw()
       const { endpoint, region, accessKey } = server
       const opening = (given: { accessKey: string; secretKey: string }) =>
         S3Storage.open({ endpoint, region, bucket: 'blobs', retry: quick, ...given })

@@ -1,10 +1,11 @@
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
 import { mkdtemp, rm } from 'node:fs/promises'
-import { connect, createServer, type AddressInfo } from 'node:net'
-import { homedir, tmpdir } from 'node:os'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { freePort } from '@haven/embedded'
+import { findTool } from './tools.ts'
 
 /** A real S3 server on a folder of its own, with real signatures. */
 export interface VersityGw extends AsyncDisposable {
@@ -17,14 +18,10 @@ export interface VersityGw extends AsyncDisposable {
   readonly pid: number
 }
 
-/** Where the binary is, or null: `$HAVEN_TOOLS`, else the cache that `make tools` fills. */
-export function findVersityGw(): string | null {
-  const folders = [process.env.HAVEN_TOOLS, join(homedir(), '.cache', 'haven', 'tools')]
-  const paths = folders.filter((folder) => folder !== undefined).map((folder) => join(folder, 'versitygw'))
-  return paths.find((path) => existsSync(path)) ?? null
-}
-
-export async function startVersityGw(binary: string): Promise<VersityGw> {
+/** Starts the binary that `findTool('versitygw')` finds, on a folder of its own. */
+export async function startVersityGw(): Promise<VersityGw> {
+  const binary = findTool('versitygw')
+  if (binary === null) throw new Error('versitygw is not installed')
   const folder = await mkdtemp(join(tmpdir(), 'haven-s3-'))
   const port = await freePort()
   const [accessKey, secretKey] = ['testkey', 'testsecret12']
@@ -59,14 +56,6 @@ export async function startVersityGw(binary: string): Promise<VersityGw> {
     pid: child.pid as number,
     [Symbol.asyncDispose]: stop,
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise((resolve) => server.close(resolve))
-  return port
 }
 
 async function listening(port: number): Promise<void> {

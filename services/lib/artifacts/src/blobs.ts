@@ -7,6 +7,7 @@ import { requireWritable } from './require-writable.ts'
 import {
   findAndRenewBlob,
   findBlob,
+  findPromisedBlob,
   isLinkedElsewhere,
   lockBlobLink,
   unlinkBlob,
@@ -33,8 +34,11 @@ export async function headBlobForPush(
   digest: Digest,
 ): Promise<StoredBlob> {
   const where = { projectId: grant.project.id, path: grant.repository }
-  const blob = await findAndRenewBlob(db.writes, where, digest, storage.name, settings.promiseSeconds)
-  return blob ?? absent(db, grant, digest)
+  const { promiseSeconds } = settings
+  const found = await findPromisedBlob(db.reads, where, digest, storage.name, promiseSeconds)
+  if (found?.fresh) return found
+  const renewed = found && (await findAndRenewBlob(db.writes, where, digest, storage.name, promiseSeconds))
+  return renewed ?? absent(db, grant, digest)
 }
 
 async function absent(db: ArtifactDeps['db'], grant: PullGrant | PushGrant, digest: Digest): Promise<never> {

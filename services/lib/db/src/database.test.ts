@@ -50,6 +50,32 @@ describe('Database', () => {
     expect(answers.map((row) => row?.n)).toEqual([2, 4, 6, 8])
   })
 
+  it('answers those who ask the same at once together, never with what was read before they asked', async () => {
+    const sql = statement<{ n: number }>('make shared', 'create table shared (id int primary key, n int not null)')
+    await database.db.writes.rows(sql, [])
+    await database.db.writes.rows(statement('fill shared', 'insert into shared values (1, 0)'), [])
+    const slow = statement<{ n: number }>(
+      'slow shared',
+      'select n, pg_sleep(0.05)::text as slept from shared where id = $1',
+    )
+    const add = statement('add shared', 'update shared set n = n + 1 where id = 1')
+    const read = () => database.db.reads.one(slow, [1])
+    const first = read()
+    await database.db.writes.rows(add, [])
+    const [early, ...late] = await Promise.all([first, read(), read(), read()])
+    expect(late.map((row) => row?.n)).toEqual([1, 1, 1])
+    expect(new Set(late).size).toBe(1)
+    expect(new Set(late).has(early)).toBe(false)
+    expect(await database.db.reads.one(slow, [2])).toBeNull()
+  })
+
+  it('fails only those who shared a read that failed', async () => {
+    const divide = statement<{ n: number }>('divide', 'select 10 / $1::int as n')
+    const outcomes = await Promise.allSettled([0, 0, 0, 5].map((by) => database.db.reads.one(divide, [by])))
+    expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected', 'fulfilled'])
+    expect(await database.db.reads.one(divide, [2])).toEqual({ n: 5 })
+  })
+
   it('goes on reading after its pipelined connection was cut', async () => {
     const pid = await database.db.reads.one<{ pid: number }>(statement('pid', 'select pg_backend_pid() as pid'), [])
     await database.db.writes.rows(statement('cut', 'select pg_terminate_backend($1::int)'), [pid!.pid])

@@ -2,6 +2,7 @@ import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { PrismaClient } from './gen/prisma/client.ts'
 import { Announcements } from './announcements.ts'
+import { SharedReads } from './shared-reads.ts'
 
 /** Prisma's client, or a transaction of it. */
 export type Db = Omit<PrismaClient, '$connect' | '$disconnect' | '$on' | '$extends' | '$transaction'>
@@ -35,7 +36,10 @@ const MAX_ATTEMPTS = 5
 export class Database implements AsyncDisposable {
   readonly prisma: PrismaClient
   readonly announcements: Announcements
-  /** Autocommit reads of the hot path: one pipelined connection, replaced when it breaks. */
+  /**
+   * Autocommit reads of the hot path: one pipelined connection, replaced when it breaks. Who asks the same at once shares one answer
+   * (`SharedReads`): rows are not to be changed.
+   */
   readonly reads: Sql
   /** Autocommit single statements that write. */
   readonly writes: Sql
@@ -53,7 +57,7 @@ export class Database implements AsyncDisposable {
       transactionOptions: { maxWait: 5_000, timeout: 15_000 },
     })
     this.announcements = new Announcements(config)
-    this.reads = this.#pipelined
+    this.reads = new SharedReads(this.#pipelined)
     this.writes = new Queries((query) => this.#pool.query(query))
   }
 

@@ -17,6 +17,12 @@ const linked = `
 
 const find = statement<StoredBlob>('blobs find', `select b.id, b.size_bytes::float8 as "sizeBytes", l.key ${linked}`)
 
+const findPromised = statement<StoredBlob & { fresh: boolean }>(
+  'blobs find promised',
+  `select b.id, b.size_bytes::float8 as "sizeBytes", l.key,
+          least(b.promised_until, k.promised_until) >= ${fresh('$5')} as fresh ${linked}`,
+)
+
 const findAndRenew = statement<StoredBlob>(
   'blobs find and renew',
   `with found as materialized (
@@ -149,6 +155,15 @@ type In = { projectId: number; path: string }
 
 export const findBlob = (sql: Sql, { projectId, path }: In, digest: string, store: string) =>
   sql.one(find, [projectId, path, digest, store])
+
+/** As `findBlob`, and whether it needs no renewing: most of its promise is still to come. */
+export const findPromisedBlob = (
+  sql: Sql,
+  { projectId, path }: In,
+  digest: string,
+  store: string,
+  promiseSeconds: number,
+) => sql.one(findPromised, [projectId, path, digest, store, promiseSeconds])
 
 /** As `findBlob`, and keeps the blob for a client that is about to refer to it. A blob that is being forgotten counts as absent. */
 export const findAndRenewBlob = (

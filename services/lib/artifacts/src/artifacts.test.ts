@@ -7,7 +7,7 @@ import { statement } from '@haven/db'
 import { problems } from '@haven/errors'
 import { ensurePresets } from '@haven/identity'
 import { digestOf, parseTag, type Digest } from '@haven/oci'
-import { charge, createProject, ProjectDirectory, type ProjectFacts } from '@haven/projects'
+import { charge, createProject, deleteProject, ProjectDirectory, type ProjectFacts } from '@haven/projects'
 import { FileStorage, MemoryStorage, type BlobStorage } from '@haven/storage'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import {
@@ -21,6 +21,7 @@ import {
   getBlob,
   getManifest,
   grant,
+  hasRepositories,
   headBlobForPush,
   interceptFaultPoint,
   listTags,
@@ -54,7 +55,12 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
-type Options = { storage?: BlobStorage; settings?: Partial<ArtifactSettings>; policies?: ArtifactPolicies }
+type Options = {
+  db?: ArtifactDeps['db']
+  storage?: BlobStorage
+  settings?: Partial<ArtifactSettings>
+  policies?: ArtifactPolicies
+}
 const replica = (options: Options = {}) =>
   artifactDeps({
     db: database.db,
@@ -497,6 +503,74 @@ describe('manifests while others push and delete', () => {
     const readOnly = replica({ policies: { readOnly: () => true } })
     expect(await outcome(startUpload(readOnly, pushing('ruled')))).toBe('readOnly')
     expect(await outcome(deleteManifest(readOnly, deleting('ruled'), digest))).toBe('readOnly')
+  })
+})
+
+describe('a first push while the project is deleted', () => {
+  const source = { principal: { kind: 'user' as const, id: 1, name: 'ann' } }
+  const indexType = 'application/vnd.oci.image.index.v1+json'
+  const body = Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: [] }))
+  let directory: ProjectDirectory
+  beforeAll(() => {
+    directory = new ProjectDirectory(database.db)
+  })
+  afterAll(() => directory[Symbol.dispose]())
+
+  async function newProject() {
+    const { db } = database
+    const name = `p${randomBytes(4).toString('hex')}`
+    await createProject({ db, directory }, source, { name, ownerId: 1 })
+    const created = (await directory.byName(name))!
+    const holdsRepositories = (id: number) => hasRepositories(db.writes, id)
+    return {
+      push: (deps = replica()) =>
+        putManifest(deps, grant('push', { ...facts('app'), project: created }), {
+          reference: tag('1'),
+          mediaType: indexType,
+          body,
+        }),
+      pushBlob: () => pushBlob(replica(), grant('push', { ...facts('app'), project: created }), randomBytes(10)),
+      remove: () => deleteProject({ db, directory, holdsRepositories }, source, created),
+    }
+  }
+
+  it.each(['new', 'only of blobs so far'])('that came first keeps the project (%s)', async (kind) => {
+    const { push, pushBlob, remove } = await newProject()
+    if (kind !== 'new') await pushBlob()
+    // The last thing a push does before it commits: by then it holds the project.
+    const counted = Promise.withResolvers<void>()
+    const go = Promise.withResolvers<void>()
+    const slow = new Proxy(database.db, {
+      get: (db, key) =>
+        key === 'transaction'
+          ? (work: Parameters<typeof db.transaction>[0]) =>
+              db.transaction(async (tx) => {
+                const done = await work(tx)
+                counted.resolve()
+                await go.promise
+                return done
+              })
+          : Reflect.get(db, key, db),
+    })
+    const pushing = push(replica({ db: slow }))
+    await counted.promise
+    const removing = remove()
+    expect(await settled(removing)).toBe(false)
+    go.resolve()
+    expect(await outcome(pushing)).toBe('done')
+    expect(await outcome(removing)).toBe('preconditionFailed')
+  })
+
+  it.each(['new', 'only of blobs so far'])('that came second finds no project (%s)', async (kind) => {
+    const { push, pushBlob, remove } = await newProject()
+    if (kind !== 'new') await pushBlob()
+    const held = hold('manifest.beforeDb')
+    const pushing = push()
+    await held.reached
+    expect(await outcome(remove())).toBe('done')
+    held.release()
+    expect(await outcome(pushing)).toBe('projectNotFound')
+    if (kind === 'new') expect(await outcome(pushBlob())).toBe('projectNotFound')
   })
 })
 

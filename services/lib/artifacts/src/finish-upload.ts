@@ -104,7 +104,7 @@ async function recordFinished(
   const { promiseSeconds, trashSeconds } = deps.settings
   const { key, store } = upload
   await deps.db.transaction(async (tx) => {
-    const { id: repositoryId } = await ensureRepository(tx, grant.project.id, grant.repository)
+    const { id: repositoryId } = await ensureRepository(tx, grant.project, grant.repository)
     const blob = await recordBlob(tx, { digest, sizeBytes, store, key }, repositoryId, upload, promiseSeconds)
     if (!blob) throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
     let surplus = blob.placed ? null : key

@@ -27,7 +27,7 @@ export async function mountBlob(
   if (!source) return null
   await faultPoint('mount.beforeDb')
   return deps.db.transaction(async (tx) => {
-    const { id: repositoryId } = await ensureRepository(tx, grant.project.id, grant.repository)
+    const { id: repositoryId } = await ensureRepository(tx, grant.project, grant.repository)
     const blob = await linkBlob(tx, source.id, repositoryId, deps.settings.promiseSeconds)
     if (!blob) return null // forgotten since we looked
     await recordLink(deps, tx, grant, { ...blob, known: true, repositoryId })

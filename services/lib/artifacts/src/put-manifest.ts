@@ -49,7 +49,7 @@ export async function putManifest(
 
   await faultPoint('manifest.beforeDb')
   await deps.db.transaction(async (tx) => {
-    const { id: repositoryId, listed } = await ensureRepository(tx, grant.project.id, grant.repository)
+    const { id: repositoryId, listed } = await ensureRepository(tx, grant.project, grant.repository)
     const childBytes = await requireContent(deps, tx, repositoryId, manifest)
     await faultPoint('manifest.afterCheck')
     const stored = await upsertManifest(tx, repositoryId, manifest, {
@@ -134,7 +134,7 @@ async function tell(
 ) {
   const project = { id: BigInt(grant.project.id), name: grant.project.name }
   const repository = { id: BigInt(repositoryId), name: nameOf(grant), project }
-  if (!listed && (await publishRepository(tx, repositoryId))) {
+  if (!listed && (await publishRepository(tx, grant.project, repositoryId))) {
     await emit(tx, RepositoryCreatedSchema, sourceOf(grant), { repository })
   }
   await emit(tx, ArtifactPushedSchema, sourceOf(grant), {

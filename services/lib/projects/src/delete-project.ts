@@ -6,7 +6,10 @@ import type { ProjectDeps } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
 
 export type DeleteDeps = ProjectDeps & {
-  /** Asks the library that owns repositories, which knows projects and not the other way round. */
+  /**
+   * Asks the library that owns repositories, which knows projects and not the other way round. Must see what was committed when it is
+   * asked, so a statement of its own.
+   */
   holdsRepositories(projectId: number): Promise<boolean>
 }
 
@@ -22,6 +25,8 @@ export async function deleteProject(
   { id, name }: Pick<ProjectNode, 'id' | 'name'>,
 ): Promise<void> {
   await deps.db.prisma.$transaction(async (tx) => {
+    // Locks the row before anybody is asked: a first push that holds it (hold-project.ts) is waited for, and one that comes later finds
+    // no project.
     const { count } = await tx.project.updateMany({
       where: { id, deletedAt: null },
       data: { deletedAt: new Date(), nameKey: null },

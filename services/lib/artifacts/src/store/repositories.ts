@@ -1,7 +1,10 @@
 import { statement, type Sql } from '@haven/db'
+import { holdProject, type ProjectNode } from '@haven/projects'
 
 /** `listed`: it has had a manifest. */
 export type RepositoryRow = { id: number; listed: boolean }
+
+type Project = Pick<ProjectNode, 'id' | 'name'>
 
 const find = statement<RepositoryRow>(
   'repositories find',
@@ -29,16 +32,26 @@ export async function findRepository(sql: Sql, projectId: number, path: string):
   return (await sql.one(find, [projectId, path]))?.id ?? null
 }
 
-/** The repository; makes it when nobody did. Safe with any number of others doing the same. */
-export async function ensureRepository(tx: Sql, projectId: number, path: string): Promise<RepositoryRow> {
-  const named = [projectId, path]
-  const row = (await tx.one(find, named)) ?? (await tx.one(add, named)) ?? (await tx.one(find, named)) // somebody else's insert was waited for
-  if (row === null) throw new Error(`repository ${path} of project ${projectId} came and went within one statement`)
+/**
+ * The repository; makes it when nobody did. Safe with any number of others doing the same.
+ * @throws projectNotFound for a new one when the project was deleted.
+ */
+export async function ensureRepository(tx: Sql, project: Project, path: string): Promise<RepositoryRow> {
+  const named = [project.id, path]
+  const found = await tx.one(find, named)
+  if (found) return found
+  await holdProject(tx, project)
+  const row = (await tx.one(add, named)) ?? (await tx.one(find, named)) // somebody else's insert was waited for
+  if (row === null) throw new Error(`repository ${path} of project ${project.id} came and went within one statement`)
   return row
 }
 
-/** Lists the repository from now on. True for the caller who did it. */
-export async function publishRepository(tx: Sql, repositoryId: number): Promise<boolean> {
+/**
+ * Lists the repository from now on. True for the caller who did it.
+ * @throws projectNotFound when the project was deleted while the repository had no manifest yet.
+ */
+export async function publishRepository(tx: Sql, project: Project, repositoryId: number): Promise<boolean> {
+  await holdProject(tx, project)
   return (await tx.one(publish, [repositoryId])) !== null
 }
 

@@ -54,16 +54,13 @@ describe('the direction of imports', () => {
   })
 
   it('goes from the outside in, and within a row only to the left', () => {
-    const wrong = sources
-      .filter((source) => !source.isTest)
-      .flatMap((source) =>
-        importsOf(source)
-          .filter((name) => name.startsWith('@haven/'))
-          .map((name) => name.split('/')[1]!)
-          .filter((target) => target !== source.package && !mayImport(source.package, target))
-          .map((target) => `${source.file} imports ${target}`),
-      )
-    expect(wrong).toEqual([])
+    expect(wrongImports(sources)).toEqual([])
+  })
+
+  it('would see an import that goes the wrong way', () => {
+    const text = ['import { putManifest } from', "'@haven/artifacts'"].join(' ')
+    const planted = ['db', 'identity', 'foundation'].map((name) => ({ file: name, package: name, text, isTest: false }))
+    expect(wrongImports(planted)).toEqual(['db imports artifacts', 'identity imports artifacts'])
   })
 
   it('reaches another package only by its name', () => {
@@ -99,6 +96,18 @@ describe('the direction of imports', () => {
   })
 })
 
+function wrongImports(among: readonly Source[]): string[] {
+  return among
+    .filter((source) => !source.isTest)
+    .flatMap((source) =>
+      importsOf(source)
+        .filter((name) => name.startsWith('@haven/'))
+        .map((name) => name.split('/')[1]!)
+        .filter((target) => target !== source.package && !mayImport(source.package, target))
+        .map((target) => `${source.file} imports ${target}`),
+    )
+}
+
 /** Only config may read a file: the one that a setting names. */
 const isFileAccess = (source: Source, name: string) => name === 'node:fs' && source.package !== 'config'
 
@@ -112,17 +121,13 @@ function mayImport(from: string, to: string): boolean {
 
 describe('the owner of each table', () => {
   it('is the only package whose SQL names it', () => {
-    const named = new RegExp(`\\b(${Object.keys(owners).join('|')})\\.([a-z_]+)\\b`, 'g')
-    const wrong = sources
-      .filter((source) => !source.isTest && !['db', 'testkit'].includes(source.package))
-      .flatMap((source) =>
-        sqlTexts(source.text).flatMap((sql) =>
-          [...sql.matchAll(named)]
-            .filter(([, schema]) => owners[schema!] !== source.package)
-            .map(([table]) => `${source.file} names ${table}, which ${owners[table.split('.')[0]!]} owns`),
-        ),
-      )
-    expect(wrong).toEqual([])
+    expect(foreignTables(sources)).toEqual([])
+  })
+
+  it('would see a statement on a table of somebody else', () => {
+    const text = "const find = statement('find', `select id from projects.projects where name = $1`)"
+    const planted = ['projects', 'artifacts'].map((name) => ({ file: name, package: name, text, isTest: false }))
+    expect(foreignTables(planted)).toEqual(['artifacts names projects.projects, which projects owns'])
   })
 
   it('is the only package that asks Prisma for it', () => {
@@ -142,6 +147,19 @@ describe('the owner of each table', () => {
     expect(wrong).toEqual([])
   })
 })
+
+function foreignTables(among: readonly Source[]): string[] {
+  const named = new RegExp(`\\b(${Object.keys(owners).join('|')})\\.([a-z_]+)\\b`, 'g')
+  return among
+    .filter((source) => !source.isTest && !['db', 'testkit'].includes(source.package))
+    .flatMap((source) =>
+      sqlTexts(source.text).flatMap((sql) =>
+        [...sql.matchAll(named)]
+          .filter(([, schema]) => owners[schema!] !== source.package)
+          .map(([table]) => `${source.file} names ${table}, which ${owners[table.split('.')[0]!]} owns`),
+      ),
+    )
+}
 
 /** Template and string literals that look like a statement. */
 function sqlTexts(text: string): string[] {

@@ -36,7 +36,7 @@ check: node_modules/.haven-generated ## check the types
 lint: node_modules/.haven-generated ## lint, format check, dead code
 	@pnpm run lint
 
-gen: node_modules/.haven-installed ## generate types, validators and the database client again
+gen: node_modules/.haven-installed ## generate types, validators, the database client and indexes again
 	@pnpm run gen
 	@touch node_modules/.haven-generated
 
@@ -48,7 +48,7 @@ node_modules/.haven-installed: package.json pnpm-lock.yaml pnpm-workspace.yaml
 	@npx --yes pnpm@$(PNPM_VERSION) install --frozen-lockfile --reporter=silent
 	@touch $@
 
-node_modules/.haven-generated: node_modules/.haven-installed $(shell find proto/openapi proto/haven proto/src services/lib/db/prisma -type f -not -path '*/gen/*' 2>/dev/null)
+node_modules/.haven-generated: node_modules/.haven-installed services/jobservice/src/jobs $(shell find proto/openapi proto/haven proto/src services/lib/db/prisma services/jobservice/src/jobs services/jobservice/src/gen.ts -type f -not -path '*/gen/*' 2>/dev/null)
 	@echo "  generating types and the database client …"
 	@pnpm run gen > node_modules/.haven-gen.log 2>&1 || (cat node_modules/.haven-gen.log; exit 1)
 	@touch $@

@@ -16,9 +16,9 @@ import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust
 import { jobserviceEnvelope } from './api/envelope.ts'
 import { mountApi } from './api/routes.ts'
 import type { JobserviceSettings } from './config.ts'
+import { jobs } from './gen/jobs.ts'
 import { Housekeeping, type Chore } from './housekeeping.ts'
 import type { Job, JobDeps } from './job-deps.ts'
-import { jobs } from './jobs/index.ts'
 import { registryControlClient } from './registry-control.ts'
 
 export type JobserviceDeps = {

@@ -64,4 +64,8 @@ export const coreConfig = defineConfig('CORE', {
   ...coreSettings,
 })
 
-export type CoreSettings = Pick<ConfigOf<typeof coreConfig>, keyof typeof coreSettings>
+/** Those of the log collector, which every process has, are where core searches too. */
+export type CoreSettings = Pick<
+  ConfigOf<typeof coreConfig>,
+  keyof typeof coreSettings | 'logCollectorUrl' | 'logCollectorSecret'
+>

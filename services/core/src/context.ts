@@ -5,6 +5,7 @@ import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Trust } from '@haven/runtime'
 import type { Csrf } from './csrf.ts'
 import type { PlatformHealth } from './health.ts'
+import type { LogSearch } from './log-search.ts'
 
 /** What people may change while the platform runs; asked anew by each request. */
 export type Policy = {
@@ -46,6 +47,8 @@ export type CoreContext = {
   countRepositories(projectIds: readonly number[]): Promise<Map<number, number>>
   queue: Queue
   health: PlatformHealth
+  /** Lines of all services. */
+  searchLogs: LogSearch
   /** Bytes of the volumes that hold blobs. */
   volumes(): Promise<{ total: number; free: number }[]>
 }

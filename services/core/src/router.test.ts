@@ -2,7 +2,7 @@ import { describe, expect, it } from '@jest/globals'
 import { operations } from '@haven/proto'
 import { RouteTable } from './router.ts'
 
-const table = new RouteTable(Object.values(operations).filter((operation) => operation.api === 'harbor'))
+const table = new RouteTable(Object.values(operations).filter((operation) => operation.api !== 'oci'))
 const find = (method: string, path: string) => {
   const match = table.find(method, path)
   return match && ('allowed' in match ? match.allowed : [match.operation.operationId, ...match.values])
@@ -11,7 +11,7 @@ const find = (method: string, path: string) => {
 describe('RouteTable', () => {
   it('finds every operation of the contract at its path', () => {
     for (const operation of Object.values(operations)) {
-      if (operation.api !== 'harbor') continue
+      if (operation.api === 'oci') continue
       const path = operation.path.replaceAll(/\{[^}]+\}/g, 'x')
       expect([operation.method, path, ...(find(operation.method, path) ?? [])]).toEqual([
         operation.method,

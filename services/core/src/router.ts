@@ -6,10 +6,10 @@ import { permit } from './access.ts'
 import { unsafeMethod, type Caller } from './caller.ts'
 import type { CoreContext } from './context.ts'
 import type { Call, Handler, Handlers } from './handler.ts'
-import { send } from './http/answer.ts'
+import { send, sendPieces } from './http/answer.ts'
 import type { Target } from './http/request.ts'
 
-const BASE = '/api/v2.0'
+const BASES = ['/api/v2.0', '/api/haven/v1']
 const MAX_BODY_BYTES = 1024 * 1024
 
 type Node = {
@@ -68,7 +68,7 @@ export class RouteTable {
 const segmentsOf = (path: string): string[] => path.split('/').filter((segment) => segment !== '')
 
 /**
- * Harbor's API as the contract declares it: finds the operation, binds its values, checks its permission, calls its handler.
+ * Harbor's API and our own as the contracts declare them: finds the operation, binds its values, checks its permission, calls its handler.
  * An operation that has no handler yet answers 501.
  */
 export class ApiRouter {
@@ -80,7 +80,7 @@ export class ApiRouter {
   constructor(deps: CoreContext, handlers: Handlers) {
     this.#deps = deps
     this.#handlers = handlers
-    const ours = Object.values(operations).filter((operation) => operation.api === 'harbor')
+    const ours = Object.values(operations).filter((operation) => operation.api !== 'oci')
     const known = new Set<string>(ours.map((operation) => operation.operationId))
     for (const id of Object.keys(handlers)) {
       if (!known.has(id)) throw new Error(`the handler ${id} belongs to no operation of the contract`)
@@ -120,7 +120,8 @@ export class ApiRouter {
     const project = await permit(this.#deps, caller, operation, bound)
     const call = { ...bound, caller, project, at: target, req } as Call<OperationId>
     const answer = await (handler as Handler<OperationId>)(call, this.#deps)
-    send(res, answer, { head: method === 'HEAD' })
+    if (answer.pieces) await sendPieces(res, answer.status, answer.pieces)
+    else send(res, answer, { head: method === 'HEAD' })
   }
 }
 
@@ -145,5 +146,5 @@ function decodeAgain(value: string): string {
   }
 }
 
-/** Whether a path is the API's; everything else under /api is a page that does not exist. */
-export const isApiPath = (path: string): boolean => path === BASE || path.startsWith(`${BASE}/`)
+/** Whether a path is an API's; everything else under /api is a page that does not exist. */
+export const isApiPath = (path: string): boolean => BASES.some((base) => path === base || path.startsWith(`${base}/`))

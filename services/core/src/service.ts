@@ -12,6 +12,7 @@ import type { CoreSettings } from './config.ts'
 import type { CoreContext, Policy } from './context.ts'
 import { Csrf } from './csrf.ts'
 import { PlatformHealth } from './health.ts'
+import { logSearch } from './log-search.ts'
 import { version } from './version.ts'
 
 export type CoreDeps = {
@@ -73,6 +74,7 @@ export function createCore(deps: CoreDeps): Service {
       ...remoteChecks(settings),
       ...deps.checks,
     }),
+    searchLogs: logSearch(settings.logCollectorUrl, settings.logCollectorSecret),
     volumes: () => volumesOf(settings.storageFolder ?? null),
   }
 

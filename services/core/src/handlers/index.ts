@@ -1,7 +1,9 @@
 import type { Handlers } from '../handler.ts'
+import { explainHandlers } from './explain.ts'
 import { gcHandlers } from './gc.ts'
 import { healthHandlers } from './health.ts'
 import { jobserviceHandlers, scheduleHandlers } from './jobs.ts'
+import { logHandlers } from './logs.ts'
 import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
 import { systemHandlers } from './system.ts'
@@ -19,4 +21,6 @@ export const handlers: Handlers = {
   ...gcHandlers,
   ...jobserviceHandlers,
   ...scheduleHandlers,
+  ...explainHandlers,
+  ...logHandlers,
 }

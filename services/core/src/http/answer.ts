@@ -1,4 +1,6 @@
 import type { ServerResponse } from 'node:http'
+import { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
 
 /** What a handler says; written to the socket in one place. */
 export type Answer = {
@@ -6,6 +8,8 @@ export type Answer = {
   headers?: Record<string, string>
   /** An object is sent as JSON; absent is an empty body. */
   body?: unknown
+  /** JSON in pieces, instead of `body`: what may be too long to be held. */
+  pieces?: AsyncIterable<string>
 }
 
 export const ok = (body?: unknown): Answer => ({ status: 200, ...(body === undefined ? {} : { body }) })
@@ -34,6 +38,18 @@ export function send(res: ServerResponse, { status, headers = {}, body }: Answer
   if (!res.hasHeader('Content-Type')) res.setHeader('Content-Type', JSON_TYPE)
   res.setHeader('Content-Length', String(bytes.length))
   res.end(head ? undefined : bytes)
+}
+
+/** Sends an answer as its pieces come. One that fails cuts the connection, so that a part never looks whole. */
+export async function sendPieces(res: ServerResponse, status: number, pieces: AsyncIterable<string>): Promise<void> {
+  res.statusCode = status
+  res.setHeader('Content-Type', JSON_TYPE)
+  try {
+    await pipeline(Readable.from(pieces), res)
+  } catch (error) {
+    // The client left: nobody is there to be told, and its leaving is no fault of ours.
+    if ((error as NodeJS.ErrnoException).code !== 'ERR_STREAM_PREMATURE_CLOSE') throw error
+  }
 }
 
 const notFoundPage =

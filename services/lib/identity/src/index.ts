@@ -3,6 +3,8 @@ export { Authority } from './authority.ts'
 export type { GrantFacts, HeldGrant, RoleFacts } from './authority.ts'
 export { decide } from './decide.ts'
 export type { ProjectTarget, Question, Reason, ReasonCode, Verdict } from './decide.ts'
+export { explainDecision, isKnownPermission } from './explain-decision.ts'
+export type { ExplainedDecision, ExplainedReason, Remedy } from './explain-decision.ts'
 export {
   anyAction,
   anyResource,
@@ -25,7 +27,7 @@ export { anonymous, nameOf } from './principal.ts'
 export type { Principal, ProjectNode } from './principal.ts'
 export { nameKey } from './names.ts'
 export { generateSecret, hashPassword, hashRobotSecret, meetsPasswordRule, requirePasswordRule } from './passwords.ts'
-export { RememberedSignIns, signIn, signInDeps } from './sign-in.ts'
+export { findRobotByName, RememberedSignIns, signIn, signInDeps } from './sign-in.ts'
 export type { SignedIn, SignInDeps, SignInInput } from './sign-in.ts'
 export { ensureSigningKey, rotateSigningKey, SigningKeys } from './signing-keys.ts'
 export type { Sealer } from './signing-keys.ts'

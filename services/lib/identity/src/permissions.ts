@@ -238,6 +238,14 @@ const publicKeys = new Set(publicPermissions.map((p) => permissionKey(p.resource
 /** May anybody do this in a public project? */
 export const isPublic = (resource: string, action: string): boolean => publicKeys.has(permissionKey(resource, action))
 
+/** Whether a permission on the system is one that is ever asked for. */
+export const systemKnows = (resource: string, action: string): boolean =>
+  systemKeys.has(permissionKey(resource, action))
+
+/** Whether a permission in a project is one that is ever asked for. */
+export const projectKnows = (resource: string, action: string): boolean =>
+  projectKeys.has(permissionKey(resource, action))
+
 /** The permissions of a preset role. */
 export function permissionsOf(role: RoleName): readonly Permission[] {
   if (role === 'systemAdmin') return [{ resource: anyResource, action: anyAction }]
@@ -261,6 +269,15 @@ export const grantedResource = (level: 'system' | 'project', resource: string): 
 
 export const catalogueResource = (level: 'system' | 'project', resource: string): string =>
   level === 'project' && resource === self ? 'project' : resource
+
+const keysOf = (...lists: (readonly Permission[])[]) =>
+  new Set(lists.flat().map(({ resource, action }) => permissionKey(resource, action)))
+const systemKeys = keysOf(systemPermissions, unlistedSystemPermissions, robotCatalogue('system'))
+const projectKeys = keysOf(
+  projectPermissions,
+  robotCatalogue('project').map((given) => ({ ...given, resource: grantedResource('project', given.resource) })),
+  [{ resource: 'repository', action: scannerPull }],
+)
 
 /** The tables as text: one line a resource and action, a column a role. */
 export function printPermissions(): string {

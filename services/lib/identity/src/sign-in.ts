@@ -163,6 +163,17 @@ async function proveRobot(db: Database, key: string, name: string, secret: strin
   return proved
 }
 
+/** A robot by the name that clients send, whether it may do something or not. Null: there is none. */
+export async function findRobotByName(
+  { db, robotPrefix }: Pick<SignInDeps, 'db' | 'robotPrefix'>,
+  name: string,
+): Promise<Extract<Principal, { kind: 'robot' }> | null> {
+  const prefix = robotPrefix()
+  if (!name.startsWith(prefix)) return null
+  const row = await db.prisma.robot.findUnique({ where: { nameKey: name.slice(prefix.length) } })
+  return row && { kind: 'robot', id: row.id, name, projectId: row.projectId }
+}
+
 /** Only while the hash is still the one that was checked: the password may have been changed meanwhile. */
 const replaceHash = (db: Database, credentialId: number, checked: string, next: StoredSecret) =>
   db.writes.rows(upgradeHash, [credentialId, checked, next.version, next.hash, next.salt])

@@ -42,7 +42,7 @@ const links = statement<At & { promised_until: Date; promised: boolean; needed_b
           (select array_agg(distinct m.digest) from artifacts.manifest_edges e join artifacts.manifests m on m.id = e.manifest_id
             where e.repository_id = k.repository_id and e.digest = b.digest) as needed_by
      from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id join artifacts.repositories r on r.id = k.repository_id
-    where b.digest = $1 order by r.project_id, r.path limit 100`,
+    where b.digest = $1 and ($2::int[] is null or r.project_id = any($2)) order by r.project_id, r.path limit 100`,
 )
 const manifests = statement<
   At & {
@@ -66,7 +66,7 @@ const manifests = statement<
           (select array_agg(distinct p.digest) from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id
             where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.deleted_at is null) as parents
      from artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id
-    where m.digest = $1 order by r.project_id, r.path limit 100`,
+    where m.digest = $1 and ($2::int[] is null or r.project_id = any($2)) order by r.project_id, r.path limit 100`,
 )
 const trash = statement<{ reason: string; erase_after: Date; attempts: number; last_error: string | null }>(
   'explain trash',
@@ -85,13 +85,40 @@ const removals = statement<{
     where digest = $1 order by id desc limit 100`,
 )
 
-/** Why a digest is still here, or what removed it, when, and for whom. For administrators: it names repositories of all projects. */
-export async function explainDigest(deps: Pick<GcDeps, 'db' | 'projects'>, digest: string): Promise<DigestExplanation> {
+const holders = statement<{ project_id: number }>(
+  'explain holders',
+  `select project_id from (
+     select r.project_id from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id
+       join artifacts.repositories r on r.id = k.repository_id where b.digest = $1
+     union select r.project_id from artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id
+      where m.digest = $1) held
+    order by (project_id = any($2::int[])) desc, project_id limit 200`,
+)
+
+/** Projects that hold a digest, at most 200; those of `first` before others. */
+export async function projectsHolding(
+  { db }: Pick<GcDeps, 'db'>,
+  digest: string,
+  first: readonly number[],
+): Promise<number[]> {
+  return (await db.reads.rows(holders, [digest, [...first]])).map((row) => row.project_id)
+}
+
+/**
+ * Why a digest is still here, or what removed it, when, and for whom. Without `projectIds` for administrators only: it names
+ * repositories of all projects. Removals and what belongs to no project (promises, trash) are told in either case.
+ */
+export async function explainDigest(
+  deps: Pick<GcDeps, 'db' | 'projects'>,
+  digest: string,
+  { projectIds }: { projectIds?: readonly number[] } = {},
+): Promise<DigestExplanation> {
   const { reads } = deps.db
+  const only = projectIds ? [...projectIds] : null
   const [blobRow, linkRows, manifestRows, trashRows, removalRows] = await Promise.all([
     reads.one(blob, [digest]),
-    reads.rows(links, [digest]),
-    reads.rows(manifests, [digest]),
+    reads.rows(links, [digest, only]),
+    reads.rows(manifests, [digest, only]),
     reads.rows(trash, [digest]),
     reads.rows(removals, [digest]),
   ])

@@ -1,7 +1,7 @@
 export { gcDeps, type GcDeps, type GcRun } from './deps.ts'
 export { dueTrash, eraseTrash, makeDue, type EraseFailure, type EraseOptions, type Erasure } from './erase-trash.ts'
 export { estimateGarbage, type Garbage } from './estimate-garbage.ts'
-export { explainDigest, type DigestExplanation, type DigestReason } from './explain-digest.ts'
+export { explainDigest, projectsHolding, type DigestExplanation, type DigestReason } from './explain-digest.ts'
 export { forgetBlobs, type ForgottenBlob } from './forget-blobs.ts'
 export { buryUntagged, purgeNow, purgeTombstones, removedBy, type PurgedManifest } from './purge-manifests.ts'
 export { unlinkBlobs } from './unlink-blobs.ts'

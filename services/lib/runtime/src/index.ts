@@ -1,4 +1,5 @@
 export { answerProblem, finish, named, sendProblem, serviceApp, type Envelope } from './app.ts'
+export { bodyChunks } from './body-chunks.ts'
 export { parseJson, readBody, readJson, type JsonLimits } from './body.ts'
 export {
   contextOf,

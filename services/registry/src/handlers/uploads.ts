@@ -27,6 +27,7 @@ import {
   type SupportedAlgorithm,
   type UploadId,
 } from '@haven/oci'
+import { bodyChunks } from '@haven/runtime'
 import { answer, type Call, type Headers, type RegistryContext } from '../call.ts'
 import { requireOwnContent } from '../pull-through.ts'
 
@@ -176,8 +177,7 @@ function readChunk(req: IncomingMessage): Chunk {
 
 async function* bodyOf(req: IncomingMessage): AsyncGenerator<Uint8Array, void, void> {
   try {
-    // Not destroyed on an early end: there is still an answer to send on this connection.
-    yield* req.iterator({ destroyOnReturn: false }) as AsyncIterable<Uint8Array>
+    yield* bodyChunks(req)
   } catch (cause) {
     // What fails here is the client's connection: it left, or was too slow.
     throw problems.blobUploadInvalid({ reason: 'the body ended early' }, { cause })

@@ -29,14 +29,14 @@ export class SharedReads implements Sql {
     return (await this.rows(statement, values))[0] ?? null
   }
 
-  #run<Row extends object>(key: string, statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+  async #run<Row extends object>(key: string, statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
     const running = this.#reads.rows(statement, values)
     const asked: Asked = { running, next: null }
     this.#asked.set(key, asked)
-    const done = () => {
+    try {
+      return await running
+    } finally {
       if (this.#asked.get(key) === asked && asked.next === null) this.#asked.delete(key)
     }
-    running.then(done, done)
-    return running
   }
 }

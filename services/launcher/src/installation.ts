@@ -1,7 +1,8 @@
-import { isUnavailable, migrate, NewerSchema, type Database } from '@haven/db'
-import { problems } from '@haven/errors'
+import { migrate, NewerSchema, type Database } from '@haven/db'
+import { isUnavailable, problems } from '@haven/errors'
 import type { Foundation } from '@haven/foundation'
 import { ensureSigningKey, type Sealer } from '@haven/identity'
+import { encryptionKey, open, seal } from '@haven/runtime'
 
 const REFUSED_SKEW_SECONDS = 60
 
@@ -38,6 +39,13 @@ export async function clockSkewSeconds(db: Database): Promise<number> {
 async function refuseSkewedClock(db: Database) {
   const skewSeconds = await clockSkewSeconds(db)
   if (Math.abs(skewSeconds) > REFUSED_SKEW_SECONDS) throw problems.clockSkewed({ skewSeconds })
+}
+
+/** @throws Problem keyUnreadable when there is no key. */
+export function sealerOf(key: string | undefined): Sealer {
+  if (key === undefined) throw problems.keyUnreadable({ setting: 'HAVEN_ENCRYPTION_KEY', reason: 'it is not set' })
+  const bytes = encryptionKey(key)
+  return { seal: (plain) => seal(bytes, plain), open: (sealed) => open(bytes, sealed) }
 }
 
 const CANARY = 'haven'

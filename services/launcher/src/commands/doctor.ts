@@ -1,11 +1,11 @@
 import { statfsSync } from 'node:fs'
-import { isUnavailable, missingMigrations, openDatabase } from '@haven/db'
-import { problems, toProblem } from '@haven/errors'
-import { encryptionKey, open, seal } from '@haven/runtime'
+import { missingMigrations, openDatabase } from '@haven/db'
+import { isUnavailable, problems, toProblem } from '@haven/errors'
 import { openStorage, readStorageConfig } from '@haven/storage'
 import { Redis } from 'ioredis'
+import { askDoor } from '../ask.ts'
 import { Home, isAlive } from '../home.ts'
-import { clockSkewSeconds, proveEncryptionKey } from '../installation.ts'
+import { clockSkewSeconds, proveEncryptionKey, sealerOf } from '../installation.ts'
 import type { LauncherConfig } from '../settings.ts'
 
 type Finding = { what: string; ok: boolean; said: string }
@@ -15,7 +15,7 @@ type Finding = { what: string; ok: boolean; said: string }
  * that is removed again. Returns whether all is well.
  */
 export async function doctor(
-  config: LauncherConfig & { home: string },
+  config: LauncherConfig,
   env: NodeJS.ProcessEnv,
   print: (line: string) => void,
 ): Promise<boolean> {
@@ -34,7 +34,7 @@ export async function doctor(
     ...(databaseUrl === undefined ? [skipped('Postgres')] : await database(databaseUrl, secrets.HAVEN_ENCRYPTION_KEY)),
     redisUrl === undefined ? skipped('Redis') : await look('Redis', () => redis(redisUrl)),
     await look('store', () => store({ STORAGE_PATH: home.blobs, ...env })),
-    ...(running ? [await look('clients', () => clients(state.address))] : []),
+    ...(running ? [await look('clients', () => clients(state.door))] : []),
   ]
   for (const { what, ok, said } of findings) print(`${ok ? 'ok  ' : 'BAD '} ${what.padEnd(14)} ${said}`)
   return findings.every(({ ok }) => ok)
@@ -84,9 +84,7 @@ async function database(url: string, key: string | undefined): Promise<Finding[]
       return `${skewSeconds} s from the database's`
     }),
     await look('encryption key', async () => {
-      if (key === undefined) throw problems.keyUnreadable({ setting: 'HAVEN_ENCRYPTION_KEY', reason: 'it is not set' })
-      const bytes = encryptionKey(key)
-      await proveEncryptionKey(db, { seal: (plain) => seal(bytes, plain), open: (sealed) => open(bytes, sealed) })
+      await proveEncryptionKey(db, sealerOf(key))
       return 'opens what is sealed in the database'
     }),
   ]
@@ -125,14 +123,15 @@ async function store(env: NodeJS.ProcessEnv): Promise<string> {
   return `${config.driver}: writes, reads and removes`
 }
 
-async function clients(address: string): Promise<string> {
-  const answer = await fetch(`${address}/v2/`, { signal: AbortSignal.timeout(5_000) }).catch((cause: unknown) => {
-    throw problems.serviceUnavailable({ message: `${address} does not answer: ${toProblem(cause).message}` }, { cause })
-  })
-  const challenge = answer.headers.get('www-authenticate') ?? ''
-  const realm = /realm="([^"]*)"/.exec(challenge)?.[1]
-  if (answer.status !== 401 || realm === undefined) {
-    throw problems.serviceUnavailable({ message: `${address}/v2/ answered ${answer.status} without a challenge` })
+async function clients(door: string): Promise<string> {
+  const { status, headers, certificate } = await askDoor(`${door}/v2/`)
+  const realm = /realm="([^"]*)"/.exec(headers['www-authenticate'] ?? '')?.[1]
+  if (status !== 401 || realm === undefined) {
+    throw problems.serviceUnavailable({ message: `${door}/v2/ answered ${status} without a challenge` })
   }
-  return `are sent to ${realm} for their tokens`
+  const sent = `are sent to ${realm} for their tokens`
+  if (!certificate) return sent
+  const trusted =
+    certificate.distrusted === null ? 'trusted by this machine' : `not trusted here (${certificate.distrusted})`
+  return `${sent}; certificate until ${certificate.validTo}, ${trusted}`
 }

@@ -124,6 +124,22 @@ describe('Database', () => {
     expect(rows).toEqual([{ n: 3 }, { n: 3 }])
   })
 
+  it('fails a transaction whose connection breaks between two statements, and nothing else', async () => {
+    const pid = statement<{ pid: number }>('own pid', 'select pg_backend_pid() as pid')
+    const terminate = statement('terminate', 'select pg_terminate_backend($1, 1000)')
+    const broken = database.db.transaction(async (tx) => {
+      const { pid: backend } = (await tx.one(pid, []))!
+      await database.db.reads.rows(terminate, [backend])
+      // Nobody is asking the connection anything when it goes.
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      await tx.rows(pid, [])
+    })
+    await expect(broken).rejects.toThrow(/connection/)
+    await database.db.transaction(async (tx) => {
+      expect(await tx.rows(pid, [])).toHaveLength(1)
+    })
+  })
+
   it('recognises a unique violation from pg and from Prisma', async () => {
     const insert = statement('insert counter', 'insert into counters values ($1, 0)')
     const twice = async () => {

@@ -79,17 +79,21 @@ export class Database implements AsyncDisposable {
   async #once<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
     const client = await this.#pool.connect()
     let broken: Error | undefined
+    // The pool listens only to idle connections: one that broke between two statements of ours would end the process.
+    const onError = (error: Error) => {
+      broken = error
+    }
+    client.on('error', onError)
     try {
       await client.query('begin')
       const result = await work(new Queries((query) => client.query(query)))
       await client.query('commit')
       return result
     } catch (error) {
-      await client.query('rollback').catch((cause: Error) => {
-        broken = cause
-      })
+      await client.query('rollback').catch(onError)
       throw error
     } finally {
+      client.off('error', onError)
       client.release(broken)
     }
   }
@@ -122,23 +126,6 @@ export const openDatabase = (options: DatabaseOptions): Database => new Database
 
 /** Postgres says "unique_violation": somebody else made it first. */
 export const isUniqueViolation = (error: unknown): boolean => codeOf(error) === '23505'
-
-/** Postgres cannot be reached or is going down: the caller may try again later. */
-export const isUnavailable = (error: unknown): boolean => {
-  const code = codeOf(error)
-  return code !== undefined && (/^(08|57P0[123]|53300|55P03)/.test(code) || NETWORK_CODES.has(code))
-}
-
-const NETWORK_CODES = new Set([
-  'ECONNREFUSED',
-  'ECONNRESET',
-  'EPIPE',
-  'ETIMEDOUT',
-  'ENOTFOUND',
-  'P1001',
-  'P1017',
-  'P2024',
-])
 
 const isRetryable = (error: unknown) => codeOf(error) === '40001' || codeOf(error) === '40P01'
 

@@ -1,7 +1,6 @@
 export { Announcements, type AnnouncedTable } from './announcements.ts'
 export {
   Database,
-  isUnavailable,
   isUniqueViolation,
   openDatabase,
   statement,

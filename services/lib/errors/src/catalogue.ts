@@ -1,5 +1,9 @@
 import { catalogue, define, Problem } from './problem.ts'
 import { formatBytes } from './format-bytes.ts'
+import { isUnavailable } from './unavailable.ts'
+
+/** When to ask again while Postgres or another service is being started again. */
+const AWAY_SECONDS = 2
 
 const reference = (p: { repository: string; reference: string }) =>
   `${p.repository}${p.reference.includes(':') ? '@' : ':'}${p.reference}`
@@ -265,10 +269,11 @@ function retryAfter(p: { retryAfterSeconds?: number }): Record<string, string> {
 }
 
 /**
- * The problem to answer with for anything that was thrown. What is no Problem is a bug: the client learns nothing of it but
- * the request id; the original is the `cause`, for the log.
+ * The problem to answer with for anything that was thrown. What is no Problem is a bug, unless something we need is away: the client
+ * learns nothing of it but the request id; the original is the `cause`, for the log.
  */
 export function toProblem(thrown: unknown, requestId?: string): Problem {
   if (thrown instanceof Problem) return thrown
+  if (isUnavailable(thrown)) return problems.serviceUnavailable({ retryAfterSeconds: AWAY_SECONDS }, { cause: thrown })
   return problems.internal(requestId === undefined ? {} : { requestId }, { cause: thrown })
 }

@@ -60,6 +60,28 @@ describe('the catalogue', () => {
     }
   })
 
+  it.each([
+    ['a refused connection', Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:5432'), { code: 'ECONNREFUSED' })],
+    ['a shutdown of Postgres', Object.assign(new Error('terminating connection'), { code: '57P01' })],
+    ['a lock held too long', Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })],
+    ['a connection that broke', new Error('Client has encountered a connection error and is not queryable')],
+    ['what Prisma passes on', { code: 'P2010', meta: { driverAdapterError: { cause: { originalCode: '57P02' } } } }],
+    ['a cause further down', new Error('reading the key', { cause: { code: 'ECONNRESET' } })],
+  ])('answers 503 with Retry-After, and no detail, to %s', (_, thrown) => {
+    const problem = toProblem(thrown, 'r1')
+    expect(problem).toMatchObject({ status: 503, headers: { 'Retry-After': '2' }, cause: thrown })
+    expect(ociEnvelope(problem)).toEqual({
+      errors: [expect.objectContaining({ code: 'UNAVAILABLE', message: 'the service is not available at the moment' })],
+    })
+  })
+
+  it.each([
+    ['an error of ours', new TypeError('x is not a function')],
+    ['a wrong statement', Object.assign(new Error('syntax error'), { code: '42601' })],
+  ])('answers 500 to %s', (_, thrown) => {
+    expect(toProblem(thrown).status).toBe(500)
+  })
+
   it('gives each reason not to start its own exit code', () => {
     const codes = Object.values(problems)
       .map(({ kind }) => kind.exitCode)

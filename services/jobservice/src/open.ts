@@ -10,5 +10,12 @@ export function openJobservice(
   foundation: Foundation,
 ): Service {
   const { redisUrl, redisPrefix } = foundation.config
-  return createJobservice({ ...host, settings: config, db: foundation.db(), redisUrl, redisPrefix })
+  return createJobservice({
+    ...host,
+    settings: config,
+    db: foundation.db(),
+    sealer: foundation.sealer(),
+    redisUrl,
+    redisPrefix,
+  })
 }

@@ -2,6 +2,7 @@ import { expireUploads } from '@haven/artifacts'
 import { gcDeps } from '@haven/artifacts/gc'
 import type { Database } from '@haven/db'
 import { ensureAuditPartitions, forgetDispatchedEvents, OutboxDispatcher, writeAudit } from '@haven/events'
+import { rotateAgedSigningKey, type Sealer } from '@haven/identity'
 import { charge, foldQuotas, ProjectDirectory } from '@haven/projects'
 import {
   Queue,
@@ -24,6 +25,8 @@ import { registryControlClient } from './registry-control.ts'
 export type JobserviceDeps = {
   readonly settings: JobserviceSettings
   readonly db: Database
+  /** Seals the keys that sign tokens. */
+  readonly sealer: Sealer
   readonly redisUrl: string
   /** What the keys of this installation begin with. */
   readonly redisPrefix: string
@@ -40,7 +43,7 @@ const DISPATCHED_EVENTS_KEPT_HOURS = 7 * 24
 
 /** Runs jobs and schedules, moves events from the outbox, keeps house. The database that it is given stays the caller's to close. */
 export function createJobservice(given: JobserviceDeps): Service {
-  const { settings, db, redisUrl, redisPrefix: prefix, log, metrics, trust } = given
+  const { settings, db, sealer, redisUrl, redisPrefix: prefix, log, metrics, trust } = given
   const { leaseMs } = settings
   const onFailure = (err: Error) => log.warn({ err }, 'background work failed and will be tried again')
   const projects = new ProjectDirectory(db)
@@ -73,7 +76,10 @@ export function createJobservice(given: JobserviceDeps): Service {
   const reconciler = new Reconciler({ db, queue, jobTypes, onFailure, intervalMs: settings.reconcileMs })
   const scheduler = new Scheduler({ db, queue, work: scheduledWork(jobs), onFailure })
   const dispatcher = new OutboxDispatcher({ db, handlers: [writeAudit], onFailure })
-  const housekeeping = new Housekeeping(chores(db, jobDeps, settings), onFailure)
+  const housekeeping = new Housekeeping(
+    [...chores(db, jobDeps, settings), keyRotation(db, sealer, settings, log)],
+    onFailure,
+  )
 
   const app = serviceApp({ name: 'jobservice', log, metrics, trust, envelope: jobserviceEnvelope })
   mountApi(app, { db, queue, jobs, secret: settings.coreSecret, workers: settings.workers, prefix })
@@ -148,4 +154,16 @@ function chores(
       run: (signal) => sweepExecutions(db, { defaultKeep: settings.executionsKept, signal }),
     },
   ]
+}
+
+function keyRotation(db: Database, sealer: Sealer, settings: JobserviceSettings, log: Logger): Chore {
+  const { signingKeyAgeMs: maxAgeMs, tokenLifetimeMs } = settings
+  return {
+    name: 'rotating the key that signs tokens',
+    everyMs: HOUR_MS,
+    async run() {
+      const rotated = await rotateAgedSigningKey(db, sealer, { maxAgeMs, tokenLifetimeMs })
+      if (rotated) log.info({ kid: rotated.kid }, 'a new key signs tokens')
+    },
+  }
 }

@@ -5,6 +5,7 @@ import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { eraseTrash } from '@haven/artifacts/gc'
 import { emit } from '@haven/events'
+import { ensureSigningKey } from '@haven/identity'
 import { ProjectCreatedSchema } from '@haven/proto/events'
 import { RegistryControl } from '@haven/proto/rpc'
 import { getExecution, listExecutions, putSchedule } from '@haven/queue'
@@ -17,6 +18,7 @@ import { createJobservice } from '../src/service.ts'
 
 const coreSecret = 'c'.repeat(40)
 const registryctlSecret = 'r'.repeat(40)
+const sealer = { seal: (plain: string) => `sealed ${plain}`, open: (sealed: string) => sealed.slice('sealed '.length) }
 const digest = (n: number) => `sha256:${String(n).padStart(64, '0')}`
 
 let database: TestDatabase
@@ -71,9 +73,12 @@ beforeAll(async () => {
       blobGraceMs: 3_600_000,
       trashMs: 0,
       uploadExpiryMs: 3_600_000,
+      tokenLifetimeMs: 60_000,
+      signingKeyAgeMs: 3_600_000,
       executionsKept: 50,
     },
     db: database.db,
+    sealer,
     redisUrl,
     redisPrefix,
     log: createLogger({ service: 'jobservice', level: 'silent' }),
@@ -84,6 +89,8 @@ beforeAll(async () => {
   base = `http://127.0.0.1:${listening.port}/api/v1`
   // Prisma loads its compiler at its first query; Jest refuses an import that falls between two tests.
   await database.db.prisma.task.count()
+  await ensureSigningKey(database.db, sealer)
+  await database.db.prisma.$executeRaw`update identity.signing_keys set created_at = now() - interval '2 hours'`
   await service.start?.()
 })
 afterAll(async () => {
@@ -286,6 +293,17 @@ describe('garbage collection', () => {
 })
 
 describe('the background', () => {
+  it('lets a new key sign tokens when the newest is old', async () => {
+    const keys = await until(async () => {
+      const rows = await database.db.prisma.signingKey.findMany({ orderBy: { createdAt: 'asc' } })
+      return rows.length === 2 ? rows : null
+    })
+    expect(keys).toMatchObject([
+      { retiredAt: expect.any(Date), expiresAt: expect.any(Date) },
+      { retiredAt: null, privatePem: expect.stringMatching(/^sealed -----BEGIN PRIVATE KEY/) },
+    ])
+  })
+
   it('turns events into audit entries and makes partitions for them', async () => {
     await emit(
       database.db.writes,

@@ -14,6 +14,7 @@ const help = `haven: an OCI artifact platform on this machine
   haven logs [NAME]             the end of the logs
   haven start --services A,B    run services in this process (${serviceNames.join(', ')})
   haven migrate                 bring the database to this version's schema, and stop
+  haven rotate-keys             let a new key sign tokens now; those given out stay valid until their end
   haven doctor                  check settings, Postgres, Redis, store, clock, disk
   haven supervise               as up, but in the foreground
 
@@ -71,6 +72,9 @@ async function command(): Promise<number> {
     }
     case 'migrate':
       await (await import('./commands/migrate.ts')).migrateInstallation(process.env, print)
+      return 0
+    case 'rotate-keys':
+      await (await import('./commands/rotate-keys.ts')).rotateKeys(config, process.env, print)
       return 0
     case 'doctor':
       return (await (await import('./commands/doctor.ts')).doctor(config, process.env, print)) ? 0 : 1

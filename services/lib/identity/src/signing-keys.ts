@@ -75,7 +75,8 @@ export class SigningKeys implements Disposable {
     const loaded = await this.#current()
     const { newest } = loaded
     if (!newest) throw new Error('there is no signing key; ensureSigningKey makes the first one')
-    if (this.#private?.kid !== newest.kid) this.#private = { kid: newest.kid, key: this.#opened(newest.sealed) }
+    if (this.#private?.kid !== newest.kid)
+      this.#private = { kid: newest.kid, key: openKey(this.#sealer, newest.sealed) }
     return this.#private
   }
 
@@ -106,17 +107,6 @@ export class SigningKeys implements Disposable {
     const key = this.#public.get(kid) ?? createPublicKey(pem)
     this.#public.set(kid, key)
     return key
-  }
-
-  #opened(sealed: string): KeyObject {
-    try {
-      return createPrivateKey(this.#sealer!.open(sealed))
-    } catch (cause) {
-      throw problems.keyUnreadable(
-        { setting: 'HAVEN_ENCRYPTION_KEY', reason: 'the key that signs tokens was sealed with another one' },
-        { cause },
-      )
-    }
   }
 
   async #current(): Promise<Loaded> {
@@ -158,6 +148,17 @@ export class SigningKeys implements Disposable {
   }
 }
 
+function openKey(sealer: Sealer, sealed: string): KeyObject {
+  try {
+    return createPrivateKey(sealer.open(sealed))
+  } catch (cause) {
+    throw problems.keyUnreadable(
+      { setting: 'HAVEN_ENCRYPTION_KEY', reason: 'the key that signs tokens was sealed with another one' },
+      { cause },
+    )
+  }
+}
+
 /** Makes the first key where there is none. Any number of replicas may call it at once. */
 export async function ensureSigningKey(db: Database, sealer: Sealer): Promise<void> {
   const active = () => db.prisma.signingKey.count({ where: { retiredAt: null } })
@@ -169,28 +170,69 @@ export async function ensureSigningKey(db: Database, sealer: Sealer): Promise<vo
   })
 }
 
+type Rotation = {
+  /** The longest lifetime of a token that was given out so far. */
+  tokenLifetimeMs: number
+}
+
 /**
  * Lets a new key sign from now on. The old ones verify until the last token that they signed is over, and are forgotten by a
  * later rotation.
- * @param tokenLifetimeMs the longest lifetime of a token that was given out so far.
  */
-export async function rotateSigningKey(
-  db: Database,
-  sealer: Sealer,
-  { tokenLifetimeMs }: { tokenLifetimeMs: number },
-): Promise<{ kid: string }> {
+export async function rotateSigningKey(db: Database, sealer: Sealer, rotation: Rotation): Promise<{ kid: string }> {
   const key = await makeKey(sealer)
-  const graceSeconds = Math.ceil((tokenLifetimeMs + handoverMs) / 1000)
   await db.prisma.$transaction(async (tx) => {
     await lock(tx)
-    await tx.$executeRaw`
-      update identity.signing_keys set retired_at = now(), expires_at = now() + make_interval(secs => ${graceSeconds}::int)
-       where retired_at is null`
-    await tx.$executeRaw`delete from identity.signing_keys where expires_at < now()`
-    await tx.signingKey.create({ data: key })
+    await replaceKeys(tx, key, rotation)
   })
   return { kid: key.kid }
 }
+
+/**
+ * As `rotateSigningKey`, if the newest key is older than `maxAgeMs`: null while it is not. Of any number of processes that ask at once, one
+ * rotates. Forgets keys that verify nothing any more.
+ * @throws keyUnreadable when the newest key was sealed with another encryption key: what we would seal nobody else could open.
+ */
+export async function rotateAgedSigningKey(
+  db: Database,
+  sealer: Sealer,
+  { maxAgeMs, ...rotation }: Rotation & { maxAgeMs: number },
+): Promise<{ kid: string } | null> {
+  await forgetExpired(db.prisma)
+  const seconds = maxAgeMs / 1000
+  const aged = async (tx: Pick<Prisma.TransactionClient, '$queryRaw'>) => {
+    const [newest] = await tx.$queryRaw<{ privatePem: string; aged: boolean }[]>`
+      select private_pem as "privatePem", created_at < now() - make_interval(secs => ${seconds}::float8) as aged
+        from identity.signing_keys where retired_at is null order by created_at desc limit 1`
+    return newest?.aged === true ? newest : null
+  }
+  const old = await aged(db.prisma)
+  if (!old) return null
+  openKey(sealer, old.privatePem)
+  const key = await makeKey(sealer)
+  return db.prisma.$transaction(async (tx) => {
+    await lock(tx)
+    if (!(await aged(tx))) return null
+    await replaceKeys(tx, key, rotation)
+    return { kid: key.kid }
+  })
+}
+
+async function replaceKeys(
+  tx: Prisma.TransactionClient,
+  key: Awaited<ReturnType<typeof makeKey>>,
+  { tokenLifetimeMs }: Rotation,
+): Promise<void> {
+  const graceSeconds = Math.ceil((tokenLifetimeMs + handoverMs) / 1000)
+  await tx.$executeRaw`
+    update identity.signing_keys set retired_at = now(), expires_at = now() + make_interval(secs => ${graceSeconds}::int)
+     where retired_at is null`
+  await forgetExpired(tx)
+  await tx.signingKey.create({ data: key })
+}
+
+const forgetExpired = (tx: Pick<Prisma.TransactionClient, '$executeRaw'>) =>
+  tx.$executeRaw`delete from identity.signing_keys where expires_at < now()`
 
 const lock = (tx: Prisma.TransactionClient) => tx.$executeRaw`select pg_advisory_xact_lock(${signingKeysLock})`
 

@@ -1,10 +1,11 @@
 import { createHmac, createPublicKey, generateKeyPairSync, sign as rsaSign, type KeyObject } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { openDatabase } from '@haven/db'
 import { problems } from '@haven/errors'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import jwt from 'jsonwebtoken'
 import type { ProjectNode } from './principal.ts'
-import { ensureSigningKey, rotateSigningKey, SigningKeys, type Sealer } from './signing-keys.ts'
+import { ensureSigningKey, rotateAgedSigningKey, rotateSigningKey, SigningKeys, type Sealer } from './signing-keys.ts'
 import { tokenAllows, TokenIssuer, TokenVerifier, type TokenPrincipal } from './tokens.ts'
 
 const sealer: Sealer = {
@@ -233,6 +234,51 @@ describe('bearer tokens', () => {
     now += minutes(33)
     expect((await keys.jwks()).keys.map((key) => key.kid)).toEqual([rotated.kid])
     await expect(there.verify(signed(claims()))).rejects.toThrow('token is signed with a key that is not known')
+  })
+
+  it('are signed with a new key once the newest is old, made by one of the processes that ask', async () => {
+    const { db } = database
+    const rotate = (with_: Sealer = sealer) =>
+      rotateAgedSigningKey(db, with_, { maxAgeMs: minutes(60), tokenLifetimeMs: minutes(30) })
+    expect(await rotate()).toBeNull()
+    now = Date.now()
+    keys.forget()
+    await using other = openDatabase({ url: database.url, applicationName: 'other', poolSize: 2 })
+    using elsewhere = new SigningKeys(other, sealer, () => now)
+    const issuers = [keys, elsewhere].map((each) => new TokenIssuer(each, () => now))
+    const verifiers = [keys, elsewhere].map((each) => new TokenVerifier(each, () => now))
+    const issue = () => Promise.all(issuers.map((each) => each.issue(ann, access, { lifetimeMs: minutes(30) })))
+    const old = (await issue()).map(({ token }) => token)
+    const unseen = (await issue()).map(({ token }) => token)
+    for (const each of verifiers) for (const token of old) await each.verify(token)
+
+    await db.prisma.$executeRaw`update identity.signing_keys set created_at = created_at - interval '2 hours'`
+    const broken: Sealer = {
+      ...sealer,
+      open: () => {
+        throw new Error('authentication failed')
+      },
+    }
+    await expect(rotate(broken)).rejects.toMatchObject({ kind: { name: 'keyUnreadable' } })
+    const made = (await Promise.all([rotate(), rotate(), rotate()])).filter((each) => each !== null)
+    expect(made).toHaveLength(1)
+    expect(await rotate()).toBeNull()
+
+    now += minutes(1) // longer than what is loaded is kept, wherever the announcement came late
+    const fresh = (await issue()).map(({ token }) => token)
+    for (const token of fresh) expect(jwt.decode(token, { complete: true })!.header.kid).toBe(made[0]!.kid)
+    now += minutes(28)
+    for (const each of verifiers)
+      for (const token of [...old, ...unseen, ...fresh]) expect((await each.verify(token)).principal).toEqual(ann)
+    now += minutes(2)
+    for (const each of verifiers) {
+      for (const token of [...old, ...unseen]) await expect(each.verify(token)).rejects.toMatchObject({ status: 401 })
+      await each.verify(fresh[0]!)
+    }
+    await db.prisma
+      .$executeRaw`update identity.signing_keys set expires_at = now() - interval '1 second' where retired_at is not null`
+    await rotate()
+    expect((await db.prisma.signingKey.findMany()).map((row) => row.kid)).toEqual([made[0]!.kid])
   })
 
   it('cannot be signed with a key that was sealed by another installation', async () => {

@@ -50,7 +50,11 @@ export const coreSettings = {
     doc: 'Where core asks after the registry, for the health page.',
   }),
   registryctlUrl: url({ env: 'REGISTRYCTL_URL', optional: true, doc: 'Where core asks after registryctl, likewise.' }),
-  portalUrl: url({ env: 'PORTAL_URL', optional: true, doc: 'Where core asks after the portal, likewise.' }),
+  portalUrl: url({
+    env: 'PORTAL_URL',
+    optional: true,
+    doc: 'The whole address where core asks after the portal, such as /readyz of the proxy.',
+  }),
   jobserviceUrl: url({
     env: 'JOBSERVICE_URL',
     optional: true,

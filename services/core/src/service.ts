@@ -119,8 +119,9 @@ function remoteChecks(settings: CoreSettings): Record<string, () => Promise<void
 }
 
 async function askReady(name: string, url: string): Promise<void> {
-  const path = name === 'portal' ? '/' : '/readyz'
-  const answer = await fetch(new URL(path, url), { signal: AbortSignal.timeout(CHECK_MS) })
+  const answer = await fetch(name === 'portal' ? url : new URL('/readyz', url), {
+    signal: AbortSignal.timeout(CHECK_MS),
+  })
   await answer.body?.cancel()
   if (!answer.ok) throw problems.serviceUnavailable({ message: `${name} answered ${answer.status}` })
 }

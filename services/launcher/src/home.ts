@@ -16,7 +16,10 @@ export type InstallationSecrets = {
 export type InstallationState = {
   pid: number
   startedAt: string
+  /** As clients name it. */
   address: string
+  /** As this machine reaches it, whatever stands in front. */
+  door: string
   phase: 'starting' | 'running' | 'stopping' | 'failed'
   /** What is being done, or why it failed. */
   detail: string
@@ -58,6 +61,21 @@ export class Home {
 
   get redis() {
     return join(this.folder, 'redis')
+  }
+
+  /** The self-signed pair. */
+  get tls() {
+    return join(this.folder, 'tls')
+  }
+
+  /** What clients need in order to trust it. */
+  get certificate() {
+    return join(this.tls, 'tls.crt')
+  }
+
+  /** What the log collector keeps: a file a service. */
+  get serviceLogs() {
+    return join(this.logs, 'services')
   }
 
   get adminPasswordFile() {

@@ -10,8 +10,8 @@ const help = `haven: an OCI artifact platform on this machine
   haven up                      start in the background, return when healthy
   haven down                    stop what up started
   haven reset [--yes]           delete the installation (asks first)
-  haven status                  what runs; exit code 0 when all is ready
-  haven logs [NAME]             the end of the logs
+  haven status                  what runs and how it is; exit code 0 when all is well
+  haven logs [NAME]             the end of the logs of a process or service, or of all
   haven start --services A,B    run services in this process (${serviceNames.join(', ')})
   haven migrate                 bring the database to this version's schema, and stop
   haven rotate-keys             let a new key sign tokens now; those given out stay valid until their end
@@ -19,7 +19,8 @@ const help = `haven: an OCI artifact platform on this machine
   haven supervise               as up, but in the foreground
 
 Settings come from the environment: HAVEN_PORT (8080), HAVEN_HOST (127.0.0.1), HAVEN_HOME (.haven), HAVEN_SHAPE (single, split),
-HAVEN_ADMIN_PASSWORD, HAVEN_EXTERNAL_URL, DATABASE_URL, REDIS_URL, STORAGE_DRIVER and S3_* or MINIO_*.
+HAVEN_TLS (off, self-signed, files with PROXY_TLS_CERT and PROXY_TLS_KEY), HAVEN_HTTP_PORT (redirects to HTTPS), HAVEN_ADMIN_PASSWORD,
+HAVEN_EXTERNAL_URL, DATABASE_URL, REDIS_URL, STORAGE_DRIVER and S3_* or MINIO_*.
 
 Exit codes: 0 done, 1 no (status, doctor), ${Object.values(problems)
   .filter(({ kind }) => kind.exitCode > 1)
@@ -60,7 +61,7 @@ async function command(): Promise<number> {
       await (await import('./commands/down.ts')).reset(config.home, values.yes === true, print)
       return 0
     case 'status':
-      return (await import('./commands/status.ts')).status(config.home, print) ? 0 : 1
+      return (await (await import('./commands/status.ts')).status(config.home, print)) ? 0 : 1
     case 'logs':
       await (await import('./commands/logs.ts')).logs(config.home, argument, print)
       return 0

@@ -1,9 +1,14 @@
 import { resolve } from 'node:path'
-import { defineConfig, oneOf, port, readConfig, secret, text, url, type ConfigOf } from '@haven/config'
+import { ConfigProblem, defineConfig, oneOf, port, readConfig, secret, text, url, type ConfigOf } from '@haven/config'
 
 /** What `make up` reads from the environment. Settings of the services themselves are handed through to them. */
 export const launcherConfig = defineConfig('HAVEN', {
-  port: port({ default: 8080, doc: 'The one port that clients use.' }),
+  port: port({ default: 8080, doc: 'The one port that clients use: of HTTPS when HAVEN_TLS is on.' }),
+  tls: oneOf(['off', 'self-signed', 'files'], {
+    optional: true,
+    doc: 'self-signed: a pair made here, kept in <home>/tls. files: PROXY_TLS_CERT and PROXY_TLS_KEY. Default: files when they are given, else off.',
+  }),
+  httpPort: port({ optional: true, doc: 'With TLS: a plain port that redirects to HTTPS.' }),
   host: text({ default: '127.0.0.1', doc: 'The address it listens on; 0.0.0.0 for every network of this machine.' }),
   home: text({ default: '.haven', doc: 'The folder of this installation: database, blobs, logs, secrets.' }),
   shape: oneOf(['single', 'split'], {
@@ -23,10 +28,16 @@ export const launcherConfig = defineConfig('HAVEN', {
   redisUrl: secret({ optional: true, env: 'REDIS_URL', doc: 'A Redis of your own instead of the embedded one.' }),
 })
 
-export type LauncherConfig = ConfigOf<typeof launcherConfig>
+export type LauncherConfig = Omit<ConfigOf<typeof launcherConfig>, 'tls'> & { tls: 'off' | 'self-signed' | 'files' }
 
 /** @throws ConfigProblem naming every wrong setting. */
-export function readLauncherConfig(env: NodeJS.ProcessEnv): LauncherConfig & { home: string } {
+export function readLauncherConfig(env: NodeJS.ProcessEnv): LauncherConfig {
   const config = readConfig(launcherConfig, env)
-  return { ...config, home: resolve(config.home) }
+  const tls = config.tls ?? (env.PROXY_TLS_CERT || env.PROXY_TLS_KEY ? 'files' : 'off')
+  if (config.httpPort !== undefined && (tls === 'off' || config.httpPort === config.port)) {
+    const expected =
+      tls === 'off' ? 'nothing while HAVEN_TLS is off: it only redirects to HTTPS' : 'another than HAVEN_PORT'
+    throw new ConfigProblem([{ name: 'HAVEN_HTTP_PORT', given: String(config.httpPort), expected }])
+  }
+  return { ...config, tls, home: resolve(config.home) }
 }

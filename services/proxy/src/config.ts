@@ -20,6 +20,7 @@ export const proxyConfig = defineConfig('PROXY', {
     doc: 'Where the certificate comes from; off: plain HTTP.',
   }),
   tlsPort: port({ default: 8443, doc: 'Port of HTTPS; the plain port then only redirects.' }),
+  tlsRedirect: bool({ default: true, doc: 'With TLS: whether the plain port is open, to redirect to HTTPS.' }),
   tlsCert: file({ optional: true, doc: 'Certificate chain in PEM, looked at again when it changes.' }),
   tlsKey: file({ optional: true, doc: 'Its private key in PEM.' }),
   tlsFolder: text({ default: '.haven/tls', doc: 'Where the self-signed certificate is kept.' }),
@@ -30,7 +31,7 @@ export const proxyConfig = defineConfig('PROXY', {
   }),
 })
 
-type ProxyConfig = ConfigOf<typeof proxyConfig>
+export type ProxyConfig = ConfigOf<typeof proxyConfig>
 
 /**
  * Where the certificate of the door comes from; undefined for plain HTTP.

@@ -148,7 +148,7 @@ async function rig(shape: 'one process' | 'split', limits: Partial<Limits> = {})
   const proxy = createProxy(deps)
   const door = await openDoor(proxy.handler, { host: '127.0.0.1', port: 0, log: deps.log, limits })
   return {
-    port: door.port,
+    port: door.port!,
     seen,
     open,
     lines,

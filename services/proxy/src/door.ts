@@ -7,11 +7,13 @@ import { readCertificate, watchCertificate, type CertificateFiles } from './cert
 
 export interface DoorOptions {
   readonly host: string
-  readonly port: number
-  readonly portSetting?: string
+  /** The plain port; null with TLS only. */
+  readonly port: number | null
+  /** The settings that name the ports, for the message about one that is taken. */
+  readonly portSettings?: { readonly plain: string; readonly tls: string }
   /** Several processes share the door. */
   readonly reusePort?: boolean
-  /** With it, `port` only redirects and this port serves. */
+  /** With it, this port serves and the plain one, if there is one, only redirects. */
   readonly tls?: { readonly port: number; readonly certificate: CertificateSource; readonly lookEveryMs?: number }
   /** Where clients find us from outside; redirects and certificates name its host. */
   readonly externalUrl?: string | undefined
@@ -23,8 +25,7 @@ export interface DoorOptions {
 export type CertificateSource = CertificateFiles | { readonly selfSignedIn: string }
 
 export interface Door {
-  /** The plain port, and the TLS port when there is one. */
-  readonly port: number
+  readonly port: number | null
   readonly tlsPort: number | null
   readonly listening: readonly Listening[]
 }
@@ -37,19 +38,18 @@ export async function openDoor(handler: RequestHandler, options: DoorOptions): P
   const { host, port, tls, log, reusePort = false } = options
   const limits = { maxConnectionsPerAddress: SOCKETS_PER_CLIENT, ...options.limits }
   const onError = (err: Error) => log.error({ err }, 'the door reported an error')
-  const portSetting = options.portSetting ?? 'PROXY_PORT'
+  const settings = options.portSettings ?? { plain: 'PROXY_PORT', tls: 'PROXY_TLS_PORT' }
+  const common = { host, reusePort, limits, onError }
   if (!tls) {
-    const plain = await listen(handler, { host, port, reusePort, portSetting, limits, onError })
+    if (port === null) throw new Error('a door without TLS has a plain port')
+    const plain = await listen(handler, { ...common, port, portSetting: settings.plain })
     return { port: plain.port, tlsPort: null, listening: [plain] }
   }
-  const files = await filesOf(tls.certificate, options.externalUrl)
+  const files = await filesOf(tls.certificate, options)
   const secured = await listen(handler, {
-    host,
+    ...common,
     port: tls.port,
-    reusePort,
-    portSetting: 'PROXY_TLS_PORT',
-    limits,
-    onError,
+    portSetting: settings.tls,
     tls: await readCertificate(files),
   })
   const watch = watchCertificate(files, (certificate) => secured.setTls(certificate), {
@@ -66,9 +66,10 @@ export async function openDoor(handler: RequestHandler, options: DoorOptions): P
       return secured.drain(ms)
     },
   }
+  if (port === null) return { port: null, tlsPort: secured.port, listening: [closing] }
   try {
     const redirect = redirectToHttps(secured.port, options.externalUrl)
-    const plain = await listen(redirect, { host, port, reusePort, portSetting, limits, onError })
+    const plain = await listen(redirect, { ...common, port, portSetting: settings.plain })
     return { port: plain.port, tlsPort: secured.port, listening: [plain, closing] }
   } catch (error) {
     await closing.drain(0)
@@ -76,12 +77,20 @@ export async function openDoor(handler: RequestHandler, options: DoorOptions): P
   }
 }
 
-async function filesOf(source: CertificateSource, externalUrl: string | undefined): Promise<CertificateFiles> {
+const everyAddress = new Set(['0.0.0.0', '::', ''])
+
+async function filesOf(
+  source: CertificateSource,
+  { host, externalUrl }: Pick<DoorOptions, 'host' | 'externalUrl'>,
+): Promise<CertificateFiles> {
   if (!('selfSignedIn' in source)) return source
-  const name = externalUrl === undefined ? [] : [new URL(externalUrl).hostname.replaceAll(/[[\]]/g, '')]
+  const names = [
+    ...(externalUrl === undefined ? [] : [new URL(externalUrl).hostname.replaceAll(/[[\]]/g, '')]),
+    ...(everyAddress.has(host) ? [] : [host]),
+  ]
   // Loaded only where it is asked for: the library for certificates takes 16 MiB.
   const { selfSigned } = await import('./self-signed.ts')
-  return selfSigned(source.selfSignedIn, name)
+  return selfSigned(source.selfSignedIn, names)
 }
 
 /** 308, as Harbor's nginx: the method and the body stay what they were. */

@@ -1,8 +1,8 @@
 import { secretsOf } from '@haven/config'
-import { healthOnly, listen, run } from '@haven/runtime'
+import { run } from '@haven/runtime'
 import { openStorage, readStorageConfig } from '@haven/storage'
-import { certificateSource, proxyConfig } from './config.ts'
-import { openDoor } from './door.ts'
+import { proxyConfig } from './config.ts'
+import { openProxyPorts } from './ports.ts'
 import { createProxy } from './service.ts'
 
 await run(
@@ -21,18 +21,6 @@ await run(
   },
   proxyConfig,
   {
-    async open(service, { config, log }, health) {
-      const { host, port, metricsHost, metricsPort, externalUrl } = config
-      const certificate = certificateSource(config)
-      const tls = certificate && { port: config.tlsPort, certificate }
-      const door = await openDoor(service.handler, { host, port, externalUrl, log, ...(tls && { tls }) })
-      if (metricsPort === undefined) return door.listening
-      const inside = await listen(healthOnly(health), {
-        host: metricsHost,
-        port: metricsPort,
-        portSetting: 'PROXY_METRICS_PORT',
-      })
-      return [...door.listening, inside]
-    },
+    open: (service, { config, log }, health) => openProxyPorts(service.handler, { config, log, health }),
   },
 )

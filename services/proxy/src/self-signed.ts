@@ -12,14 +12,15 @@ const LIFETIME_DAYS = 825
 const RENEW_DAYS = 30
 
 /**
- * The self-signed pair of this installation, kept in a folder; made when there is none, or when it ends within 30 days. Certificate
+ * The self-signed pair of this installation, kept in a folder; made when there is none, when it lacks a name, or when it ends within 30
+ * days. Certificate
  * and key are one file, so that processes which start at once cannot mix theirs; `tls.crt` is a copy for people to trust.
  */
 export async function selfSigned(folder: string, names: readonly string[] = []): Promise<CertificateFiles> {
   const path = join(folder, 'tls.pem')
   const files = { certPath: path, keyPath: path }
   const existing = await readIfThere(path)
-  if (existing !== null && daysLeft(existing) > RENEW_DAYS) return files
+  if (existing !== null && daysLeft(existing) > RENEW_DAYS && covers(existing, names)) return files
 
   const { cert, key } = await makeSelfSigned([...new Set([...names, 'localhost', hostname(), '127.0.0.1', '::1'])])
   await mkdir(folder, { recursive: true, mode: 0o700 })
@@ -39,6 +40,11 @@ export async function selfSigned(folder: string, names: readonly string[] = []):
 }
 
 const daysLeft = (pem: string) => (Date.parse(new X509Certificate(pem).validTo) - Date.now()) / DAY_MS
+
+function covers(pem: string, names: readonly string[]): boolean {
+  const certificate = new X509Certificate(pem)
+  return names.every((name) => (isIP(name) ? certificate.checkIP(name) : certificate.checkHost(name)) !== undefined)
+}
 
 async function readIfThere(path: string): Promise<string | null> {
   try {

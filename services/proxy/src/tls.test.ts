@@ -1,3 +1,4 @@
+import { X509Certificate } from 'node:crypto'
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { Agent, request } from 'node:https'
@@ -59,10 +60,29 @@ describe('the door with TLS', () => {
     for (const door of [one, two]) for (const listening of door.listening) await listening.drain(100)
   })
 
+  it('makes the pair anew when clients come by a name that it lacks', async () => {
+    const folder = join(root, 'renamed')
+    const { certPath } = await selfSigned(folder, ['one.test'])
+    const first = readFileSync(certPath, 'utf8')
+    await selfSigned(folder, ['one.test', '127.0.0.1'])
+    expect(readFileSync(certPath, 'utf8')).toBe(first)
+    const door = await open({ selfSignedIn: folder }, { externalUrl: 'https://two.test' })
+    for (const listening of door.listening) await listening.drain(100)
+    expect(new X509Certificate(readFileSync(join(folder, 'tls.crt'))).checkHost('two.test')).toBe('two.test')
+  })
+
+  it('opens no plain port when it is not asked to', async () => {
+    const door = await open({ selfSignedIn: join(root, 'own') }, { port: null })
+    expect([door.port, door.listening.map(({ port }) => port)]).toEqual([null, [door.tlsPort]])
+    expect(await ask(door.tlsPort!, readFileSync(join(root, 'own/tls.crt'), 'utf8'))).toBe('hello')
+    for (const listening of door.listening) await listening.drain(100)
+  })
+
   it('redirects the plain port by 308, to the external URL or to the host that was asked for', async () => {
     const folder = join(root, 'redirect')
     const door = await open({ selfSignedIn: folder })
-    const { port, tlsPort } = door
+    const { tlsPort } = door
+    const port = door.port!
     expect(await redirect(port, '/v2/a?b=c', { host: 'haven.test:80' }, 'POST')).toEqual({
       status: 308,
       location: `https://haven.test:${tlsPort}/v2/a?b=c`,

@@ -1,6 +1,6 @@
 import { statfsSync } from 'node:fs'
 import { missingMigrations, openDatabase } from '@haven/db'
-import { isUnavailable, problems, toProblem } from '@haven/errors'
+import { isUnavailable, problems } from '@haven/errors'
 import { openStorage, readStorageConfig } from '@haven/storage'
 import { Redis } from 'ioredis'
 import { askDoor } from '../ask.ts'

@@ -2,22 +2,40 @@ import { createReadStream, existsSync, readdirSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import { problems } from '@haven/errors'
 import { Home } from '../home.ts'
+import { serviceNames } from '../targets.ts'
 
 const TAIL_BYTES = 64 * 1024
+const SUFFIX = '.log'
 
-/** Prints the end of each process's log, or of the one named. @throws Problem naming the logs there are. */
+/**
+ * Prints the end of each log, or of those of one name. A process's own holds what it said before and after the log collector took its lines;
+ * a service's, below `services`, what the collector took. @throws Problem naming the logs there are.
+ */
 export async function logs(folder: string, name: string | undefined, print: (line: string) => void): Promise<void> {
   const home = new Home(folder)
-  const all = existsSync(home.logs) ? readdirSync(home.logs).filter((file) => file.endsWith('.log')) : []
-  const wanted = name === undefined ? all : all.filter((file) => file === `${name}.log`)
+  const all = [...logsIn(home.logs, ''), ...logsIn(home.serviceLogs, 'services/')]
+  const wanted = name === undefined ? all : all.filter((log) => log.name === name)
+  if (wanted.length === 0 && (serviceNames as readonly (string | undefined)[]).includes(name) && all.length > 0) {
+    print(`${name} has written no line yet`)
+    return
+  }
   if (wanted.length === 0) {
-    const known = all.map((file) => file.replace(/\.log$/, '')).join(', ')
+    const known = [...new Set(all.map((log) => log.name))].join(', ')
     throw problems.badUsage({ message: known ? `no such log; there are ${known}` : `no logs below ${home.logs}` })
   }
-  for (const file of wanted) {
-    print(`==> ${file} <==`)
-    await printTail(join(home.logs, file))
+  for (const log of wanted) {
+    print(`==> ${log.title} <==`)
+    await printTail(log.file)
   }
+}
+
+/** Those that are being written; what was rotated away has a time in its name. */
+function logsIn(folder: string, title: string) {
+  if (!existsSync(folder)) return []
+  return readdirSync(folder)
+    .filter((file) => file.endsWith(SUFFIX) && file.indexOf('.') === file.length - SUFFIX.length)
+    .sort()
+    .map((file) => ({ name: file.slice(0, -SUFFIX.length), title: title + file, file: join(folder, file) }))
 }
 
 async function printTail(file: string) {

@@ -6,7 +6,6 @@ import {
   createLogger,
   createMetrics,
   Health,
-  healthOnly,
   listen,
   openLogDestination,
   serviceSettings,
@@ -41,7 +40,8 @@ export async function start(names: readonly ServiceName[], given: NodeJS.Process
   try {
     const config = readConfig(processConfig, env)
     const destination = openLogDestination({
-      collectorUrl: names.includes('log-collector') ? undefined : config.logCollectorUrl,
+      // Also where the collector runs: what it is sent makes no line, so its own lines do not go round.
+      collectorUrl: config.logCollectorUrl,
       collectorSecret: config.logCollectorSecret,
       alwaysStdout: config.logStdout,
       secrets: secretsOf(config),
@@ -89,31 +89,21 @@ async function openPorts(
   health: Health,
   env: NodeJS.ProcessEnv,
   log: ReturnType<typeof createLogger>,
-): Promise<Listening[]> {
+): Promise<readonly Listening[]> {
   const proxy = services.get('proxy')
   const onError = (err: Error) => log.error({ err }, 'a server reported an error')
   if (proxy) {
-    const { certificateSource, proxyConfig } = await import('@haven/proxy/config')
-    const { openDoor } = await import('@haven/proxy/door')
+    const [{ proxyConfig }, { openProxyPorts }] = await Promise.all([
+      import('@haven/proxy/config'),
+      import('@haven/proxy/ports'),
+    ])
     const config = readConfig(proxyConfig, env)
-    const certificate = certificateSource(config)
-    const door = await openDoor(proxy.handler, {
-      host: config.host,
-      port: config.port,
-      portSetting: 'HAVEN_PORT',
-      reusePort: true,
-      externalUrl: config.externalUrl,
-      log,
-      ...(certificate && { tls: { port: config.tlsPort, certificate } }),
-    })
-    if (config.metricsPort === undefined) return [...door.listening]
-    const inside = await listen(healthOnly(health), {
-      host: config.metricsHost,
-      port: config.metricsPort,
-      portSetting: 'PROXY_METRICS_PORT',
-      onError,
-    })
-    return [...door.listening, inside]
+    const tls = config.tls !== 'off'
+    return openProxyPorts(
+      proxy.handler,
+      { config, log, health },
+      { reusePort: true, portSettings: { plain: tls ? 'HAVEN_HTTP_PORT' : 'HAVEN_PORT', tls: 'HAVEN_PORT' } },
+    )
   }
   const opened: Listening[] = []
   for (const [name, service] of services) {

@@ -1,5 +1,5 @@
 import { readFileSync, rmSync, statfsSync } from 'node:fs'
-import { createServer } from 'node:net'
+import { createServer, isIPv6 } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -19,7 +19,7 @@ const main = fileURLToPath(new URL('../main.ts', import.meta.url))
  * Runs one machine's worth of Haven until SIGTERM or SIGINT: Postgres and Redis where none is given, and the services. The state file
  * tells the other commands where it stands. Resolves with the exit code.
  */
-export async function supervise(config: LauncherConfig & { home: string }, env: NodeJS.ProcessEnv): Promise<number> {
+export async function supervise(config: LauncherConfig, env: NodeJS.ProcessEnv): Promise<number> {
   const home = new Home(config.home)
   home.create()
   const state = openState(home, config)
@@ -52,7 +52,7 @@ export async function supervise(config: LauncherConfig & { home: string }, env: 
 }
 
 type Start = {
-  config: LauncherConfig & { home: string }
+  config: LauncherConfig
   home: Home
   env: NodeJS.ProcessEnv
   supervisor: Supervisor
@@ -106,7 +106,7 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
 
 /** Where each service finds the others: internal ports of loopback, fixed for the life of the supervisor. */
 async function serviceEnvironment(given: {
-  config: LauncherConfig & { home: string }
+  config: LauncherConfig
   home: Home
   env: NodeJS.ProcessEnv
   databaseUrl: string
@@ -121,20 +121,38 @@ async function serviceEnvironment(given: {
     addresses[`${variable}_PORT`] = port
     addresses[`${variable}_URL`] = `http://127.0.0.1:${port}`
   }
+  if (config.shape === 'split') {
+    // In `single` core asks the proxy in its own process, and copies of the proxy cannot share a port that tells of one.
+    const port = env.PROXY_METRICS_PORT ?? String(await freePort())
+    addresses.PROXY_METRICS_PORT = port
+    addresses.PORTAL_URL = `http://127.0.0.1:${port}/readyz`
+  }
+  const { PROXY_TLS_CERT: _cert, PROXY_TLS_KEY: _key, ...withoutFiles } = env
   return {
-    ...env,
+    ...(config.tls === 'files' ? env : withoutFiles),
     ...addresses,
     ...home.secrets(),
     DATABASE_URL: databaseUrl,
     REDIS_URL: redisUrl,
     HAVEN_HOME: home.folder,
     HAVEN_ADMIN_PASSWORD: home.adminPassword(config.adminPassword),
-    PROXY_PORT: String(config.port),
-    PROXY_HOST: config.host,
-    PORTAL_URL: `http://${config.host === '0.0.0.0' ? '127.0.0.1' : config.host}:${config.port}`,
+    ...doorSettings(config, home),
     STORAGE_PATH: env.STORAGE_PATH ?? home.blobs,
-    LOG_COLLECTOR_PATH: join(home.logs, 'services'),
+    LOG_COLLECTOR_PATH: home.serviceLogs,
     UV_THREADPOOL_SIZE: env.UV_THREADPOOL_SIZE ?? '8',
+  }
+}
+
+function doorSettings(config: LauncherConfig, home: Home): NodeJS.ProcessEnv {
+  const { host, port, tls, httpPort } = config
+  const common = { PROXY_HOST: host, PROXY_TLS: tls }
+  if (tls === 'off') return { ...common, PROXY_PORT: String(port) }
+  return {
+    ...common,
+    PROXY_TLS_PORT: String(port),
+    PROXY_TLS_FOLDER: home.tls,
+    PROXY_TLS_REDIRECT: String(httpPort !== undefined),
+    ...(httpPort !== undefined && { PROXY_PORT: String(httpPort) }),
   }
 }
 
@@ -186,7 +204,7 @@ async function endLeftOver(pidFile: string, signal: NodeJS.Signals) {
   rmSync(pidFile, { force: true })
 }
 
-async function refuseBadGround(config: LauncherConfig & { home: string }) {
+async function refuseBadGround(config: LauncherConfig) {
   const { bavail, bsize } = statfsSync(config.home)
   if (bavail * bsize < MIN_FREE_BYTES) {
     const freeMiB = Math.floor((bavail * bsize) / 1024 / 1024)
@@ -194,35 +212,42 @@ async function refuseBadGround(config: LauncherConfig & { home: string }) {
       reason: `only ${freeMiB} MiB are free below ${config.home}; Haven needs 256 MiB to start`,
     })
   }
-  await new Promise<void>((resolve, reject) => {
+  await refuseTakenPort(config.host, config.port, 'HAVEN_PORT')
+  if (config.httpPort !== undefined) await refuseTakenPort(config.host, config.httpPort, 'HAVEN_HTTP_PORT')
+}
+
+const refuseTakenPort = (host: string, port: number, setting: string) =>
+  new Promise<void>((resolve, reject) => {
     const probe = createServer()
     probe.once('error', (cause: NodeJS.ErrnoException) => {
-      const { host, port } = config
-      const taken =
-        cause.code === 'EADDRINUSE' ? problems.portInUse({ host, port, setting: 'HAVEN_PORT' }, { cause }) : null
+      const taken = cause.code === 'EADDRINUSE' ? problems.portInUse({ host, port, setting }, { cause }) : null
       reject(taken ?? problems.badUsage({ message: `cannot listen on ${host}:${port}: ${cause.message}` }, { cause }))
     })
-    probe.listen(config.port, config.host, () => probe.close(() => resolve()))
+    probe.listen(port, host, () => probe.close(() => resolve()))
   })
-}
 
 function openState(home: Home, config: LauncherConfig): InstallationState {
   const last = home.readState()
   if (last && last.phase !== 'failed' && last.pid !== process.pid && isAlive(last.pid)) {
     throw problems.alreadyRunning({ pid: last.pid })
   }
-  const address = config.externalUrl?.replace(/\/$/, '') ?? `http://${visibleHost(config.host)}:${config.port}`
+  const scheme = config.tls === 'off' ? 'http' : 'https'
+  const address = config.externalUrl?.replace(/\/$/, '') ?? `${scheme}://${visibleHost(config.host)}:${config.port}`
+  const door = `${scheme}://${everyAddress(config.host) ? '127.0.0.1' : bracketed(config.host)}:${config.port}`
   return {
     pid: process.pid,
     startedAt: new Date().toISOString(),
     address,
+    door,
     phase: 'starting',
     detail: 'starting',
     processes: [],
   }
 }
 
-const visibleHost = (host: string) => (host === '0.0.0.0' || host === '::' ? 'localhost' : host)
+const everyAddress = (host: string) => host === '0.0.0.0' || host === '::'
+const bracketed = (host: string) => (isIPv6(host) ? `[${host}]` : host)
+const visibleHost = (host: string) => (everyAddress(host) ? 'localhost' : bracketed(host))
 
 /** What to tell the person, and the exit code. Of a bug the log gets the stack. */
 function outcomeOf(error: unknown): { message: string; exitCode: number } {

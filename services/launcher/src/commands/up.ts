@@ -15,7 +15,7 @@ const main = fileURLToPath(new URL('../main.ts', import.meta.url))
  * Starts the installation in the background and returns when every part is healthy. Starting one that runs is no mistake: it says where it is.
  * @throws with the reason and exit code of what did not start; nothing is left running then.
  */
-export async function up(config: LauncherConfig & { home: string }, print: (line: string) => void): Promise<void> {
+export async function up(config: LauncherConfig, print: (line: string) => void): Promise<void> {
   const home = new Home(config.home)
   home.create()
   const before = home.readState()
@@ -69,6 +69,7 @@ function welcome(state: InstallationState, config: LauncherConfig, home: Home, s
   return [
     `Haven is running at ${state.address} (healthy after ${seconds} s)`,
     `  user admin, password ${password}`,
+    ...(config.tls === 'self-signed' ? trust(host, home) : []),
     '',
     'Your first push:',
     `  docker login ${host} -u admin`,
@@ -76,3 +77,11 @@ function welcome(state: InstallationState, config: LauncherConfig, home: Home, s
     `  docker push ${host}/library/alpine:1`,
   ].join('\n')
 }
+
+/** Engines look for an authority by the registry's name; podman, skopeo and buildah below /etc/containers/certs.d. */
+const trust = (host: string, home: Home) => [
+  `  certificate ${home.certificate}, self-signed`,
+  '',
+  'So that docker trusts it:',
+  `  sudo install -D -m 644 ${home.certificate} /etc/docker/certs.d/${host}/ca.crt`,
+]

@@ -274,6 +274,21 @@ describe('signIn', () => {
     })
   })
 
+  it('does not count a guess that could not be checked', async () => {
+    let away = true
+    const reads: typeof database.db.reads = {
+      rows: (...args) => (away ? Promise.reject(new Error('Connection terminated')) : database.db.reads.rows(...args)),
+      one: (...args) => database.db.reads.one(...args),
+    }
+    const throttle = new LoginThrottle()
+    const db = Object.create(database.db, { reads: { value: reads } }) as typeof database.db
+    const isolated = { ...deps, db, throttle }
+    const input = { name: 'nobody-there', password: 'Wrong-pass1', address: '192.0.2.7' }
+    for (let n = 0; n < 6; n++) await expect(signIn(isolated, input)).rejects.toThrow('Connection terminated')
+    away = false
+    await expect(signIn(isolated, input)).rejects.toMatchObject({ status: 401 })
+  })
+
   describe('LoginThrottle', () => {
     const fail = async (throttle: LoginThrottle, account: string, from: string) =>
       (await throttle.begin(account, from)).failed()

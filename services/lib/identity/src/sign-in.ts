@@ -114,7 +114,8 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
   return deps.remembered.of(name, password, async () => {
     const prefix = deps.robotPrefix()
     const isRobot = prefix !== '' && name.startsWith(prefix)
-    const attempt = await deps.throttle.begin(isRobot ? name : nameKey(name), address)
+    // Disposed when Postgres is away or the hashing pool full, too: an attempt left open would count until this process ends.
+    using attempt = await deps.throttle.begin(isRobot ? name : nameKey(name), address)
     const proved = isRobot
       ? await proveRobot(deps.db, name.slice(prefix.length), name, password)
       : await proveUser(deps.db, name, password)

@@ -10,6 +10,9 @@ const maxForAddress = 50
 /** Counters of one kind in memory; the ones that end first go first (A60). */
 const maxCounters = 50_000
 
+/** A guess that is being checked. Disposing it ends one that could not be: neither right nor wrong. */
+type Attempt = Disposable & { failed(): Promise<void>; succeeded(): Promise<void> }
+
 type Counter = { failures: number; pending: number; untilMs: number }
 
 /**
@@ -33,7 +36,7 @@ export class LoginThrottle {
    * too, else a hundred of them would pass before the first failed.
    * @throws tooManyRequests
    */
-  async begin(account: string, address: string): Promise<{ failed(): Promise<void>; succeeded(): Promise<void> }> {
+  async begin(account: string, address: string): Promise<Attempt> {
     const keys = {
       account: fingerprint(`${account}\n${addressBlock(address)}`),
       address: fingerprint(hostBlock(address)),
@@ -55,6 +58,7 @@ export class LoginThrottle {
       throw error
     }
     return {
+      [Symbol.dispose]: end,
       failed: async () => {
         end()
         mine.failures++

@@ -17,7 +17,6 @@ export const jobserviceSettings = {
   blobGraceMs: duration({
     env: 'REGISTRY_BLOB_GRACE',
     default: '2h',
-    min: '1m',
     doc: 'How long garbage collection spares what a client was told of. The same as at the registry.',
   }),
   trashMs: duration({

@@ -93,7 +93,7 @@ describe('the door with TLS', () => {
     for (const listening of door.listening) await listening.drain(100)
 
     const external = await open({ selfSignedIn: folder }, { externalUrl: 'https://registry.example/' })
-    expect(await redirect(external.port, '/c/login', { host: 'evil.test' })).toEqual({
+    expect(await redirect(external.port!, '/c/login', { host: 'evil.test' })).toEqual({
       status: 308,
       location: 'https://registry.example/c/login',
     })

@@ -22,8 +22,7 @@ export const registrySettings = {
   uploadsPerProject: int({ default: 1000, min: 1, doc: 'Open uploads in one project; more are answered 429.' }),
   blobGraceMs: duration({
     default: '2h',
-    min: '1m',
-    doc: 'How long garbage collection spares a blob that a client was told of and nothing refers to yet.',
+    doc: 'How long garbage collection spares a blob that a client was told of and nothing refers to yet. Short: a push while it runs may have to start again.',
   }),
   sparseIndexes: bool({ default: true, doc: 'Accept an index whose manifests are not all in its repository.' }),
 }

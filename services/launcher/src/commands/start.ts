@@ -1,5 +1,5 @@
 import { fileURLToPath } from 'node:url'
-import { defineConfig, readConfig, secretsOf, text } from '@haven/config'
+import { ConfigProblem, defineConfig, readConfig, secretsOf, text } from '@haven/config'
 import { Problem, toProblem } from '@haven/errors'
 import { Foundation } from '@haven/foundation'
 import {
@@ -107,13 +107,24 @@ async function openPorts(
   }
   const opened: Listening[] = []
   for (const [name, service] of services) {
-    const variable = `${name.toUpperCase().replaceAll('-', '_')}_PORT`
-    const port = Number(env[variable])
+    const prefix = name.toUpperCase().replaceAll('-', '_')
+    const { host, port } = addressOf(prefix, env)
     opened.push(
-      await listen(withHealth(service.handler, health), { host: '127.0.0.1', port, portSetting: variable, onError }),
+      await listen(withHealth(service.handler, health), { host, port, portSetting: `${prefix}_PORT`, onError }),
     )
   }
   return opened
+}
+
+/** Without the proxy each service listens where its own settings say. @throws ConfigProblem */
+function addressOf(prefix: string, env: NodeJS.ProcessEnv): { host: string; port: number } {
+  const given = env[`${prefix}_PORT`]
+  if (given === undefined || !/^\d{1,5}$/.test(given) || Number(given) > 65_535) {
+    throw new ConfigProblem([
+      { name: `${prefix}_PORT`, given: given ?? null, expected: 'a port, since other processes look for it' },
+    ])
+  }
+  return { host: env[`${prefix}_HOST`] || '127.0.0.1', port: Number(given) }
 }
 
 const tellSupervisor = (message: ChildMessage) => process.send?.(message)

@@ -506,6 +506,80 @@ describe('manifests while others push and delete', () => {
   })
 })
 
+describe('deleteManifest', () => {
+  const about = (digest: string, type: string) => ({
+    mediaType: 'application/vnd.oci.image.index.v1+json',
+    body: Buffer.from(
+      JSON.stringify({
+        schemaVersion: 2,
+        artifactType: type,
+        manifests: [],
+        subject: { mediaType, digest, size: 1 },
+      }),
+    ),
+  })
+  async function put(
+    deps: ArtifactDeps,
+    to: string,
+    { mediaType, body }: { mediaType: string; body: Buffer },
+    name?: string,
+  ) {
+    const reference = name === undefined ? { digest: digestOf(body) } : tag(name)
+    return (await putManifest(deps, pushing(to), { reference, mediaType, body })).digest
+  }
+  const alive = async (path: string) =>
+    (
+      await database.db.prisma.manifest.findMany({
+        where: { repositoryId: await idOf(path), deletedAt: null },
+        orderBy: { id: 'asc' },
+      })
+    ).map(({ digest }) => digest)
+
+  it("takes accessories with it, at any depth and with their tags, but not what is another's or an index names", async () => {
+    const deps = replica()
+    const { body, digest } = await image(deps, pushing('signed'))
+    await put(deps, 'signed', { mediaType, body }, 'v1')
+    const other = await put(deps, 'signed', about(digestOf('not here'), 'application/vnd.signature'))
+    const sbom = await put(deps, 'signed', about(digest, 'application/vnd.sbom'), 'sbom')
+    const signature = await put(deps, 'signed', about(digest, 'application/vnd.signature'))
+    const ofSbom = await put(deps, 'signed', about(sbom, 'application/vnd.signature'))
+    const listed = await put(deps, 'signed', about(digest, 'application/vnd.listed'))
+    const children = [{ mediaType: 'application/vnd.oci.image.index.v1+json', digest: listed, size: 1 }]
+    const index = await put(deps, 'signed', {
+      mediaType: 'application/vnd.oci.image.index.v1+json',
+      body: Buffer.from(JSON.stringify({ schemaVersion: 2, manifests: children })),
+    })
+    await database.db.prisma.outboxEvent.deleteMany()
+
+    expect(await deleteManifest(deps, deleting('signed'), digest)).toEqual({ tags: ['v1'] })
+    expect(new Set(await alive('signed'))).toEqual(new Set([other, listed, index]))
+    const events = await database.db.prisma.outboxEvent.findMany({ orderBy: { id: 'asc' } })
+    const told = events.map(({ payload }) => payload as { artifact: { digest: string }; tags?: string[] })
+    expect(told.map((event) => [event.artifact.digest, event.tags ?? []])).toEqual([
+      [digest, ['v1']],
+      [sbom, ['sbom']],
+      [signature, []],
+      [ofSbom, []],
+    ])
+    expect(await database.db.prisma.tagHistory.findMany({ where: { tag: 'sbom', toDigest: null } })).toMatchObject([
+      { fromDigest: sbom, actor: 'user1' },
+    ])
+  })
+
+  it('leaves everything as it was when the tag of an accessory may not be deleted', async () => {
+    const deps = replica({
+      policies: {
+        immutability: (_grant, name) => ({ allowed: name !== 'fixed', reasons: [{ message: 'immutable' }] }),
+      },
+    })
+    const { body, digest } = await image(deps, pushing('fixed'))
+    await put(deps, 'fixed', { mediaType, body }, 'v1')
+    const sbom = await put(deps, 'fixed', about(digest, 'application/vnd.sbom'), 'fixed')
+    expect(await outcome(deleteManifest(deps, deleting('fixed'), digest))).toBe('tagUndeletable')
+    expect(await alive('fixed')).toEqual([digest, sbom])
+  })
+})
+
 describe('a first push while the project is deleted', () => {
   const source = { principal: { kind: 'user' as const, id: 1, name: 'ann' } }
   const indexType = 'application/vnd.oci.image.index.v1+json'

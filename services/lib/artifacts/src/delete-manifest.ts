@@ -5,13 +5,16 @@ import { ArtifactDeletedSchema, TagDeletedSchema } from '@haven/proto/events'
 import type { ArtifactDeps } from './deps.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type DeleteGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
-import { buryManifest, lockManifest, parentOf } from './store/manifests.ts'
+import { buryManifests, lockManifestTree, parentOf } from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
 import { lockTag, lockTagsOf, recordTagChange, removeTag, removeTags } from './store/tags.ts'
 
+/** Accessories in one transaction. What is left over goes with the tombstone of its subject, in garbage collection. */
+const MAX_ACCESSORIES = 1_000
+
 /**
- * Deletes a manifest with all its tags. It stays as a tombstone until garbage collection; for every reader it is gone when this
- * resolves.
+ * Deletes a manifest with all its tags, and its accessories with theirs: signatures and the like, at any depth. They stay as tombstones
+ * until garbage collection; for every reader they are gone when this resolves.
  * @throws problems.manifestUnknown, nameUnknown; tagUndeletable; stillReferenced while an index of the repository names it.
  */
 export async function deleteManifest(
@@ -22,37 +25,49 @@ export async function deleteManifest(
 ): Promise<{ tags: string[] }> {
   await requireWritable(deps)
   return deps.db.transaction(async (tx) => {
-    const manifest = await lockManifest(tx, whereOf(grant), digest)
+    const [manifest, ...accessories] = await lockManifestTree(tx, whereOf(grant), digest, 1 + MAX_ACCESSORIES)
     if (!manifest) throw await absent(deps, grant, digest)
-    const parent = await parentOf(tx, manifest.repositoryId, digest)
+    const { repositoryId } = manifest
+    const parent = await parentOf(tx, repositoryId, digest)
     if (parent !== null) {
       throw problems.stillReferenced({
         message: `the deleting artifact is referenced by others: ${parent} is an index of it`,
       })
     }
-    const tags = await lockTagsOf(tx, manifest.id)
+    const doomed = [manifest, ...accessories]
+    const tags = await lockTagsOf(
+      tx,
+      doomed.map(({ id }) => id),
+    )
     for (const { name } of tags) await requireDeletable(deps, grant, name)
-
     await removeTags(
       tx,
       tags.map(({ id }) => id),
     )
-    for (const { name } of tags)
-      await recordTagChange(tx, manifest.repositoryId, name, digest, null, changeOf(grant, reason))
-    await buryManifest(tx, manifest.id, actorOf(grant), reason, deps.settings.tombstoneSeconds)
-    await emit(tx, ArtifactDeletedSchema, sourceOf(grant), {
-      repository: repositoryRef(grant, manifest.repositoryId),
-      artifact: {
-        id: BigInt(manifest.id),
-        digest,
-        mediaType: manifest.mediaType,
-        artifactType: manifest.artifactType ?? '',
-        sizeBytes: BigInt(manifest.totalBytes),
-      },
-      tags: tags.map(({ name }) => name),
-      door: eventDoors[grant.door],
-    })
-    return { tags: tags.map(({ name }) => name) }
+    const { tombstoneSeconds } = deps.settings
+    await buryManifests(tx, [manifest.id], actorOf(grant), reason, tombstoneSeconds)
+    const followers = accessories.map(({ id }) => id)
+    await buryManifests(tx, followers, actorOf(grant), `its subject went: ${digest} was deleted`, tombstoneSeconds)
+
+    const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
+    for (const gone of doomed) {
+      const names = (tagsOf.get(gone.id) ?? []).map(({ name }) => name)
+      for (const name of names)
+        await recordTagChange(tx, repositoryId, name, gone.digest, null, changeOf(grant, reason))
+      await emit(tx, ArtifactDeletedSchema, sourceOf(grant), {
+        repository: repositoryRef(grant, repositoryId),
+        artifact: {
+          id: BigInt(gone.id),
+          digest: gone.digest,
+          mediaType: gone.mediaType,
+          artifactType: gone.artifactType ?? '',
+          sizeBytes: BigInt(gone.totalBytes),
+        },
+        tags: names,
+        door: eventDoors[grant.door],
+      })
+    }
+    return { tags: tagsOf.get(manifest.id)?.map(({ name }) => name) ?? [] }
   })
 }
 

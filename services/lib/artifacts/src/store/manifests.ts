@@ -95,20 +95,38 @@ const renew = statement<{ id: string }>(
     where id = $1 and deleted_at is null returning id`,
 )
 
-const lock = statement<LockedManifest>(
-  'manifests lock',
-  `select m.id, m.repository_id as "repositoryId", m.media_type as "mediaType", m.artifact_type as "artifactType",
+/** Levels of accessories of accessories: a signature of an attestation of an image has two. */
+const MAX_DEPTH = 16
+
+// An accessory that an index of the repository names has a life of its own, as in Harbor.
+const tree = statement<ManifestInTree>(
+  'manifests tree',
+  `with recursive tree as (
+     select m.id, m.repository_id, m.digest, 0 as depth
+       from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id
+      where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.digest = $3 and m.deleted_at is null
+     union all
+     select m.id, m.repository_id, m.digest, t.depth + 1
+       from tree t join artifacts.manifests m on m.repository_id = t.repository_id and m.subject_digest = t.digest and m.deleted_at is null
+      where t.depth < ${MAX_DEPTH}
+        and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
+                         where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child'))
+   select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
           m.total_bytes::float8 as "totalBytes"
-     from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id
-    where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.digest = $3 and m.deleted_at is null
-    for update of m`,
+     from tree t join artifacts.manifests m on m.id = t.id
+    order by t.depth, t.id limit $4`,
+)
+
+const lock = statement(
+  'manifests lock',
+  `select id from artifacts.manifests where id = any($1::bigint[]) order by digest for update`,
 )
 
 const bury = statement(
   'manifests bury',
   `update artifacts.manifests
       set deleted_at = now(), deleted_by = $2, deleted_reason = $3, purge_after = now() + $4 * interval '1 second'
-    where id = $1`,
+    where id = any($1::bigint[])`,
 )
 
 const parents = statement<{ digest: string }>(
@@ -118,9 +136,10 @@ const parents = statement<{ digest: string }>(
     where e.repository_id = $1 and e.digest = $2 and e.kind = 'child' limit 1`,
 )
 
-export type LockedManifest = {
+export type ManifestInTree = {
   id: string
   repositoryId: number
+  digest: string
   mediaType: string
   artifactType: string | null
   totalBytes: number
@@ -195,18 +214,36 @@ export async function holdManifests(tx: Sql, repositoryId: number, digests: read
   return tx.rows(hold, [repositoryId, digests])
 }
 
-export const lockManifest = (tx: Sql, { projectId, path }: In, digest: string) =>
-  tx.one(lock, [projectId, path, digest])
-
-/** Makes a tombstone of a locked manifest. */
-export async function buryManifest(
+/**
+ * Locks a manifest and its accessories, those of accessories included, in the order of digests; at most `limit` of them.
+ * @returns the manifest first; nothing when it is not there.
+ */
+export async function lockManifestTree(
   tx: Sql,
-  id: string,
+  { projectId, path }: In,
+  digest: string,
+  limit: number,
+): Promise<ManifestInTree[]> {
+  const locked = new Set<string>()
+  for (;;) {
+    const found = await tx.rows(tree, [projectId, path, digest, limit])
+    const unlocked = found.map(({ id }) => id).filter((id) => !locked.has(id))
+    // Found again under the locks: nobody adds an accessory to what is locked, nor names it in an index.
+    if (unlocked.length === 0) return found
+    await tx.rows(lock, [unlocked])
+    for (const id of unlocked) locked.add(id)
+  }
+}
+
+/** Makes tombstones of locked manifests. */
+export async function buryManifests(
+  tx: Sql,
+  ids: readonly string[],
   by: string,
   reason: string,
   tombstoneSeconds: number,
 ): Promise<void> {
-  await tx.rows(bury, [id, by, reason, tombstoneSeconds])
+  if (ids.length > 0) await tx.rows(bury, [ids, by, reason, tombstoneSeconds])
 }
 
 /** An index of the repository that names the manifest, if there is one. */

@@ -30,9 +30,9 @@ const remove = statement<{ digest: string }>(
   `with gone as (delete from artifacts.tags where id = $1)
    select digest from artifacts.manifests where id = $2`,
 )
-const lockAll = statement<{ id: string; name: string }>(
-  'tags lock of manifest',
-  'select id, name from artifacts.tags where manifest_id = $1 order by name for update',
+const lockAll = statement<{ id: string; name: string; manifestId: string }>(
+  'tags lock of manifests',
+  `select id, name, manifest_id as "manifestId" from artifacts.tags where manifest_id = any($1::bigint[]) order by name for update`,
 )
 const removeAll = statement('tags remove all', 'delete from artifacts.tags where id = any($1::bigint[])')
 // "C" is the order of code points that the specification asks for, whatever the database sorts by.
@@ -72,7 +72,7 @@ export async function removeTag(tx: Sql, tag: { id: string; manifestId: string }
   return digestOfRow(await tx.one(remove, [tag.id, tag.manifestId]))
 }
 
-export const lockTagsOf = (tx: Sql, manifestId: string) => tx.rows(lockAll, [manifestId])
+export const lockTagsOf = (tx: Sql, manifestIds: readonly string[]) => tx.rows(lockAll, [manifestIds])
 
 export async function removeTags(tx: Sql, ids: readonly string[]): Promise<void> {
   if (ids.length > 0) await tx.rows(removeAll, [ids])

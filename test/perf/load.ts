@@ -30,7 +30,6 @@ export type LoadResult = { operations: number; bytes: number; seconds: number; p
  */
 export async function runLoad(load: Load, onStart: () => Promise<void>): Promise<LoadResult> {
   const latencies: number[] = []
-  let bytes = 0
   await using open = new AsyncDisposableStack()
   const lanes: Lane[] = []
   for (let n = 0; n < load.connections; n++) {
@@ -45,7 +44,7 @@ export async function runLoad(load: Load, onStart: () => Promise<void>): Promise
     lanes.map(async (lane) => {
       do {
         const before = performance.now()
-        bytes += await lane.once()
+        await lane.once()
         latencies.push(performance.now() - before)
       } while (performance.now() < until)
     }),
@@ -53,13 +52,19 @@ export async function runLoad(load: Load, onStart: () => Promise<void>): Promise
   const seconds = (performance.now() - started) / 1000
   latencies.sort((a, b) => a - b)
   const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))]!
-  return { operations: latencies.length, bytes, seconds, p50Ms: at(0.5), p99Ms: at(0.99) }
+  return {
+    operations: latencies.length,
+    bytes: latencies.length * load.bytes,
+    seconds,
+    p50Ms: at(0.5),
+    p99Ms: at(0.99),
+  }
 }
 
 type Lane = AsyncDisposable & {
   /** One operation, checked whole. */
   prove(): Promise<void>
-  once(): Promise<number>
+  once(): Promise<void>
 }
 
 /**
@@ -81,7 +86,7 @@ async function readLane(load: Load & { kind: 'read' }): Promise<Lane> {
     ...Object.entries(load.headers).map(([name, value]) => `${name}: ${value}`),
     '\r\n',
   ].join('\r\n')
-  let settle: { resolve: (bytes: number) => void; reject: (error: Error) => void } | null = null
+  let settle: { resolve: () => void; reject: (error: Error) => void } | null = null
   let head: Buffer | null = Buffer.alloc(0)
   let missing = 0
   let sum: Hash | null = null
@@ -108,13 +113,13 @@ async function readLane(load: Load & { kind: 'read' }): Promise<Lane> {
       head = Buffer.alloc(0)
       const done = settle
       settle = null
-      done?.resolve(load.bytes)
+      done?.resolve()
     }
     return true
   }
 
   const once = () =>
-    new Promise<number>((resolve, reject) => {
+    new Promise<void>((resolve, reject) => {
       settle = { resolve, reject }
       socket.write(text)
     })
@@ -177,7 +182,6 @@ function pushLane(load: Load & { kind: 'push' }): Lane {
     },
     async once() {
       await once()
-      return load.bytes
     },
     async [Symbol.asyncDispose]() {
       agent.destroy()

@@ -1,24 +1,31 @@
 import { statement, type Sql } from '@haven/db'
 
 const lock = statement('jobs lock execution', 'select id from jobs.executions where id = $1 for update')
+// In the words of the partial index tasks_open_idx. Until the last task is over this is all there is to know.
+const foldOpen = statement<{ status: string }>(
+  'jobs fold open execution',
+  `update jobs.executions e
+      set status = case when e.stop_requested_at is not null then 'Stopping'
+                        when e.started_at is not null then 'Running' else 'Pending' end,
+          ended_at = null, updated_at = now()
+    where e.id = $1 and exists (select from jobs.tasks where execution_id = $1 and status in ('Pending', 'Scheduled', 'Running'))
+   returning e.status`,
+)
 const foldTasks = statement<{ status: string }>(
-  'jobs fold execution',
+  'jobs fold ended execution',
   `with tasks as (
-     select count(*) filter (where status in ('Pending', 'Scheduled', 'Running')) as open,
-            count(*) filter (where status = 'Error') as failed,
+     select count(*) filter (where status = 'Error') as failed,
             count(*) filter (where status = 'Stopped') as stopped,
             max(ended_at) as ended_at,
             min(started_at) as started_at,
             (array_agg(status_message order by id) filter (where status = 'Error' and status_message <> ''))[1] as message
        from jobs.tasks where execution_id = $1)
    update jobs.executions e
-      set status = case when tasks.open > 0 then case when e.stop_requested_at is not null then 'Stopping'
-                                                      when tasks.started_at is not null then 'Running' else 'Pending' end
-                        when tasks.failed > 0 then 'Error'
+      set status = case when tasks.failed > 0 then 'Error'
                         when tasks.stopped > 0 then 'Stopped' else 'Success' end,
           status_message = coalesce(tasks.message, e.status_message),
           started_at = coalesce(e.started_at, tasks.started_at),
-          ended_at = case when tasks.open = 0 then coalesce(tasks.ended_at, now()) end,
+          ended_at = coalesce(tasks.ended_at, now()),
           updated_at = now()
      from tasks where e.id = $1
    returning e.status`,
@@ -30,7 +37,7 @@ const foldTasks = statement<{ status: string }>(
  */
 export async function fold(tx: Sql, executionId: string): Promise<void> {
   await tx.rows(lock, [executionId])
-  await tx.rows(foldTasks, [executionId])
+  if (!(await tx.one(foldOpen, [executionId]))) await tx.rows(foldTasks, [executionId])
 }
 
 const stopOpenTasks = statement<{ job_id: string; job_type: string; attempt: number }>(

@@ -932,6 +932,9 @@ CREATE TABLE "events"."audit_entries_default" PARTITION OF "events"."audit_entri
 
 CREATE INDEX "outbox_undispatched_idx" ON "events"."outbox"("id") WHERE "dispatched_at" IS NULL;
 
+-- Whether an execution has tasks to do is asked at the end of each of them; it may have ten thousand.
+CREATE INDEX "tasks_open_idx" ON "jobs"."tasks"("execution_id") WHERE "status" IN ('Pending', 'Scheduled', 'Running');
+
 -- A member has one role in a project.
 CREATE UNIQUE INDEX "grants_member_key" ON "identity"."grants"("project_id", "principal_kind", "principal_id")
   WHERE "node_kind" = 'project' AND "role_id" IS NOT NULL AND "principal_kind" IN ('user', 'group');

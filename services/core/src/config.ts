@@ -26,7 +26,11 @@ export const coreSettings = {
   }),
   selfRegistration: bool({ default: false, doc: 'Whether a visitor may make an account of his own.' }),
   projectCreation: oneOf(['everyone', 'adminonly'], { default: 'everyone', doc: 'Who may make projects.' }),
-  readOnly: bool({ default: false, doc: 'Refuses every change.' }),
+  readOnly: bool({
+    env: 'HAVEN_READ_ONLY',
+    default: false,
+    doc: 'Refuses every change that a person or a client asks for. The same at the registry.',
+  }),
   defaultQuotaBytes: bytes({ optional: true, doc: 'How much a new project may hold. Without it, any amount.' }),
   sessionTimeoutMs: duration({
     default: '60m',

@@ -193,7 +193,7 @@ describe('self-registration', () => {
 
 describe('the read-only mode', () => {
   it('refuses every change before it asks who calls, and lets people read and sign in', async () => {
-    const frozen = await startCore({ CORE_READ_ONLY: 'true' })
+    const frozen = await startCore({ HAVEN_READ_ONLY: 'true' })
     try {
       for (const as of [null, ADMIN]) {
         const reply = await frozen.send('POST', '/api/v2.0/projects', { as, body: { project_name: 'x' } })

@@ -18,6 +18,8 @@ export type RegistryContext = {
   /** The name a project has now; null when there is none. */
   readonly projectName: (id: number) => Promise<string | null>
   readonly blobReads: 'stream' | 'redirect'
+  /** Nothing may be changed. */
+  readonly readOnly: boolean
 }
 
 export type Headers = Record<string, string | number | readonly string[]>

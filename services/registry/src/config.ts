@@ -24,6 +24,11 @@ export const registrySettings = {
     default: '2h',
     doc: 'How long garbage collection spares a blob that a client was told of and nothing refers to yet. Short: a push while it runs may have to start again.',
   }),
+  readOnly: bool({
+    env: 'HAVEN_READ_ONLY',
+    default: false,
+    doc: 'Refuses pushes and deletions. The same at core.',
+  }),
   sparseIndexes: bool({ default: true, doc: 'Accept an index whose manifests are not all in its repository.' }),
 }
 

@@ -55,6 +55,8 @@ export async function route(req: IncomingMessage, res: ServerResponse, context: 
     const allowed = Object.keys(handlers)
     throw problems.methodNotAllowed({ method, allowed }, { headers: { Allow: allowed.join(', ') } })
   }
+  // Before anybody is asked who he is, as Harbor does: a client that would be sent for a token learns that it is of no use.
+  if (context.readOnly && method !== 'GET' && method !== 'HEAD') throw problems.readOnly()
   if (at.kind === 'invalid') throw problemOfPath(at, method)
   await (handlers[method as Method] as Handler<Kind>)({ req, res, query }, at, context)
 }

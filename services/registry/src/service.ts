@@ -53,6 +53,7 @@ export function createRegistry(deps: RegistryDeps): Service {
       externalUrl: settings.externalUrl ?? null,
     }),
     blobReads: settings.blobReads,
+    readOnly: settings.readOnly,
     projectName: async (id) => (await projects.byId(id))?.name ?? null,
   }
 

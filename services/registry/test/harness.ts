@@ -57,6 +57,8 @@ export async function startRegistry(
     copies?: number
     storage?: BlobStorage
     settings?: Partial<RegistrySettings>
+    /** Of each replica, beside those of all. */
+    eachSettings?: readonly Partial<RegistrySettings>[]
     policies?: ArtifactPolicies
   } = {},
 ) {
@@ -146,7 +148,7 @@ export async function startRegistry(
   const services: Awaited<ReturnType<typeof createRegistry>>[] = []
   for (let copy = 0; copy < (options.copies ?? 1); copy++) {
     const service = createRegistry({
-      settings: { ...config, ...options.settings },
+      settings: { ...config, ...options.settings, ...options.eachSettings?.[copy] },
       db,
       storage,
       projects,

@@ -30,6 +30,45 @@ const openUpload = async (repository: string, query = '') => {
 }
 const code = (answer: { json: () => any }) => answer.json().errors[0].code
 
+describe('the read-only mode', () => {
+  it('refuses pushes, uploads and deletions before it asks who calls, and lets people pull', async () => {
+    await using storage = new MemoryStorage()
+    const copies = [{}, { readOnly: true }]
+    await using frozen = await startRegistry({ storage, copies: copies.length, eachSettings: copies })
+    const image = await frozen.pushImage('acme/app', '1')
+    const opened = await frozen.ask('POST', '/v2/acme/app/blobs/uploads/')
+    const upload = new URL(opened.headers.get('location')!, frozen.urls[0]).pathname
+    const changes = [
+      ['POST', '/v2/acme/app/blobs/uploads/'],
+      ['POST', `/v2/acme/other/blobs/uploads/?mount=${image.layerDigest}&from=acme/app`],
+      ['PATCH', upload],
+      ['PUT', `${upload}?digest=${image.layerDigest}`],
+      ['DELETE', upload],
+      ['PUT', '/v2/acme/app/manifests/2'],
+      ['DELETE', `/v2/acme/app/manifests/${image.digest}`],
+      ['DELETE', `/v2/acme/app/blobs/${image.layerDigest}`],
+    ] as const
+    for (const [method, path] of changes) {
+      for (const as of ['nobody', 'admin'] as const) {
+        const refused = await frozen.ask(method, path, { as }, 1)
+        expect({ method, path, status: refused.status, body: refused.json() }).toMatchObject({
+          method,
+          path,
+          status: 403,
+          body: {
+            errors: [{ code: 'DENIED', message: 'The system is in read only mode. Any modification is prohibited.' }],
+          },
+        })
+        expect(refused.headers.get('www-authenticate')).toBeNull()
+      }
+    }
+    expect((await frozen.ask('GET', '/v2/acme/app/manifests/1', {}, 1)).status).toBe(200)
+    expect((await frozen.ask('HEAD', `/v2/acme/app/blobs/${image.layerDigest}`, {}, 1)).status).toBe(200)
+    expect((await frozen.ask('GET', upload, {}, 1)).status).toBe(204)
+    expect((await frozen.ask('GET', '/v2/', { as: 'nobody' }, 1)).status).toBe(401)
+  })
+})
+
 describe('the door of /v2', () => {
   it('sends who has no credentials to the token service of the host that was asked', async () => {
     const refused = await ask('GET', '/v2/', { as: 'nobody' })

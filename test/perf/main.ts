@@ -251,4 +251,3 @@ if (whole) {
   writeFileSync(`${history}${name}.md`, `${table}\n`)
 }
 process.stdout.write(`${table}\n`)
-console.log(JSON.stringify(result.rows.map((r) => [r.row, r.ours.samples, r.peer?.samples])))

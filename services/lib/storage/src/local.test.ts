@@ -60,6 +60,55 @@ describe('file storage', () => {
   }
   const failing = (code: string) => Object.assign(new Error(code), { code })
 
+  describe.each([
+    ['a file system that can write around the page cache', null],
+    ['one that refuses to open a file so', 'open'],
+    ['one that takes such a file and refuses its writes', 'write'],
+  ] as const)('on %s', (_, refuses) => {
+    const refusing = () => {
+      const direct = new Set<number>()
+      const tried = { opens: 0 }
+      const open = ((path: string, flags: number | string, ...rest: unknown[]) => {
+        const done = rest.at(-1) as (error: Error | null, fd?: number) => void
+        const isDirect = typeof flags === 'number' && (flags & fs.constants.O_DIRECT) !== 0
+        if (isDirect) tried.opens += 1
+        if (isDirect && refuses === 'open') return done(failing('EINVAL'))
+        fs.open(path, flags, typeof rest[0] === 'number' ? rest[0] : null, (error, fd) => {
+          if (isDirect && !error) direct.add(fd)
+          else direct.delete(fd) // its number was used before
+          done(error, fd)
+        })
+      }) as typeof fs.open
+      const write = ((fd: number, ...rest: [Buffer, number, number, number, (error: Error | null) => void]) => {
+        if (direct.has(fd) && refuses === 'write') return rest[4](failing('EINVAL'))
+        fs.write(fd, ...rest)
+      }) as typeof fs.write
+      return { tried, open, write }
+    }
+
+    it('keeps every byte of uploads of any length, appended at any offset', async () => {
+      const { tried, ...changed } = refusing()
+      await using storage = await withFs(changed)
+      for (const lengths of [[3 * MiB], [3 * MiB + 5, 2 * MiB], [2 * MiB, 2 * MiB + 1], [4096, 2 * MiB]]) {
+        const key = newObjectKey()
+        const bytes = randomBytes(lengths.reduce((sum, length) => sum + length))
+        let state: Awaited<ReturnType<FileStorage['append']>>['state'] | null = null
+        let offset = 0
+        for (const length of lengths) {
+          const piece = bytes.subarray(offset, offset + length)
+          ;({ state } = await storage.append(key, state, offset, inPieces(piece)))
+          offset += length
+        }
+        await storage.complete(key, state, bytes.length)
+        expect(fs.readFileSync(join(root, key)).equals(bytes)).toBe(true)
+      }
+      expect(tried.opens).toBeGreaterThan(0)
+      // Asked once: a file system that cannot does not learn it.
+      if (refuses !== null) expect(tried.opens).toBe(1)
+      expect(await incoming()).toEqual([])
+    })
+  })
+
   it('does not trust a file again whose sync failed', async () => {
     let syncs = 0
     const fdatasync = ((_fd: number, done: (error: Error | null) => void) => {

@@ -24,6 +24,7 @@ import { FolderSync } from './folder-sync.ts'
 const INCOMING = 'incoming'
 const REMOVALS_AT_ONCE = 16
 const STATS_AT_ONCE = 16
+const PAGE = 4096
 
 // File handles of fs/promises cost more per call than descriptors, and the pump makes one call per buffer.
 const openFile = promisify(open)
@@ -41,6 +42,11 @@ export class FileStorage implements BlobStorage {
   readonly #root: string
   readonly #pool = new BufferPool()
   readonly #folders: FolderSync
+  /**
+   * Whether whole buffers go to the disk around the page cache: it saves copying each byte into pages that nobody may ever read, and a push
+   * of gigabytes leaves what is being pulled in memory. False where the file system cannot.
+   */
+  #direct = process.platform === 'linux'
 
   private constructor(root: string) {
     this.#root = root
@@ -75,10 +81,23 @@ export class FileStorage implements BlobStorage {
     let writing = this.#pool.take(size)
     let filled = 0
     let write: Promise<void> = Promise.resolve()
+    let directFd: number | null = null
+    const writeOut = async (buffer: Buffer, length: number, position: number) => {
+      if (this.#direct && length === size && position % PAGE === 0 && this.#pool.isAligned(buffer)) {
+        try {
+          directFd ??= await openFile(staged, constants.O_WRONLY | constants.O_DIRECT)
+          return await writeFully(directFd, buffer, length, position)
+        } catch (error) {
+          if (codeOf(error) !== 'EINVAL') throw error
+          this.#direct = false
+        }
+      }
+      await writeFully(fd, buffer, length, position)
+    }
     const flush = async () => {
       await write
       ;[filling, writing] = [writing, filling]
-      write = writeFully(fd, writing, filled, offset + written - filled)
+      write = writeOut(writing, filled, offset + written - filled)
       // Awaited before the next write and at the end; until then a rejection must not count as unhandled.
       write.catch(() => {})
       filled = 0
@@ -108,6 +127,7 @@ export class FileStorage implements BlobStorage {
       this.#pool.give(writing)
       this.#pool.leave()
       await closeFile(fd)
+      if (directFd !== null) await closeFile(directFd)
     }
   }
 

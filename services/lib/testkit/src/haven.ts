@@ -12,7 +12,7 @@ export const launcher = fileURLToPath(new URL('../../../launcher/src/main.ts', i
 export const ADMIN_PASSWORD = 'Harbor12345'
 
 export type HavenInstallation = AsyncDisposable & {
-  /** http://127.0.0.1:<port> */
+  /** http://127.0.0.1:<port>, or https when HAVEN_TLS says so */
   readonly url: string
   /** 127.0.0.1:<port>, as clients name the registry */
   readonly host: string
@@ -59,7 +59,7 @@ export async function startHaven(options: HavenOptions = {}): Promise<HavenInsta
     throw new Error(`haven up ended with ${up.code}:\n${up.output}`)
   }
   return {
-    url: `http://127.0.0.1:${port}`,
+    url: `${(options.env?.HAVEN_TLS ?? 'off') === 'off' ? 'http' : 'https'}://127.0.0.1:${port}`,
     host: `127.0.0.1:${port}`,
     home,
     command,

@@ -51,7 +51,10 @@ function keepersOf(reason: DigestReason, all: boolean): Keeper[] {
     case 'accessoryOf':
       return [{ kind: reason.subjectPresent ? 'subject' : 'untagged', ...at, reference: reason.subject }]
     case 'untagged':
-      return [{ kind: 'untagged', ...at }]
+      return [
+        { kind: 'untagged', ...at },
+        ...(reason.promisedUntil ? [{ kind: 'grace' as const, ...at, until: time(reason.promisedUntil) }] : []),
+      ]
     case 'tombstone':
       return [
         {

@@ -10,7 +10,7 @@ export type DigestReason =
   | { code: 'tagged'; repository: string; tags: string[] }
   | { code: 'childOf'; repository: string; index: string }
   | { code: 'accessoryOf'; repository: string; subject: string; subjectPresent: boolean }
-  | { code: 'untagged'; repository: string; pushedAt: Date }
+  | { code: 'untagged'; repository: string; pushedAt: Date; promisedUntil: Date | null }
   | { code: 'tombstone'; repository: string; by: string; because: string; purgeAfter: Date }
   | { code: 'trashed'; because: string; eraseAfter: Date; attempts: number; lastError: string | null }
   | {
@@ -47,6 +47,7 @@ const links = statement<At & { promised_until: Date; promised: boolean; needed_b
 const manifests = statement<
   At & {
     pushed_at: Date
+    promised_until: Date | null
     subject_digest: string | null
     subject_present: boolean
     deleted_at: Date | null
@@ -58,7 +59,8 @@ const manifests = statement<
   }
 >(
   'explain manifests',
-  `select m.repository_id, r.project_id, r.path, m.pushed_at, m.subject_digest, m.deleted_at, m.deleted_by, m.deleted_reason,
+  `select m.repository_id, r.project_id, r.path, m.pushed_at, case when m.promised_until > now() then m.promised_until end as promised_until,
+          m.subject_digest, m.deleted_at, m.deleted_by, m.deleted_reason,
           m.purge_after,
           exists (select from artifacts.manifests s where s.repository_id = m.repository_id and s.digest = m.subject_digest
                     and s.deleted_at is null) as subject_present,
@@ -173,6 +175,8 @@ function manifestReasons(row: ManifestRow, repository: string): DigestReason[] {
   if (row.subject_digest) {
     reasons.push({ code: 'accessoryOf', repository, subject: row.subject_digest, subjectPresent: row.subject_present })
   }
-  if (reasons.length === 0) reasons.push({ code: 'untagged', repository, pushedAt: row.pushed_at })
+  if (reasons.length === 0) {
+    reasons.push({ code: 'untagged', repository, pushedAt: row.pushed_at, promisedUntil: row.promised_until })
+  }
   return reasons
 }

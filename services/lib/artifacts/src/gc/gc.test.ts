@@ -858,7 +858,9 @@ describe('explainDigest', () => {
     expect(await codes(signature.manifest)).toMatchObject([
       { code: 'accessoryOf', subject: index.digest, subjectPresent: true },
     ])
-    expect(await codes(untagged.manifest)).toMatchObject([{ code: 'untagged' }])
+    expect(await codes(untagged.manifest)).toMatchObject([{ code: 'untagged', promisedUntil: null }])
+    await headManifest(artifacts, may('pull', 'app'), untagged.manifest, async () => may('push', 'app'))
+    expect(await codes(untagged.manifest)).toMatchObject([{ code: 'untagged', promisedUntil: expect.any(Date) }])
     expect(await codes(child.layer)).toMatchObject([
       { code: 'linked', promisedUntil: null, neededBy: [child.manifest.digest] },
     ])

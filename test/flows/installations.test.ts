@@ -7,7 +7,7 @@ import { connect as tlsConnect } from 'node:tls'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { ADMIN_PASSWORD, freePort, runHaven, startHaven, type HavenInstallation } from '@haven/testkit'
 import { findTool, lacking, titled } from '@haven/testkit/tools'
-import { ADMIN, Client, send } from './client.ts'
+import { ADMIN, Client, send, until } from './client.ts'
 
 /** One with TLS and one without, started at the same moment: all that follows shows that they do not disturb each other. */
 let secure: HavenInstallation
@@ -64,6 +64,7 @@ describe('TLS', () => {
       `Bearer realm="${secure.url}/service/token",service="harbor-registry"`,
     ])
     expect(challenge.headers['strict-transport-security']).toBeDefined()
+    await expect(fetch(`${secure.url}/v2/`)).rejects.toMatchObject({ cause: { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' } })
     expect((await secure.command('doctor')).output).toMatch(/clients .*certificate until .*not trusted here/)
   })
 
@@ -82,8 +83,6 @@ describe('TLS', () => {
         [target, `${plain.host}/library/app:1`].map((name) => tool('crane', ['digest', name], env)),
       )
       expect(there).toEqual({ code: 0, output: here!.output })
-      const untrusting = await tool('crane', ['digest', target], { HOME: folder, DOCKER_CONFIG: folder })
-      expect([untrusting.code, untrusting.output]).toEqual([1, expect.stringMatching(/certificate/)])
     } finally {
       rmSync(folder, { recursive: true, force: true })
     }
@@ -104,7 +103,40 @@ describe('TLS', () => {
         socket.once('close', () => reject(new Error('closed without a word')))
       })
       expect(message).toMatch(/SSL|TLS/i)
-      expect(performance.now() - startedAt).toBeLessThan(1_000)
+      // It waits 20 s for the head of a request: not that, however busy the machine is.
+      expect(performance.now() - startedAt).toBeLessThan(10_000)
+    }
+  })
+})
+
+describe('an installation with wrong settings', () => {
+  it('says what is wrong in each process, with exit code 78, and leaves nothing running', async () => {
+    const home = mkdtempSync(join(tmpdir(), 'haven-wrong-'))
+    try {
+      const env = {
+        ...process.env,
+        HAVEN_HOME: home,
+        HAVEN_PORT: String(await freePort()),
+        REGISTRY_BLOB_READS: 'maybe',
+        HAVEN_SIGNING_KEY_AGE: 'long',
+      }
+      const { code, output } = await runHaven(['up'], env)
+      expect(code).toBe(78)
+      expect(output).toContain('REGISTRY_BLOB_READS: "maybe", expected stream or redirect')
+      expect(output).toContain('HAVEN_SIGNING_KEY_AGE: "long", expected')
+      expect(existsSync(join(home, 'postgres/postmaster.pid'))).toBe(false)
+      const state = JSON.parse(readFileSync(join(home, 'state.json'), 'utf8')) as {
+        pid: number
+        processes: { pid: number | null }[]
+      }
+      expect(state.processes.map(({ pid }) => pid).filter((pid) => pid !== null)).toEqual([])
+      await until(
+        'the supervisor has ended',
+        async () => existsSync(`/proc/${state.pid}`),
+        (there) => !there,
+      )
+    } finally {
+      rmSync(home, { recursive: true, force: true })
     }
   })
 })

@@ -101,7 +101,17 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
       ),
     ),
   )
-  for (const outcome of started) if (outcome.status === 'rejected') throw outcome.reason
+  const failures = started.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []))
+  if (failures.length > 0) throw oneOf(failures)
+}
+
+/** Everything that is wrong in one answer, when it is of one kind: each process tells only of its own settings. */
+function oneOf(failures: readonly Error[]): Error {
+  const [first] = failures
+  if (!(first instanceof StartRefused)) return first!
+  const alike = failures.filter((each) => each instanceof StartRefused && each.exitCode === first.exitCode)
+  const said = new Set(alike.map(({ message }) => message))
+  return said.size === 1 ? first : new StartRefused([...said].join('\n'), first.exitCode)
 }
 
 /** Where each service finds the others: internal ports of loopback, fixed for the life of the supervisor. */

@@ -18,8 +18,8 @@ down: node_modules/.haven-generated ## stop what `make up` started
 reset: node_modules/.haven-generated ## delete this installation (asks first)
 	@$(HAVEN) reset
 
-logs: node_modules/.haven-generated ## print the end of the logs
-	@$(HAVEN) logs
+logs: node_modules/.haven-generated ## print the end of the logs; NAME=registry: of one service or process
+	@$(HAVEN) logs $(if $(filter command,$(firstword $(origin NAME))),$(NAME)) # from the command line only: some shells export a NAME of their own
 
 status: node_modules/.haven-generated ## what runs, and is it ready
 	@$(HAVEN) status

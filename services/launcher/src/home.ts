@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { problems } from '@haven/errors'
 
 /** What an installation keeps to itself: one secret for each pair of services, and the key that seals secrets at rest. */
 export type InstallationSecrets = {
@@ -86,11 +87,16 @@ export class Home {
     return join(this.logs, 'supervisor.log')
   }
 
-  /** Made at the first start; read ever after. */
+  /** Made at the first start; read ever after. @throws problems.keyUnreadable */
   secrets(): InstallationSecrets {
     const file = join(this.folder, 'secrets.json')
     if (!existsSync(file)) this.#write(file, JSON.stringify(newSecrets(), null, 2))
-    return JSON.parse(readFileSync(file, 'utf8')) as InstallationSecrets
+    try {
+      return JSON.parse(readFileSync(file, 'utf8')) as InstallationSecrets
+    } catch (cause) {
+      // Not made anew: what the lost key has sealed would be lost with it.
+      throw problems.keyUnreadable({ setting: file, reason: (cause as Error).message }, { cause })
+    }
   }
 
   /**

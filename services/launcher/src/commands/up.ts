@@ -8,6 +8,7 @@ import type { LauncherConfig } from '../settings.ts'
 
 const HEALTHY_MS = 120_000
 const POLL_MS = 50
+const ENDING_MS = 5_000
 const compileCache = fileURLToPath(new URL('../../../../node_modules/.cache/compiled', import.meta.url))
 const main = fileURLToPath(new URL('../main.ts', import.meta.url))
 
@@ -50,7 +51,13 @@ async function untilHealthy(home: Home, pid: number, print: (line: string) => vo
       print(`  ${said} …`)
     }
     if (state?.phase === 'running') return state
-    if (state?.phase === 'failed') throw new StartRefused(state.detail, state.exitCode ?? 1)
+    if (state?.phase === 'failed') {
+      // It has said why and is about to end: whoever reads the message may start again at once.
+      for (let waited = 0; isAlive(pid) && waited < ENDING_MS; waited += POLL_MS) {
+        await new Promise((resolve) => setTimeout(resolve, POLL_MS))
+      }
+      throw new StartRefused(state.detail, state.exitCode ?? 1)
+    }
     if (!isAlive(pid)) {
       throw problems.processEnded({ what: 'the supervisor', how: 'an error', logs: home.supervisorLog })
     }

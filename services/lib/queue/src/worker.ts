@@ -1,5 +1,6 @@
 import { hostname } from 'node:os'
 import { randomUUID } from 'node:crypto'
+import { problems } from '@haven/errors'
 import { statement, type Database } from '@haven/db'
 import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { Redis } from 'ioredis'
@@ -65,7 +66,9 @@ export class Workers<Deps> implements AsyncDisposable {
       this.#workers.push(worker)
     }
     await this.#beat()
-    await Promise.all(this.#workers.map((worker) => worker.waitUntilReady()))
+    await Promise.all(this.#workers.map((worker) => worker.waitUntilReady())).catch((cause: Error) => {
+      throw problems.redisUnreachable({ reason: cause.message }, { cause })
+    })
   }
 
   async #beat(): Promise<void> {

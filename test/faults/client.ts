@@ -25,7 +25,7 @@ export class Client {
   /** Fetches a token for these repositories, as the administrator; what follows carries it. */
   async signIn(repositories: readonly string[]): Promise<Answer> {
     const scopes = repositories.map((name) => `scope=repository:${name}:pull,push,delete`).join('&')
-    const answer = await this.send('GET', `/service/token?service=haven-registry&${scopes}`, {
+    const answer = await this.send('GET', `/service/token?service=harbor-registry&${scopes}`, {
       headers: { authorization: basic },
     })
     if (answer.status === 200) this.#token = (JSON.parse(answer.body.toString()) as { token: string }).token

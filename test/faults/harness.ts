@@ -41,8 +41,11 @@ const TAGS = 3
 export type Load = { history: History; stop(): Promise<void> }
 
 /** Actors that push, move tags, pull, list, mount and delete, each by a sequence of its own drawn from the seed. */
-export function startLoad(client: Client, seed: number, { actors = 8, signIn = false } = {}): Load {
-  const history = new History()
+export function startLoad(
+  client: Client,
+  seed: number,
+  { actors = 8, signIn = false, history = new History() } = {},
+): Load {
   let stopping = false
   const running = Array.from({ length: actors }, async (_, number) => {
     const actor = new Actor(number, client, history, randomOf(seed + number))

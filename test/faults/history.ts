@@ -16,6 +16,8 @@ export type Operation = {
   result: Result
   /** 0: no answer. */
   status: number
+  /** What was said when it did not go well. */
+  said: string
 }
 
 export type Attempt = Pick<Operation, 'client' | 'kind' | 'repository' | 'subject'> & { value?: string | null }
@@ -36,12 +38,19 @@ export class History {
     valueOf?: (answer: Answer) => string | null,
   ): Promise<Answer | null> {
     const invokedAt = performance.now()
-    const answer = await act().catch(() => null)
+    let answer: Answer | null = null
+    let said = ''
+    try {
+      answer = await act()
+      if (answer.status >= 400) said = answer.body.toString('utf8', 0, 300)
+    } catch (error) {
+      said = String(error)
+    }
     const returnedAt = performance.now()
     const status = answer?.status ?? 0
-    for (const each of [what].flat() as Attempt[]) {
+    for (const each of [what].flat<(Attempt | readonly Attempt[])[]>()) {
       const value = answer && valueOf ? valueOf(answer) : (each.value ?? null)
-      this.operations.push({ ...each, value, invokedAt, returnedAt, status, result: resultOf(each.kind, status) })
+      this.operations.push({ ...each, value, invokedAt, returnedAt, status, said, result: resultOf(each.kind, status) })
     }
     return answer
   }
@@ -66,7 +75,8 @@ export class History {
 
 function resultOf(kind: Operation['kind'], status: number): Result {
   if (status >= 200 && status < 300) return 'ok'
-  if (kind === 'read tag' && status === 404) return 'ok'
+  // Nothing there is an answer too.
+  if ((kind === 'read tag' || kind === 'list tags') && status === 404) return 'ok'
   return status >= 400 && status < 500 ? 'fail' : 'unknown'
 }
 

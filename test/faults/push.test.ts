@@ -25,7 +25,8 @@ let client: Client
 beforeAll(async () => {
   haven = await startHaven({ env: { REGISTRY_UPLOAD_LEASE: '2s', REGISTRY_UPLOAD_EXPIRY: '1m', HAVEN_TRASH: '0s' } })
   client = new Client(haven.url)
-  await client.signIn([...repositories, 'library/register', 'library/first', 'second/copy'])
+  const all = [...repositories, 'library/register', 'library/first', 'second/copy']
+  expect((await client.signIn(all)).status).toBe(200)
 }, 120_000)
 
 afterAll(async () => {

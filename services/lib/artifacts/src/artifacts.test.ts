@@ -36,7 +36,7 @@ import {
   type FaultPoint,
   type PushGrant,
 } from './index.ts'
-import { claimUpload, recordUpload } from './store/uploads.ts'
+import { claimUpload, recordUpload, releaseUpload } from './store/uploads.ts'
 
 let database: TestDatabase
 let project: ProjectFacts
@@ -198,6 +198,20 @@ describe('one upload, several writers', () => {
     expect(await bytesOf(deps, 'taken', digestOf(whole))).toBe(digestOf(whole))
   })
 
+  it('is free in the very instant in which it was given back, whatever that instant is rounded to', async () => {
+    const deps = replica()
+    const owner = { projectId: project.id, path: 'instant', principal: 'user:1' }
+    for (let n = 0; n < 20; n++) {
+      const { id } = await startUpload(deps, pushing('instant'))
+      const claimed = await database.db.transaction(async (tx) => {
+        const first = await claimUpload(tx, { ...owner, id }, 10, 0)
+        await releaseUpload(tx, first!)
+        return claimUpload(tx, { ...owner, id }, 10, 0)
+      })
+      expect(claimed?.fence).toBe(2)
+    }
+  })
+
   it('is as it was after a chunk that fails, and keeps its sum', async () => {
     const deps = replica()
     const bytes = randomBytes(3000)
@@ -342,7 +356,9 @@ describe('the same blob from many sides', () => {
     })
     expect(blob.locations).toHaveLength(1)
     expect(blob.links).toHaveLength(3)
-    expect(await database.db.prisma.trashedObject.count({ where: { digest, reason: 'duplicate' } })).toBe(31)
+    // Nobody can be reading them: due at once.
+    const due = { digest, reason: 'duplicate', eraseAfter: { lte: new Date() } }
+    expect(await database.db.prisma.trashedObject.count({ where: due })).toBe(31)
     expect((await usage()) - before).toBe(bytes.length)
     for (const repository of repositories) expect(await bytesOf(deps, repository, digest)).toBe(digest)
   })

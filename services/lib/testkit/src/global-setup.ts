@@ -6,7 +6,7 @@ import { freePort, startPostgres, startRedis } from '@haven/embedded'
 
 /**
  * One Postgres and one Redis for the whole run, not durable, and a migrated database that spec files clone.
- * Outside ones are taken when HAVEN_TEST_POSTGRES and HAVEN_TEST_REDIS name them.
+ * Spec files find them by HAVEN_TEST_POSTGRES and HAVEN_TEST_REDIS.
  */
 export default async function globalSetup(): Promise<void> {
   const folder = mkdtempSync(join(tmpdir(), 'haven-test-'))

@@ -2,10 +2,10 @@ import { accessSync, constants } from 'node:fs'
 import { homedir } from 'node:os'
 import { delimiter, join } from 'node:path'
 
-/** Where a real client or server is: HAVEN_TOOLS, the cache that `.ci/tools` fills, or PATH. Null when it is not installed. */
+/** Where a real client or server is: TEST_TOOLS, the cache that `.ci/tools` fills, or PATH. Null when it is not installed. */
 export function findTool(name: string): string | null {
   const folders = [
-    process.env.HAVEN_TOOLS,
+    process.env.TEST_TOOLS,
     join(homedir(), '.cache/haven/tools'),
     ...(process.env.PATH ?? '').split(delimiter),
     '/usr/sbin',

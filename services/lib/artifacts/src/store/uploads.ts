@@ -17,6 +17,8 @@ export type UploadOwner = { id: string; projectId: number; path: string; princip
 
 const columns = `id, store, key, digest_algorithm as "digestAlgorithm", offset_bytes::float8 as "offsetBytes", state, fence`
 const owned = 'id = $1 and project_id = $2 and path = $3 and principal = $4'
+// The column keeps milliseconds and rounds: a lock given back at this instant may stand half a millisecond ahead of it.
+const free = `locked_until <= now() + interval '1 millisecond'`
 
 const insert = statement<{ id: string }>(
   'uploads insert',
@@ -28,13 +30,13 @@ const insert = statement<{ id: string }>(
 )
 const find = statement<UploadRow & { locked: boolean }>(
   'uploads find',
-  `select ${columns}, locked_until > now() as locked from artifacts.uploads where ${owned}`,
+  `select ${columns}, not (${free}) as locked from artifacts.uploads where ${owned}`,
 )
 const claim = statement<UploadRow>(
   'uploads claim',
   `update artifacts.uploads
       set fence = fence + 1, locked_until = now() + $5 * interval '1 second', updated_at = now()
-    where ${owned} and locked_until <= now() and ($6::bigint is null or offset_bytes = $6)
+    where ${owned} and ${free} and ($6::bigint is null or offset_bytes = $6)
    returning ${columns}`,
 )
 const extend = statement<{ id: string }>(
@@ -64,7 +66,7 @@ const expire = statement<{ key: string }>(
   'uploads expire',
   toTrash(
     `id in (select id from artifacts.uploads
-             where updated_at < now() - $1 * interval '1 second' and locked_until <= now()
+             where updated_at < now() - $1 * interval '1 second' and ${free}
              order by updated_at limit $2 for update skip locked)`,
     `'upload expired'`,
   ),

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { close, fdatasync, fstat, open, read, write } from 'node:fs'
+import { close, closeSync, fdatasync, fstat, open, read, write } from 'node:fs'
 import { constants, copyFile, link, mkdir, readdir, rename, stat, truncate, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
@@ -186,7 +186,8 @@ export class FileStorage implements BlobStorage {
       const ahead = await reading?.catch(() => null)
       if (ahead && !outlet.keepsBuffers) this.#pool.give(ahead.buffer)
       this.#pool.leave()
-      await closeFile(fd)
+      // At once: nothing is to be written back, and a way to a worker thread and back costs thirty times as much.
+      closeSync(fd)
     }
   }
 

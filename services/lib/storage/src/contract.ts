@@ -449,7 +449,7 @@ async function overHttp(
     const chunks: Buffer[] = []
     for await (const chunk of response) {
       chunks.push(chunk as Buffer)
-      if (pace) await new Promise((resolve) => setTimeout(resolve, pace as number))
+      if (typeof pace === 'number') await new Promise((resolve) => setTimeout(resolve, pace))
     }
     return Buffer.concat(chunks)
   } finally {

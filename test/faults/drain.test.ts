@@ -1,5 +1,7 @@
 import { randomBytes } from 'node:crypto'
+import { existsSync, readFileSync } from 'node:fs'
 import { request, type IncomingMessage } from 'node:http'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { startHaven, type HavenInstallation } from '@haven/testkit'
 import { Client, digestOf, newImage, pushImage } from './client.ts'
@@ -152,6 +154,23 @@ describe('haven down', () => {
       if (acknowledged.includes(image.digest)) expect(body.equals(image.manifest)).toBe(true)
       else expect([200, 404]).toContain(status)
     }
+    expect(await disagreements(haven)).toEqual([])
+  }, 90_000)
+})
+
+describe('a killed supervisor', () => {
+  it('leaves nothing in the way of the next start, and loses nothing', async () => {
+    const image = newImage()
+    expect((await pushImage(client, repository, 'kept', image)).status).toBe(201)
+    const { pid } = JSON.parse(readFileSync(join(haven.home, 'state.json'), 'utf8')) as { pid: number }
+    const before = Object.values(haven.processes()).filter((each) => each !== null)
+    process.kill(pid, 'SIGKILL')
+    expect((await haven.command('up')).code).toBe(0)
+    await until('all is healthy', () => isHealthy(haven, client), 10_000)
+    const now = Object.values(haven.processes())
+    const isThere = (each: number) => !now.includes(each) && existsSync(`/proc/${each}/cwd`)
+    await until('all of the one before have gone', () => !before.some(isThere), 30_000)
+    expect((await client.getManifest(repository, 'kept')).body.equals(image.manifest)).toBe(true)
     expect(await disagreements(haven)).toEqual([])
   }, 90_000)
 })

@@ -24,6 +24,7 @@ export async function startRedis(options: RedisOptions): Promise<EmbeddedRedis> 
     file: await redisBinary(options.onOutput),
     args: [
       ...['--port', String(options.port), '--bind', '127.0.0.1', '--dir', options.folder, '--save', ''],
+      ...['--pidfile', join(options.folder, 'redis.pid')],
       ...['--maxmemory-policy', 'noeviction', '--daemonize', 'no'],
       ...(options.durable ? [] : ['--enable-debug-command', 'yes']),
       ...durability,

@@ -1,7 +1,7 @@
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { delimiter, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { freePort, startHaven } from '@haven/testkit'
 import { memoryOf, type Memory } from './cpu.ts'
@@ -42,8 +42,14 @@ export async function measureStart({ cold }: { cold: boolean }): Promise<StartFi
 async function coldStart(): Promise<number> {
   const folder = mkdtempSync(join(tmpdir(), 'haven-cold-'))
   const clone = join(folder, 'clone')
+  const repository = fileURLToPath(new URL('../..', import.meta.url))
   const env = {
     ...process.env,
+    // The machine's own Node, not the one that is installed here.
+    PATH: (process.env.PATH ?? '')
+      .split(delimiter)
+      .filter((path) => !path.startsWith(repository))
+      .join(delimiter),
     HOME: join(folder, 'home'),
     XDG_DATA_HOME: '',
     XDG_CACHE_HOME: '',
@@ -54,7 +60,6 @@ async function coldStart(): Promise<number> {
   const make = (target: string) =>
     execFileSync('make', [target], { cwd: clone, env, stdio: ['ignore', 'pipe', 'pipe'] })
   try {
-    const repository = fileURLToPath(new URL('../..', import.meta.url))
     execFileSync('git', ['clone', '--quiet', '--no-hardlinks', repository, clone])
     const before = performance.now()
     make('up')

@@ -44,6 +44,20 @@ describe('Supervisor', () => {
     await supervisor.stop()
   }, 5000)
 
+  it('forgets what is discarded, running or never started, and keeps the rest', async () => {
+    const { supervisor } = supervised()
+    const [redis, front] = [mortal('redis'), mortal('front')]
+    const broken = { name: 'back', start: () => Promise.reject(new Error('its port is taken')) }
+    await supervisor.add(redis)
+    await supervisor.add(front)
+    await expect(supervisor.add(broken)).rejects.toThrow('its port is taken')
+    await supervisor.discard(['front', 'back'])
+    expect(supervisor.status()).toEqual([{ name: 'redis', pid: 1001, ready: true, restarts: 0 }])
+    await supervisor.add(front)
+    expect(front.starts).toHaveLength(2)
+    await supervisor.stop()
+  })
+
   it('waits longer each time while a process keeps ending', async () => {
     const { supervisor, said } = supervised()
     const front = mortal('front')

@@ -47,12 +47,35 @@ export class Supervisor {
 
   /** Starts it for the first time; a failure now is the caller's. From then on it is kept running. */
   async add(supervised: Supervised): Promise<void> {
-    const entry: Entry = { name: supervised.name, supervised, running: null, restarts: 0, kept: Promise.resolve() }
+    const entry: Entry = {
+      name: supervised.name,
+      supervised,
+      running: null,
+      restarts: 0,
+      kept: Promise.resolve(),
+      discarded: false,
+    }
     this.#entries.push(entry)
     entry.running = await supervised.start()
     this.#log(`${entry.name} is ready, pid ${entry.running.pid}`)
     this.#onChange()
     entry.kept = this.#keep(entry)
+  }
+
+  /** Stops what has these names and forgets it, whether it runs, is being started again, or never came up. */
+  async discard(names: readonly string[]): Promise<void> {
+    const discarded = this.#entries.filter(({ name }) => names.includes(name))
+    for (const entry of discarded) {
+      entry.discarded = true
+      this.#entries.splice(this.#entries.indexOf(entry), 1)
+    }
+    await Promise.all(
+      discarded.map(async (entry) => {
+        await entry.running?.stop()
+        await entry.kept
+      }),
+    )
+    this.#onChange()
   }
 
   /** Stops everything, the last started first. Later calls wait for the first. */
@@ -74,7 +97,7 @@ export class Supervisor {
       const how = await entry.running.exited
       entry.running = null
       this.#onChange()
-      if (this.#stopping) return
+      if (this.#stopping || entry.discarded) return
       if (performance.now() - startedAt > STEADY_MS) delayMs = FIRST_DELAY_MS
       this.#log(`${entry.name} ended with ${how}; starting it again in ${delayMs} ms`)
       entry.running = await this.#restart(entry, delayMs)
@@ -84,15 +107,19 @@ export class Supervisor {
   }
 
   async #restart(entry: Entry, firstDelayMs: number): Promise<Running | null> {
-    for (let delayMs = firstDelayMs; !this.#stopping; delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)) {
+    for (
+      let delayMs = firstDelayMs;
+      !this.#stopping && !entry.discarded;
+      delayMs = Math.min(delayMs * 2, LONGEST_DELAY_MS)
+    ) {
       await new Promise((resolve) => setTimeout(resolve, delayMs))
-      if (this.#stopping) return null
+      if (this.#stopping || entry.discarded) return null
       entry.restarts++
       try {
         const running = await entry.supervised.start()
         this.#log(`${entry.name} is ready again, pid ${running.pid}`)
         // The stop may have come while it started.
-        if (this.#stopping) await running.stop()
+        if (this.#stopping || entry.discarded) await running.stop()
         return running
       } catch (error) {
         this.#log(`${entry.name} did not start: ${(error as Error).message}`)
@@ -108,6 +135,8 @@ type Entry = {
   running: Running | null
   restarts: number
   kept: Promise<void>
+  /** It is not wanted any more. */
+  discarded: boolean
 }
 
 export type NodeProcess = {

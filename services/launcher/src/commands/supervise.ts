@@ -8,10 +8,11 @@ import { freePort, NoRedis, startPostgres, startRedis } from '@haven/embedded'
 import { Home, isAlive, type InstallationState } from '../home.ts'
 import type { LauncherConfig } from '../settings.ts'
 import { nodeProcess, StartRefused, Supervisor, type Supervised } from '../supervisor.ts'
-import { processGroups, serviceNames } from '../targets.ts'
+import { processGroups, serviceNames, type ProcessGroup } from '../targets.ts'
 
 const READY_MS = 60_000
 const DRAIN_MS = 30_000
+const START_ATTEMPTS = 3
 const MIN_FREE_BYTES = 256 * 1024 * 1024
 const main = fileURLToPath(new URL('../main.ts', import.meta.url))
 
@@ -72,13 +73,29 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
     ...(config.databaseUrl === undefined && { databaseUrl }),
     ...(config.redisUrl === undefined && { redisUrl }),
   })
-  const childEnv = await serviceEnvironment({ config, home, env, databaseUrl, redisUrl })
   const groups = processGroups(config.shape, availableParallelism()).flatMap((group) =>
     Array.from({ length: group.copies }, (_, copy) => ({
       ...group,
       name: group.copies > 1 ? `${group.name}-${copy + 1}` : group.name,
     })),
   )
+  for (let attempt = 1; ; attempt++) {
+    const childEnv = await serviceEnvironment({ config, home, env, databaseUrl, redisUrl })
+    const failures = await startGroups(groups, childEnv, home, supervisor)
+    if (failures.length === 0) return
+    if (attempt === START_ATTEMPTS || !failures.every(isPortTaken)) throw oneOf(failures)
+    // Somebody took an internal port between our choice and the service's start: choose anew.
+    await supervisor.discard(groups.map(({ name }) => name))
+  }
+}
+
+/** Starts all of them. @returns why some did not start; what runs keeps running. */
+async function startGroups(
+  groups: readonly ProcessGroup[],
+  childEnv: NodeJS.ProcessEnv,
+  home: Home,
+  supervisor: Supervisor,
+): Promise<Error[]> {
   // Settled, not all: what still starts when another has failed must be stopped with the rest.
   const started = await Promise.allSettled(
     groups.map((group) =>
@@ -101,9 +118,11 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
       ),
     ),
   )
-  const failures = started.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []))
-  if (failures.length > 0) throw oneOf(failures)
+  return started.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []))
 }
+
+const isPortTaken = (failure: Error) =>
+  failure instanceof StartRefused && failure.exitCode === problems.portInUse.kind.exitCode
 
 /** Everything that is wrong in one answer, when it is of one kind: each process tells only of its own settings. */
 function oneOf(failures: readonly Error[]): Error {

@@ -391,7 +391,7 @@ describe('races (reliability.md §8)', () => {
       )
       if (what === 'link') await blocked()
       locked.release()
-      expect(await collecting).toBeTruthy()
+      expect(await collecting).toEqual(what === 'link' ? 2 : { count: 2, bytes: 110 })
       expect(await pushing).toContain('blob unknown to registry')
       await Promise.all(bytes.map((each) => pushBlob('app', each)))
       await pushManifest('app', imageOf(config, [layer]), '1')

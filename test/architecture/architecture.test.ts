@@ -149,14 +149,16 @@ describe('the owner of each table', () => {
 })
 
 function foreignTables(among: readonly Source[]): string[] {
-  const named = new RegExp(`\\b(${Object.keys(owners).join('|')})\\.([a-z_]+)\\b`, 'g')
+  const schemas = Object.keys(owners).filter((name) => !name.includes('.'))
+  const named = new RegExp(`\\b(${schemas.join('|')})\\.([a-z_]+)\\b`, 'g')
   return among
     .filter((source) => !source.isTest && !['db', 'testkit'].includes(source.package))
     .flatMap((source) =>
       sqlTexts(source.text).flatMap((sql) =>
         [...sql.matchAll(named)]
-          .filter(([, schema]) => owners[schema!] !== source.package)
-          .map(([table]) => `${source.file} names ${table}, which ${owners[table.split('.')[0]!]} owns`),
+          .map(([table]) => ({ table, owner: owners[table] ?? owners[table.split('.')[0]!] }))
+          .filter(({ owner }) => owner !== source.package)
+          .map(({ table, owner }) => `${source.file} names ${table}, which ${owner} owns`),
       ),
     )
 }
@@ -171,8 +173,11 @@ function sqlTexts(text: string): string[] {
 
 function prismaModels(): Record<string, string> {
   const schema = readFileSync(join(root, 'services/lib/db/prisma/schema.prisma'), 'utf8')
-  const models = schema.matchAll(/^model (\w+) \{[\s\S]*?@@schema\("(\w+)"\)/gm)
+  const models = schema.matchAll(/^model (\w+) \{[\s\S]*?@@map\("(\w+)"\)[\s\S]*?@@schema\("(\w+)"\)/gm)
   return Object.fromEntries(
-    [...models].map(([, model, owner]) => [model![0]!.toLowerCase() + model!.slice(1), owners[owner!]!]),
+    [...models].map(([, model, table, name]) => [
+      model![0]!.toLowerCase() + model!.slice(1),
+      (owners[`${name}.${table}`] ?? owners[name!])!,
+    ]),
   )
 }

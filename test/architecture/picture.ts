@@ -19,7 +19,7 @@ export const layers: readonly Layer[] = [
   },
   {
     name: 'domain',
-    packages: ['identity', 'projects', 'artifacts', 'foundation'],
+    packages: ['settings', 'identity', 'projects', 'artifacts', 'foundation'],
     mayUse: ['proto', 'pure', 'plumbing'],
     inOrder: true,
   },
@@ -39,9 +39,10 @@ export const layers: readonly Layer[] = [
   { name: 'test', packages: ['test'], mayUse: ['proto', 'testkit'], inOrder: false },
 ]
 
-/** Which library owns the tables of each schema of Postgres. */
+/** Which library owns the tables of each schema of Postgres, and which one table of another's schema. */
 export const owners: Readonly<Record<string, string>> = {
   system: 'db',
+  'system.settings': 'settings',
   identity: 'identity',
   projects: 'projects',
   artifacts: 'artifacts',

@@ -4,6 +4,7 @@ import { Authorities, signInDeps, SigningKeys, TokenVerifier, type Sealer, type 
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
 import { encryptionKey, open, seal, type Host } from '@haven/runtime'
+import { Settings } from '@haven/settings'
 import { openStorage, readStorageConfig, type BlobStorage } from '@haven/storage'
 import { Redis } from 'ioredis'
 
@@ -76,6 +77,7 @@ export class Foundation {
     return { seal: (plain) => seal(key, plain), open: (sealed) => open(key, sealed) }
   })
 
+  readonly settings = once(() => new Settings(this.db(), this.sealer()))
   readonly projects = once(() => new ProjectDirectory(this.db()))
   readonly authorities = once(() => new Authorities(this.db()))
   readonly signingKeys = once(() => new SigningKeys(this.db(), this.sealer()))

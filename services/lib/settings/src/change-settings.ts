@@ -1,0 +1,65 @@
+import type { Database, Prisma } from '@haven/db'
+import { problems } from '@haven/errors'
+import { emit, type EventSource } from '@haven/events'
+import { ConfigurationChangedSchema } from '@haven/proto/events'
+import { isSettingName, keys, type SettingName, type SettingValues } from './keys.ts'
+import { stored, type Sealer, type Settings } from './settings.ts'
+
+export type ChangeDeps = { db: Database; settings: Settings; sealer: Sealer }
+
+/**
+ * The values that a request names, checked one by one and together. Names that no setting has are left out, as in Harbor.
+ * @throws badRequest that names the item
+ */
+export function parseSettings(given: Readonly<Record<string, unknown>>, now: SettingValues): Partial<SettingValues> {
+  const change: Partial<Record<SettingName, unknown>> = {}
+  for (const [name, value] of Object.entries(given)) {
+    if (!isSettingName(name) || value === null || value === undefined) continue
+    const parsed = keys[name].kind.parse(value)
+    if (parsed === null) throw problems.badRequest({ message: `invalid value, item name ${name}` })
+    change[name] = parsed
+  }
+  const parsed = change as Partial<SettingValues>
+  requireTogether({ ...now, ...parsed })
+  return parsed
+}
+
+function requireTogether(after: SettingValues) {
+  if (after.skip_audit_log_database && after.audit_log_forward_endpoint === '') {
+    throw problems.badRequest({
+      message: 'audit_log_forward_endpoint must be set before skip_audit_log_database is switched on',
+    })
+  }
+  if (
+    after.ldap_group_search_filter !== '' &&
+    (after.ldap_group_attribute_name === '' || after.ldap_group_membership_attribute === '')
+  ) {
+    throw problems.badRequest({
+      message:
+        'with ldap_group_search_filter, ldap_group_attribute_name and ldap_group_membership_attribute must be set',
+    })
+  }
+}
+
+/** Writes values that `parseSettings` accepted, and says which keys changed; the next request of this process sees them. */
+export async function changeSettings(
+  { db, settings, sealer }: ChangeDeps,
+  source: EventSource,
+  change: Partial<SettingValues>,
+): Promise<void> {
+  const entries = Object.entries(change) as [SettingName, Prisma.InputJsonValue][]
+  if (entries.length === 0) return
+  await db.prisma.$transaction(async (tx) => {
+    for (const [key, value] of entries) {
+      const kept = stored(key, value, sealer) as Prisma.InputJsonValue
+      const updatedBy = 'name' in source.principal ? source.principal.name : null
+      await tx.setting.upsert({
+        where: { key },
+        create: { key, value: kept, updatedBy },
+        update: { value: kept, updatedBy },
+      })
+    }
+    await emit(tx, ConfigurationChangedSchema, source, { keys: entries.map(([key]) => key) })
+  })
+  settings.forget()
+}

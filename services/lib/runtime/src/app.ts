@@ -83,9 +83,6 @@ export function sendProblem(req: IncomingMessage, res: ServerResponse, problem: 
   res.setHeader('Content-Type', 'application/json; charset=utf-8')
   res.setHeader('Content-Length', Buffer.byteLength(body))
   for (const [name, value] of Object.entries(problem.headers)) res.setHeader(name, value)
-  // The rest of a long body is not worth reading to say no again.
-  if (!req.complete && Number(req.headers['content-length'] ?? Infinity) > 64 * 1024)
-    res.setHeader('Connection', 'close')
   res.end(req.method === 'HEAD' ? undefined : body)
 }
 

@@ -4,6 +4,7 @@ import type { AddressInfo, Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import { problems } from '@haven/errors'
+import { lingerAfterEarlyAnswer, type LingerLimits } from './linger.ts'
 import type { RequestHandler } from './service.ts'
 
 /** Threats.md §5. */
@@ -17,6 +18,8 @@ export interface Limits {
   readonly bodyTimeoutMs: number
   /** An upload must bring this much in each window; below: 408. */
   readonly uploadRate: { readonly bytesPerSecond: number; readonly windowMs: number }
+  /** What is read and dropped of a body that was answered before its end, so that the client sees the answer. */
+  readonly linger: LingerLimits
   /** A reader that takes nothing of a waiting answer for this long is cut off. */
   readonly stalledReaderMs: number
   /** Idle time between requests. Longer than the idle time of whoever keeps connections to us. */
@@ -37,6 +40,7 @@ export const defaultLimits: Limits = {
   headersTimeoutMs: 20_000,
   bodyTimeoutMs: 60_000,
   uploadRate: { bytesPerSecond: 1024, windowMs: 60_000 },
+  linger: { bytes: 32 * 1024 * 1024, ms: 5_000 },
   stalledReaderMs: 60_000,
   keepAliveMs: 75_000,
   maxConnections: 8192,
@@ -111,11 +115,16 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
       if (answering.get(socket) === res) answering.delete(socket)
       if (draining) setImmediate(() => server.closeIdleConnections())
     })
-    if (req.rawHeaders.length > 2 * limits.maxHeaders) return answerPlainly(res, 431)
     if (!req.complete && hasBody(req)) {
       const upload = limits.isUpload(req)
       bodies.add({ req, res, upload, windowStart: Date.now(), windowBytes: socket.bytesRead })
+      lingerAfterEarlyAnswer(req, res, {
+        limits: limits.linger,
+        mayKeepAlive: () => !draining,
+        onLinger: () => refused.add(socket),
+      })
     }
+    if (req.rawHeaders.length > 2 * limits.maxHeaders) return answerPlainly(res, 431)
     try {
       handler(req, res)
     } catch (error) {

@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { grant, type Grant, type Right } from '@haven/artifacts'
+import { grant, type Grant, type PullGrant, type Right } from '@haven/artifacts'
 import { Problem, problems } from '@haven/errors'
 import {
   decide,
@@ -55,18 +55,24 @@ export class Access {
   }
 
   /**
-   * The proof that the caller may do this in the repository.
+   * The proof that the caller may do this in the repository. `also`: what else a token should have been made for; one that does not
+   * name it is sent back once, and what it names without a right is for the caller to ask.
    * @throws unauthorized with a challenge; nameInvalid; nameUnknown only for those who may see every project.
    */
-  async require<R extends Right>(req: IncomingMessage, right: R, name: RepositoryName): Promise<Grant<R>> {
+  async require<R extends Right>(
+    req: IncomingMessage,
+    right: R,
+    name: RepositoryName,
+    also: readonly Scope[] = [],
+  ): Promise<Grant<R>> {
     const parts = splitProject(name)
     if (!parts) throw problems.nameInvalid({ name, reason: 'a repository is <project>/<path>' })
-    const scopes = [{ type: 'repository', name, actions: challengeActions[right] }]
+    const scopes = [{ type: 'repository', name, actions: challengeActions[right] }, ...also]
     const caller = await this.#caller(req, scopes)
     if (!caller) throw this.#refuse(req, { repository: name, action: right }, scopes)
 
     const project = await this.#deps.projects.byName(parts.project)
-    if (project && this.#mayUse(caller, right, project, name, parts.path)) {
+    if (project && this.#mayUse(caller, right, project, name, parts.path) && also.every((one) => names(caller, one))) {
       return this.#grant(req, right, caller, project, parts.path)
     }
     if (!project && caller.authority.systemAdmin) throw problems.projectNotFound({ project: parts.project })
@@ -82,6 +88,18 @@ export class Access {
     return this.#grant(req, right, caller, project, parts.path)
   }
 
+  /** As `allows`, by what the caller's owner may pull: for a token that was made for mounting from anywhere. */
+  async allowsMount(req: IncomingMessage, name: RepositoryName): Promise<PullGrant | null> {
+    const parts = splitProject(name)
+    const caller = parts && (await this.#caller(req, []))
+    const project = caller && (await this.#deps.projects.byName(parts.project))
+    if (!project || (caller.token && !holds(caller.token, mountScope, 'pull'))) return null
+    const whole = { ...caller, token: null }
+    return this.#mayUse(whole, 'pull', project, name, parts.path)
+      ? this.#grant(req, 'pull', caller, project, parts.path)
+      : null
+  }
+
   /** @throws unauthorized with a challenge unless somebody is signed in. */
   async requireSignedIn(req: IncomingMessage): Promise<void> {
     const caller = await this.#caller(req, [])
@@ -92,10 +110,10 @@ export class Access {
 
   /** Those of these projects whose repositories the caller may list, by token or by right. */
   async listable(req: IncomingMessage, projectIds: readonly number[]): Promise<ProjectFacts[]> {
-    const scopes = [{ type: 'registry', name: 'catalog', actions: ['*'] }]
+    const scopes = [catalogScope]
     const caller = await this.#caller(req, scopes)
     if (!caller || caller.authority.principal.kind === 'anonymous') throw this.#refuse(req, null, scopes)
-    if (caller.token && !holdsCatalog(caller.token)) {
+    if (caller.token && !holds(caller.token, catalogScope, '*')) {
       throw this.#refuse(req, null, scopes, 'insufficient_scope')
     }
     const projects = await Promise.all(projectIds.map((id) => this.#deps.projects.byId(id)))
@@ -192,5 +210,13 @@ export class Access {
   }
 }
 
-const holdsCatalog = ({ access }: VerifiedToken) =>
-  access.some(({ type, name, actions }) => type === 'registry' && name === 'catalog' && actions.includes('*'))
+const catalogScope: Scope = { type: 'registry', name: 'catalog', actions: ['*'] }
+/** Ours: a mount that names no source looks for one wherever the token's owner may pull, so a token has to be made for that. */
+export const mountScope: Scope = { type: 'registry', name: 'mount', actions: ['pull'] }
+
+const holds = ({ access }: VerifiedToken, scope: Scope, action: string) =>
+  access.some(({ type, name, actions }) => type === scope.type && name === scope.name && actions.includes(action))
+
+/** Whether the token was asked for with this scope, whatever came of it. A password needs none. */
+const names = ({ token }: Caller, scope: Scope) =>
+  token === null || token.access.some(({ type, name }) => type === scope.type && name === scope.name)

@@ -5,15 +5,15 @@ import type { tokenConfig } from './config.ts'
 import { createToken } from './service.ts'
 
 /** The token service from its settings and what its process shares. */
-export function openToken({ config, ...host }: Host<ConfigOf<typeof tokenConfig>>, foundation: Foundation): Service {
+export function openToken({ config: _, ...host }: Host<ConfigOf<typeof tokenConfig>>, foundation: Foundation): Service {
   return createToken({
     ...host,
-    settings: config,
     db: foundation.db(),
     keys: foundation.signingKeys(),
     sealer: foundation.sealer(),
     authorities: foundation.authorities(),
     signIn: foundation.signIn(),
     projects: foundation.projects(),
+    settings: foundation.settings(),
   })
 }

@@ -13,6 +13,7 @@ import {
 } from '@haven/identity'
 import { formatScope, parseScopes, type Scope } from '@haven/oci'
 import { contextOf, readBody } from '@haven/runtime'
+import type { SettingsReader } from '@haven/settings'
 import type { Express, Request, RequestHandler } from 'express'
 import { grantAccess } from './grant-access.ts'
 
@@ -22,7 +23,7 @@ export type TokenContext = {
   readonly authorities: Pick<Authorities, 'of'>
   readonly signIn: SignInDeps
   readonly projects: { byName(name: string): Promise<ProjectNode | null> }
-  readonly lifetimeMs: number
+  readonly settings: SettingsReader
 }
 
 const maxFormBytes = 64 * 1024
@@ -119,7 +120,7 @@ async function issue(context: TokenContext, principal: TokenPrincipal, scopes: r
   if (!authority.active) throw problems.unauthorized({ message: 'incorrect user name or password' }, challenge)
   const { access, projects } = await grantAccess((name) => context.projects.byName(name), authority, scopes)
   const { token, expiresInSeconds, issuedAt } = await context.issuer.issue(principal, access, {
-    lifetimeMs: context.lifetimeMs,
+    lifetimeMs: (await context.settings.read()).token_expiration * 60_000,
     projects,
   })
   return {

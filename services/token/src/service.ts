@@ -10,11 +10,11 @@ import {
   type SigningKeys,
 } from '@haven/identity'
 import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust } from '@haven/runtime'
-import type { TokenSettings } from './config.ts'
+import type { SettingsReader } from '@haven/settings'
 import { mountRoutes } from './routes.ts'
 
 export type TokenDeps = {
-  readonly settings: TokenSettings
+  readonly settings: SettingsReader
   readonly db: Database
   /** Opened with the sealer: they sign. */
   readonly keys: SigningKeys
@@ -31,7 +31,7 @@ export type TokenDeps = {
 export function createToken(deps: TokenDeps): Service {
   const { log, metrics, trust, db, keys } = deps
   const app = serviceApp({ name: 'token', log, metrics, trust, envelope: harborEnvelope })
-  mountRoutes(app, { ...deps, issuer: new TokenIssuer(keys), lifetimeMs: deps.settings.lifetimeMs })
+  mountRoutes(app, { ...deps, issuer: new TokenIssuer(keys) })
 
   return {
     name: 'token',

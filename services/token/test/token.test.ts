@@ -21,6 +21,7 @@ import {
 } from '@haven/identity'
 import { createProject, deleteProject, ProjectDirectory } from '@haven/projects'
 import { createLogger, createMetrics, listen, openLogDestination, type Listening } from '@haven/runtime'
+import { Settings } from '@haven/settings'
 import { freePort, testDatabase, type TestDatabase } from '@haven/testkit'
 import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { createToken } from '../src/service.ts'
@@ -56,7 +57,7 @@ describe('the token service', () => {
       secrets: [],
     })
     const service = createToken({
-      settings: { lifetimeMs: 30 * 60_000 },
+      settings: new Settings(db, sealer),
       db,
       keys,
       sealer,
@@ -140,8 +141,10 @@ describe('the token service', () => {
     const body = (await response.json()) as Body
     return { body, token: await verifier.verify(body.token) }
   }
-  const granted = async (scopes: string[], headers: Record<string, string> = {}) =>
+  const listed = async (scopes: string[], headers: Record<string, string> = {}) =>
     (await verified(await get(scopes, headers))).token.access.map((a) => `${a.type}:${a.name}:${a.actions.join(',')}`)
+  const granted = async (scopes: string[], headers: Record<string, string> = {}) =>
+    (await listed(scopes, headers)).filter((scope) => !scope.endsWith(':'))
   const message = async (response: Response) =>
     ((await response.json()) as { errors: { code: string; message: string }[] }).errors[0]
 
@@ -209,12 +212,29 @@ describe('the token service', () => {
     expect([refused.status, (await message(refused))?.message]).toEqual([400, expect.stringContaining('do not fit')])
   })
 
+  it('names what it does not grant, alike for what is hidden, absent and unknown, so that nobody asks again (A42)', async () => {
+    const asked = ['repository:closed/app:pull', 'repository:no-such/app:pull', 'artifact:closed/app:pull']
+    expect(await listed(asked, basic('stranger', 'Secret-1'))).toEqual([
+      'repository:closed/app:',
+      'repository:no-such/app:',
+      'artifact:closed/app:',
+    ])
+  })
+
+  it('lets who is signed in mount from wherever he may pull, and nobody else', async () => {
+    expect(await listed(['registry:mount:pull'], basic('guest', 'Secret-1'))).toEqual(['registry:mount:pull'])
+    expect(await listed(['registry:mount:pull'])).toEqual(['registry:mount:'])
+  })
+
   it('gives nobody in particular pull on public projects and nothing else (A42)', async () => {
     expect(await granted(['repository:library/app:pull,push,delete', 'repository:closed/app:pull'])).toEqual([
       'repository:library/app:pull',
     ])
     const { token } = await verified(await get(['repository:closed/app:pull']))
-    expect(token).toMatchObject({ principal: { kind: 'anonymous' }, access: [] })
+    expect(token).toMatchObject({
+      principal: { kind: 'anonymous' },
+      access: [{ type: 'repository', name: 'closed/app', actions: [] }],
+    })
     expect((await get([])).status).toBe(401)
   })
 
@@ -225,7 +245,7 @@ describe('the token service', () => {
     const inQuery = await verified(
       await get(['repository:closed/app:pull'], {}, { username: 'dev', password: 'Secret-1' }),
     )
-    expect(inQuery.token.access).toEqual([])
+    expect(inQuery.token.access).toEqual([{ type: 'repository', name: 'closed/app', actions: [] }])
     for (const header of [
       'Basic',
       'Basic !!!',

@@ -178,6 +178,7 @@ describe('parseQuery', () => {
     ['a=%zz', 'malformed-escape'],
     ['a=%ff', 'malformed-escape'],
     ['a=1;b=2', 'semicolon-in-query'],
+    ['a=x%00', 'control-character'],
   ])('refuses %s', (query, reason) => expect(parseQuery(query)).toEqual({ refused: reason }))
 })
 

@@ -73,9 +73,13 @@ function decodeOnce(rawPath: string): string | Refusal {
   return /[\u0000-\u001f\u007f-\u009f]/.test(decoded) ? { refused: 'control-character' } : decoded
 }
 
-/** The parameters of a query in their order. Refuses what Harbor refuses: malformed encodings and semicolons. */
+/**
+ * The parameters of a query in their order. Refuses what Harbor refuses, malformed encodings and semicolons, and U+0000, which no
+ * column of Postgres can be compared with (threats.md A77).
+ */
 export function parseQuery(query: string): URLSearchParams | Refusal {
   if (query.includes(';')) return { refused: 'semicolon-in-query' }
+  if (query.includes('%00')) return { refused: 'control-character' }
   try {
     decodeURIComponent(query)
   } catch {

@@ -12,7 +12,8 @@ export const maxRanges = 1024
  *
  * - `'whole'`: the header does not count and the answer is 200: no range, another unit, malformed, more than `maxRanges`, or
  *   parts that together are longer than the blob.
- * - `null`: none of the ranges can be satisfied: 416 with `formatContentRange(null, sizeBytes)`.
+ * - `null`: none of the ranges can be satisfied: 416 with `formatContentRange(null, sizeBytes)`. So is one that ends before it begins:
+ *   RFC 9110, 14.2 lets a server reject it, and a client that gets the whole blob instead learns nothing of its mistake.
  */
 export function parseRange(header: string | undefined, sizeBytes: number): readonly ByteRange[] | 'whole' | null {
   const specs = /^bytes=(.*)$/i.exec(header?.trim() ?? '')?.[1]
@@ -29,7 +30,6 @@ export function parseRange(header: string | undefined, sizeBytes: number): reado
     if (from === undefined || to === undefined || (from === '' && to === '')) return 'whole'
     const range =
       from === '' ? lastBytes(Number(to), sizeBytes) : { first: Number(from), last: to === '' ? Infinity : Number(to) }
-    if (range.last < range.first && from !== '') return 'whole'
     if (range.first < sizeBytes && range.last >= range.first) {
       ranges.push({ first: range.first, last: Math.min(range.last, sizeBytes - 1) })
     }

@@ -111,7 +111,7 @@ function invalid(
   return { kind: 'invalid', of, wrong, text, name }
 }
 
-/** The answer to a path with an impossible part. Only a PUT is told that a reference is malformed: for all others it is absent. */
+/** The answer to a path with an impossible part. Only who changes something is told that a reference is malformed: else it is absent. */
 export function problemOfPath({ wrong, text, name }: InvalidRegistryPath, method: string): Problem {
   switch (wrong) {
     case 'name':
@@ -121,10 +121,12 @@ export function problemOfPath({ wrong, text, name }: InvalidRegistryPath, method
     case 'upload':
       return problems.blobUploadUnknown({ upload: text })
     case 'reference':
-      if (method !== 'PUT') return problems.manifestUnknown({ repository: name ?? '', reference: text })
-      return text.includes(':')
-        ? problems.digestInvalid({ digest: text, reason: `invalid digest: ${text}` })
-        : problems.tagInvalid({ tag: text })
+      if (text.includes(':') && (method === 'PUT' || method === 'DELETE')) {
+        return problems.digestInvalid({ digest: text, reason: `invalid digest: ${text}` })
+      }
+      return method === 'PUT'
+        ? problems.tagInvalid({ tag: text })
+        : problems.manifestUnknown({ repository: name ?? '', reference: text })
   }
 }
 

@@ -18,7 +18,7 @@ export async function head(call: Call, at: At, { access, artifacts }: RegistryCo
     ? await headBlobForPush(artifacts, pushing, at.digest)
     : await getBlob(artifacts, grant, at.digest)
   const headers = headersOf(at.digest)
-  if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, headers)
+  if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
   answer(call, 200, { ...headers, 'Content-Length': blob.sizeBytes })
 }
 
@@ -28,7 +28,7 @@ export async function get(call: Call, at: At, { access, artifacts, blobReads }: 
   const { key, sizeBytes } = await getBlob(artifacts, grant, at.digest)
   const { storage } = artifacts
   const headers = headersOf(at.digest)
-  if (matchesEtag(req.headers['if-none-match'], headers.ETag)) return answer(call, 304, headers)
+  if (matchesEtag(req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
 
   if (blobReads === 'redirect' && storage.signedUrl && sizeBytes >= MIN_REDIRECT_BYTES) {
     const Location = await storage.signedUrl(key, SIGNED_URL_SECONDS, { contentType: headers['Content-Type'] })
@@ -40,8 +40,14 @@ export async function get(call: Call, at: At, { access, artifacts, blobReads }: 
   const { range, 'if-range': ifRange } = req.headers
   const wanted = ifRange === undefined || ifRange === headers.ETag ? parseRange(range, sizeBytes) : 'whole'
   if (wanted === null) {
-    const unsatisfiable = { 'Content-Range': formatContentRange(null, sizeBytes) }
-    throw problems.rangeInvalid({ reason: 'no part of the blob is in the range' }, { headers: unsatisfiable })
+    const { ETag, 'Docker-Content-Digest': digest } = headers
+    const unsatisfiable = {
+      'Content-Range': formatContentRange(null, sizeBytes),
+      ETag,
+      'Docker-Content-Digest': digest,
+    }
+    const reason = `no byte of the blob is in the range ${range}: it has ${sizeBytes}`
+    throw problems.rangeInvalid({ reason }, { headers: unsatisfiable })
   }
   for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
   res.statusCode = wanted === 'whole' ? 200 : 206
@@ -66,4 +72,15 @@ const headersOf = (digest: Digest) => ({
   ETag: `"${digest}"`,
   // A digest never means other bytes; who may read it may change, so shared caches must not keep it.
   'Cache-Control': 'private, max-age=31536000',
+})
+
+/** RFC 9110, 15.4.5: nothing that describes a body. */
+const unchanged = ({
+  ETag,
+  'Docker-Content-Digest': digest,
+  'Cache-Control': cache,
+}: ReturnType<typeof headersOf>) => ({
+  ETag,
+  'Docker-Content-Digest': digest,
+  'Cache-Control': cache,
 })

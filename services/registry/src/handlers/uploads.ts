@@ -24,10 +24,12 @@ import {
   type Digest,
   type RegistryPath,
   type RepositoryName,
+  type Scope,
   type SupportedAlgorithm,
   type UploadId,
 } from '@haven/oci'
 import { bodyChunks } from '@haven/runtime'
+import { mountScope } from '../access.ts'
 import { answer, type Call, type Headers, type RegistryContext } from '../call.ts'
 import { requireOwnContent } from '../pull-through.ts'
 
@@ -36,9 +38,9 @@ type AtOne = Extract<RegistryPath, { kind: 'upload' }>
 
 /** Opens an upload, or mounts a blob, or takes a whole blob at once. A mount that cannot be becomes an upload, never an error. */
 export async function start(call: Call, at: AtAll, context: RegistryContext): Promise<void> {
-  const grant = await context.access.require(call.req, 'push', at.name)
-  requireOwnContent(grant)
   const { query } = call
+  const grant = await context.access.require(call.req, 'push', at.name, sourceScopes(query))
+  requireOwnContent(grant)
   const mounted = query.has('mount') ? await mount(call, grant, context) : null
   if (mounted) return created(call, at.name, mounted)
 
@@ -82,7 +84,7 @@ export async function finish(call: Call, at: AtOne, { access, artifacts }: Regis
 export async function cancel(call: Call, at: AtOne, { access, artifacts }: RegistryContext): Promise<void> {
   const grant = await access.require(call.req, 'push', at.name)
   await cancelUpload(artifacts, grant, at.upload)
-  answer(call, 204)
+  answer(call, 204, { 'Docker-Upload-UUID': at.upload })
 }
 
 async function mount(call: Call, grant: PushGrant, context: RegistryContext): Promise<Digest | null> {
@@ -90,6 +92,17 @@ async function mount(call: Call, grant: PushGrant, context: RegistryContext): Pr
   if (digest === null || !isSupportedDigest(digest)) return null
   const from = call.query.has('from') ? await namedSource(call, context) : await anySource(call, digest, context)
   return from && (await mountBlob(context.artifacts, grant, from, digest)) ? digest : null
+}
+
+/**
+ * What a mount needs beside pushing. A token that does not name it is told so, as Distribution does, whatever is there or not; the
+ * client gets one that does, and from then on a source that it may not pull from is as good as none (threats.md A39).
+ */
+function sourceScopes(query: URLSearchParams): readonly Scope[] {
+  if (!query.has('mount')) return []
+  if (!query.has('from')) return [mountScope]
+  const name = parseRepositoryName(query.get('from') ?? '')
+  return name === null ? [] : [{ type: 'repository', name, actions: ['pull'] }]
 }
 
 async function namedSource({ req, query }: Call, { access }: RegistryContext): Promise<PullGrant | null> {
@@ -102,7 +115,7 @@ async function anySource({ req }: Call, digest: Digest, { access, artifacts, pro
   for (const { projectId, path } of await mountSources(artifacts, digest)) {
     const project = await projectName(projectId)
     const name = project === null ? null : parseRepositoryName(`${project}/${path}`)
-    const from = name && (await access.allows(req, 'pull', name))
+    const from = name && (await access.allowsMount(req, name))
     if (from) return from
   }
   return null

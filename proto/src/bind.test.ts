@@ -204,6 +204,13 @@ describe('bodies', () => {
     expect(body(send(createProject, '\ufeffnull'))).toContain('parsing project body')
   })
 
+  it('A77 refuses NUL in a text or a key, and takes what only looks like it', () => {
+    for (const text of [String.raw`{"project_name":"a\u0000"}`, String.raw`{"project_name":"a","\u0000":1}`]) {
+      expect(send(createProject, text)).toMatchObject({ ok: false })
+    }
+    expect(body(send(createProject, String.raw`{"project_name":"a\\u0000"}`))).toEqual({ project_name: 'a\\u0000' })
+  })
+
   it('may be bytes', () => {
     expect(
       body(bind(createProject, { headers: json, body: new TextEncoder().encode('{"project_name":"é"}') })),

@@ -228,6 +228,8 @@ const pointer = (instancePath: string) => instancePath.split('/').slice(1).join(
 function parseLeading(text: string): { value: unknown } | { reason: string } {
   const { end, depth } = measure(text)
   if (depth > maxDepth) return { reason: 'it is nested too deep' }
+  // Postgres has no U+0000 (threats.md A77). JSON spells it in one way; a backslash that is escaped itself escapes nothing.
+  if (/(?<!\\)(?:\\\\)*\\u0000/.test(text)) return { reason: 'it holds a NUL character' }
   try {
     return { value: JSON.parse(text.slice(0, end)) as unknown }
   } catch (error) {

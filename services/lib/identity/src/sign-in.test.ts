@@ -168,6 +168,8 @@ describe('signIn', () => {
       ['ben', ''],
       ['', 'Secret-1'],
       ['b'.repeat(300), 'x'],
+      ['ben\0', 'Secret-1'],
+      ['robot$a\0', 'x'],
     ] as const) {
       expect(await attempt(name, password)).toBe(401)
     }

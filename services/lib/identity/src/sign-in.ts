@@ -110,7 +110,8 @@ const watched = new Set(['identity.users', 'identity.credentials', 'identity.rob
  */
 export async function signIn(deps: SignInDeps, input: SignInInput): Promise<SignedIn> {
   const { name, password, address } = input
-  if (name === '' || name.length > maxNameLength || password === '') throw refused()
+  // Nobody is called by a name with NUL, and Postgres could not be asked for it (threats.md A77).
+  if (name === '' || name.length > maxNameLength || name.includes('\0') || password === '') throw refused()
   return deps.remembered.of(name, password, async () => {
     const prefix = deps.robotPrefix()
     const isRobot = prefix !== '' && name.startsWith(prefix)

@@ -38,7 +38,7 @@ export interface JsonLimits {
 
 /**
  * A JSON body within the limits of threats.md §5. Undefined when there is no body.
- * @throws problems.payloadTooLarge (413), problems.unprocessable when it is no JSON (422), problems.badRequest for depth and keys (400)
+ * @throws problems.payloadTooLarge (413), problems.unprocessable when it is no JSON (422), problems.badRequest for depth, keys and NUL (400)
  */
 export async function readJson(req: IncomingMessage, limits: JsonLimits = {}): Promise<unknown> {
   return parseJson(await readBody(req, { limitBytes: limits.limitBytes ?? 1024 * 1024 }), limits)
@@ -47,13 +47,19 @@ export async function readJson(req: IncomingMessage, limits: JsonLimits = {}): P
 /** As `readJson`, for bytes that are already here. */
 export function parseJson(body: Uint8Array, { maxDepth = 32, maxKeys = 10_000 }: JsonLimits = {}): unknown {
   if (body.length === 0) return undefined
+  let text: string
   let value: unknown
   try {
-    value = JSON.parse(new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body))
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(body)
+    value = JSON.parse(text)
   } catch (cause) {
     throw problems.unprocessable({ failures: ['the body is not JSON in UTF-8'] }, { cause })
   }
   checkShape(value, maxDepth, maxKeys)
+  // Postgres has no U+0000 (threats.md A77). JSON spells it in one way; a backslash that is escaped itself escapes nothing.
+  if (/(?<!\\)(?:\\\\)*\\u0000/.test(text)) {
+    throw problems.badRequest({ message: 'a text in the body holds a NUL character' })
+  }
   return value
 }
 

@@ -153,6 +153,9 @@ describe('A76 JSON bodies', () => {
     ['BOM', '\ufeff{}', 422],
     ['invalid UTF-8', new Uint8Array([0x22, 0xff, 0x22]), 422],
     ['UTF-16', new Uint8Array([0xff, 0xfe, 0x7b, 0, 0x7d, 0]), 422],
+    ['A77 NUL in a text', String.raw`{"a":["\\\u0000"]}`, 400],
+    ['A77 NUL in a key', String.raw`{"\u0000":1}`, 400],
+    ['A77 what only looks like NUL', String.raw`{"a":"\\u0000"}`, 200],
   ])('%s', async (_, body, expected) => {
     expect(await status(body)).toBe(expected)
   })

@@ -4,6 +4,8 @@ import { canonicalPath, refusals, type CanonicalTarget } from '@haven/oci'
 
 const METHODS: ReadonlySet<string> = new Set(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'])
 
+const closing = { headers: { Connection: 'close' } }
+
 const hostPattern = /^(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5}))?$/
 
 /**
@@ -18,7 +20,11 @@ export function admit(req: IncomingMessage): CanonicalTarget | Problem {
 
   // http-proxy forwards these with `Content-Length: 0` and the body behind it, which the service would read as a request.
   if ((method === 'DELETE' || method === 'OPTIONS') && req.headers['transfer-encoding'] !== undefined) {
-    return problems.badRequest({ message: `the body of ${method} must have a Content-Length` })
+    return problems.badRequest({ message: `the body of ${method} must have a Content-Length` }, closing)
+  }
+  // RFC 9112, 6.1: HTTP/1.0 has no chunks, so whoever sends one and we may differ on where the request ends.
+  if (req.httpVersion === '1.0' && req.headers['transfer-encoding'] !== undefined) {
+    return problems.badRequest({ message: 'the body of a request of HTTP/1.0 must have a Content-Length' }, closing)
   }
   const target = req.url ?? ''
   const absolute = /^https?:\/\/([^/?#]*)(.*)$/i.exec(target)

@@ -1,4 +1,16 @@
-import { bool, ConfigProblem, defineConfig, duration, file, oneOf, port, text, url, type ConfigOf } from '@haven/config'
+import {
+  bool,
+  ConfigProblem,
+  defineConfig,
+  duration,
+  file,
+  int,
+  oneOf,
+  port,
+  text,
+  url,
+  type ConfigOf,
+} from '@haven/config'
 import { serviceSettings } from '@haven/runtime'
 import type { CertificateSource } from './door.ts'
 
@@ -24,6 +36,32 @@ export const proxyConfig = defineConfig('PROXY', {
   tlsCert: file({ optional: true, doc: 'Certificate chain in PEM, looked at again when it changes.' }),
   tlsKey: file({ optional: true, doc: 'Its private key in PEM.' }),
   tlsFolder: text({ default: '.haven/tls', doc: 'Where the self-signed certificate is kept.' }),
+  socketsPerClient: int({
+    default: 256,
+    min: 1,
+    doc: 'Connections of one client address; more are answered 503. A balancer in front of the proxy is one client.',
+  }),
+  headersWithinMs: duration({
+    default: '20s',
+    min: '100ms',
+    doc: 'A request whose headers take longer is ended (408).',
+  }),
+  bodyWithinMs: duration({
+    default: '60s',
+    min: '100ms',
+    doc: 'A body that is no upload and takes longer is ended (408).',
+  }),
+  uploadBytesPerSecond: int({
+    default: 1024,
+    min: 1,
+    doc: 'An upload that brings less over uploadWindow is ended (408).',
+  }),
+  uploadWindowMs: duration({ default: '60s', min: '100ms', doc: 'Over which time the pace of an upload is measured.' }),
+  stalledReaderMs: duration({
+    default: '60s',
+    min: '100ms',
+    doc: 'A client that takes nothing of a waiting answer for this long is cut off.',
+  }),
   metricsHost: text({ default: '127.0.0.1', doc: 'Address of /healthz, /readyz and /metrics.' }),
   metricsPort: port({
     optional: true,

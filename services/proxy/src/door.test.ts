@@ -357,6 +357,16 @@ describe.each(['one process', 'split'] as const)('the door, %s', (shape) => {
       expect(await healthy(at.port)).toBe(true)
     })
 
+    it('A47 chunks of HTTP/1.0, which has none: 400 and close', async () => {
+      const before = at.seen.length
+      const answer = await raw(
+        at.port,
+        `POST /v2/a/blobs/uploads/ HTTP/1.0\r\nHost: h\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n${smuggled}`,
+      )
+      expect(statusesOf(answer)).toEqual([400])
+      expect(at.seen.length).toBe(before)
+    })
+
     it('A47 DELETE with a chunked body, which would reach the service as a second request', async () => {
       const before = at.seen.length
       const inner = 'GET /v2/smuggled HTTP/1.1\r\nHost: h\r\n\r\n'

@@ -17,6 +17,7 @@ export interface DoorOptions {
   readonly tls?: { readonly port: number; readonly certificate: CertificateSource; readonly lookEveryMs?: number }
   /** Where clients find us from outside; redirects and certificates name its host. */
   readonly externalUrl?: string | undefined
+  /** Those that are not given are the defaults of `listen`. */
   readonly limits?: Partial<Limits>
   readonly log: Logger
 }
@@ -30,13 +31,9 @@ export interface Door {
   readonly listening: readonly Listening[]
 }
 
-/** Threats.md §5: what one client may hold. Services behind the door see the door only, so it is counted here. */
-const SOCKETS_PER_CLIENT = 256
-
 /** Opens the ports that face the world, with the limits of a door. */
 export async function openDoor(handler: RequestHandler, options: DoorOptions): Promise<Door> {
-  const { host, port, tls, log, reusePort = false } = options
-  const limits = { maxConnectionsPerAddress: SOCKETS_PER_CLIENT, ...options.limits }
+  const { host, port, tls, log, reusePort = false, limits = {} } = options
   const onError = (err: Error) => log.error({ err }, 'the door reported an error')
   const settings = options.portSettings ?? { plain: 'PROXY_PORT', tls: 'PROXY_TLS_PORT' }
   const common = { host, reusePort, limits, onError }

@@ -15,6 +15,13 @@ export async function openProxyPorts(
     host,
     port: certificate && !config.tlsRedirect ? null : port,
     externalUrl,
+    limits: {
+      maxConnectionsPerAddress: config.socketsPerClient,
+      headersTimeoutMs: config.headersWithinMs,
+      bodyTimeoutMs: config.bodyWithinMs,
+      uploadRate: { bytesPerSecond: config.uploadBytesPerSecond, windowMs: config.uploadWindowMs },
+      stalledReaderMs: config.stalledReaderMs,
+    },
     log,
     ...(certificate && { tls: { port: config.tlsPort, certificate } }),
   })

@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { harborEnvelope, ociEnvelope, Problem, problems } from '@haven/errors'
 import {
+  accessLog,
   handOverRequest,
   saneRequestId,
   sendProblem,
@@ -37,6 +38,17 @@ export interface ProxyDeps {
 
 // Harbor's nginx sends these (harbor-api.md §6), and HSTS over TLS.
 const HSTS = 'max-age=31536000; includeSubdomains; preload'
+const securityHeaders = [
+  'X-Frame-Options',
+  'DENY',
+  'Content-Security-Policy',
+  "frame-ancestors 'none'",
+  'X-Content-Type-Options',
+  'nosniff',
+  'Referrer-Policy',
+  'no-referrer',
+]
+const securityHeadersOfTls = [...securityHeaders, 'Strict-Transport-Security', HSTS]
 
 /** The only door. Its handler may be given to `listen` directly; `openDoor` adds TLS and the limits of a door. */
 export function createProxy(deps: ProxyDeps): Service {
@@ -47,7 +59,7 @@ export function createProxy(deps: ProxyDeps): Service {
     const target = targets[name]
     if (typeof target === 'function') {
       return (req: IncomingMessage, res: ServerResponse, vouched: Vouched) => {
-        handOverRequest(req, vouched)
+        handOverRequest(req, vouched, vouched.scheme === 'https' ? securityHeadersOfTls : securityHeaders)
         target(req, res)
       }
     }
@@ -58,6 +70,7 @@ export function createProxy(deps: ProxyDeps): Service {
   }
   const services = { registry: reach('registry'), token: reach('token'), core: reach('core') }
 
+  const logAccess = accessLog(log)
   const handler: RequestHandler = (req, res) => {
     const startedAt = performance.now()
     const sentBefore = req.socket.bytesWritten
@@ -65,34 +78,34 @@ export function createProxy(deps: ProxyDeps): Service {
     const { method = '', url = '' } = req
     const agent = req.headers['user-agent']
     let to: Destination | 'refused' = 'refused'
-    res.once('close', () => {
-      const seconds = (performance.now() - startedAt) / 1000
+    res.on('close', () => {
+      const ms = performance.now() - startedAt
       const status = res.writableFinished ? res.statusCode : 499
-      metrics.observe({ service: 'proxy', method, route: to, status, seconds })
-      log.info(
-        {
-          request: vouched.requestId,
-          client: vouched.clientAddress,
-          method,
-          url,
-          status,
-          bytes: req.socket.bytesWritten - sentBefore,
-          ms: Math.round(seconds * 1e6) / 1000,
-          to,
-          agent,
-        },
-        'access',
-      )
+      metrics.observe({ service: 'proxy', method, route: to, status, seconds: ms / 1000 })
+      logAccess({
+        request: vouched.requestId,
+        client: vouched.clientAddress,
+        method,
+        url,
+        status,
+        bytes: req.socket.bytesWritten - sentBefore,
+        ms: Math.round(ms * 1000) / 1000,
+        to,
+        agent,
+      })
     })
-    setSecurityHeaders(res, vouched)
 
     const asked = admit(req)
     if (asked instanceof Problem) {
+      setSecurityHeaders(res, vouched)
       const oci = (req.url ?? '').startsWith('/v2')
       return sendProblem(req, res, withAllow(asked), oci ? ociEnvelope : harborEnvelope)
     }
     stripInbound(req)
     to = destinationOf(asked.path)
+    // A service in this process writes them with its own.
+    if (to === 'registry' && typeof targets.registry === 'function') return services.registry(req, res, vouched)
+    setSecurityHeaders(res, vouched)
     switch (to) {
       case 'registry':
         return services.registry(req, res, vouched)
@@ -137,12 +150,9 @@ function vouchFor(req: IncomingMessage, log: Logger): Vouched {
 }
 
 function setSecurityHeaders(res: ServerResponse, { scheme, requestId }: Vouched): void {
+  const headers = scheme === 'https' ? securityHeadersOfTls : securityHeaders
+  for (let i = 0; i < headers.length; i += 2) res.setHeader(headers[i]!, headers[i + 1]!)
   res.setHeader('X-Request-Id', requestId)
-  res.setHeader('X-Frame-Options', 'DENY')
-  res.setHeader('Content-Security-Policy', "frame-ancestors 'none'")
-  res.setHeader('X-Content-Type-Options', 'nosniff')
-  res.setHeader('Referrer-Policy', 'no-referrer')
-  if (scheme === 'https') res.setHeader('Strict-Transport-Security', HSTS)
 }
 
 function withAllow(problem: Problem): Problem {

@@ -6,6 +6,7 @@ import { faultPoint } from './fault-point.ts'
 import type { PushGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
 import { discardUpload, recordUpload, type UploadRow } from './store/uploads.ts'
+import { uploadLimit, type UploadLimit } from './upload-limit.ts'
 import { claim, type Claim } from './uploads-claim.ts'
 
 /** Bytes that a client sends. */
@@ -20,7 +21,7 @@ export type Chunk = {
 
 /**
  * Appends a chunk. When it resolves the bytes outlive this process; when it rejects the upload is as it was.
- * @throws problems.blobUploadUnknown, rangeInvalid, sizeInvalid, conflict, diskFull
+ * @throws problems.blobUploadUnknown, rangeInvalid, sizeInvalid, conflict, diskFull; quotaExceeded, after which the upload is gone.
  */
 export async function appendToUpload(
   deps: ArtifactDeps,
@@ -30,7 +31,8 @@ export async function appendToUpload(
 ): Promise<{ offsetBytes: number }> {
   await requireWritable(deps)
   await using held = await claim(deps, grant, id, chunk.offsetBytes)
-  const { offsetBytes, state, hash } = await stageChunk(deps, held, chunk)
+  const limit = await uploadLimit(deps, grant, null)
+  const { offsetBytes, state, hash } = await stageChunk(deps, held, chunk, limit)
   await faultPoint('chunk.afterStage')
   if (!(await recordUpload(deps.db.writes, held.upload, offsetBytes, state))) {
     throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
@@ -51,16 +53,18 @@ export type Staged = {
 /** Writes and sums a claimed upload's next bytes. The caller records where it is now. */
 export async function stageChunk(
   deps: ArtifactDeps,
-  { upload, signal }: Claim,
+  held: Claim,
   chunk: Chunk,
+  limit: UploadLimit | null,
   last = false,
 ): Promise<Staged> {
+  const { upload, signal } = held
   const { id, key, offsetBytes, state, digestAlgorithm } = upload
   const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm)
   const before = hash?.copy()
   await faultPoint('chunk.beforeStage')
   try {
-    const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk), {
+    const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk, offsetBytes, limit), {
       onChunk: hash ? (bytes) => void hash.update(bytes) : undefined,
       signal: chunk.signal ? AbortSignal.any([chunk.signal, signal]) : signal,
       last,
@@ -70,8 +74,16 @@ export async function stageChunk(
   } catch (error) {
     if (before) deps.hashes.keep(id, offsetBytes, digestAlgorithm, before)
     if (error instanceof UploadLost) await giveUp(deps, upload, error)
+    if (problems.quotaExceeded.is(error)) await abandon(deps, held)
     throw error
   }
+}
+
+/** Leaves nothing of an upload that does not fit into its project. */
+export async function abandon({ db, hashes }: ArtifactDeps, held: Claim): Promise<void> {
+  hashes.forget(held.upload.id)
+  await discardUpload(db.writes, held.upload, 'over quota')
+  held.settle()
 }
 
 /** The store has lost the bytes: the client learns that it must begin again, instead of failing at each try. */
@@ -82,11 +94,20 @@ export async function giveUp(deps: ArtifactDeps, upload: UploadRow, cause: Error
 }
 
 // Counted before the store gets the last bytes: once an append has resolved, the old state may be gone.
-async function* counted({ source, sizeBytes }: Chunk): AsyncGenerator<Uint8Array, void, void> {
+async function* counted(
+  { source, sizeBytes }: Chunk,
+  offsetBytes: number,
+  limit: UploadLimit | null,
+): AsyncGenerator<Uint8Array, void, void> {
+  const within = async (bytes: number) => {
+    if (limit && offsetBytes + bytes > limit.bytes) await limit.raise(offsetBytes + bytes)
+  }
   let received = 0
+  if (limit && sizeBytes !== null) await within(sizeBytes)
   for await (const bytes of source) {
     received += bytes.length
     if (sizeBytes !== null && received > sizeBytes) break
+    if (limit) await within(received)
     yield bytes
   }
   if (sizeBytes !== null && received !== sizeBytes) {

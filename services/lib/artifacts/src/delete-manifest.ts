@@ -1,20 +1,22 @@
 import { problems } from '@haven/errors'
+import type { Sql } from '@haven/db'
 import { emit } from '@haven/events'
 import type { Digest, Tag } from '@haven/oci'
 import { ArtifactDeletedSchema, TagDeletedSchema } from '@haven/proto/events'
-import type { ArtifactDeps } from './deps.ts'
+import { messagesOf, type ArtifactDeps } from './deps.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type DeleteGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
-import { buryManifests, lockManifestTree, parentOf } from './store/manifests.ts'
+import { buryManifests, lockManifestTree, lockOrphans, parentOf, type ManifestInTree } from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
 import { lockTag, lockTagsOf, recordTagChange, removeTag, removeTags } from './store/tags.ts'
 
-/** Accessories in one transaction. What is left over goes with the tombstone of its subject, in garbage collection. */
-const MAX_ACCESSORIES = 1_000
+/** Of one deletion. What is left over goes with the tombstone of what it hangs on, in garbage collection. */
+const MAX_FOLLOWERS = 1_000
 
 /**
- * Deletes a manifest with all its tags, and its accessories with theirs: signatures and the like, at any depth. They stay as tombstones
- * until garbage collection; for every reader they are gone when this resolves.
+ * Deletes a manifest with all its tags, and what only existed for its sake, at any depth: accessories (signatures and the like) with
+ * their tags, and children of an index that have no tag and that no other index names, as Harbor does. They stay as tombstones until
+ * garbage collection; for every reader they are gone when this resolves.
  * @throws problems.manifestUnknown, nameUnknown; tagUndeletable; stillReferenced while an index of the repository names it.
  */
 export async function deleteManifest(
@@ -25,50 +27,67 @@ export async function deleteManifest(
 ): Promise<{ tags: string[] }> {
   await requireWritable(deps)
   return deps.db.transaction(async (tx) => {
-    const [manifest, ...accessories] = await lockManifestTree(tx, whereOf(grant), digest, 1 + MAX_ACCESSORIES)
+    const [manifest, ...accessories] = await lockManifestTree(tx, whereOf(grant), [digest], 1 + MAX_FOLLOWERS)
     if (!manifest) throw await absent(deps, grant, digest)
-    const { repositoryId } = manifest
-    const parent = await parentOf(tx, repositoryId, digest)
+    const parent = await parentOf(tx, manifest.repositoryId, digest)
     if (parent !== null) {
       throw problems.stillReferenced({
         message: `the deleting artifact is referenced by others: ${parent} is an index of it`,
       })
     }
-    const doomed = [manifest, ...accessories]
-    const tags = await lockTagsOf(
-      tx,
-      doomed.map(({ id }) => id),
-    )
-    for (const { name } of tags) await requireDeletable(deps, grant, name)
-    await removeTags(
-      tx,
-      tags.map(({ id }) => id),
-    )
-    const { tombstoneSeconds } = deps.settings
-    await buryManifests(tx, [manifest.id], actorOf(grant), reason, tombstoneSeconds)
-    const followers = accessories.map(({ id }) => id)
-    await buryManifests(tx, followers, actorOf(grant), `its subject went: ${digest} was deleted`, tombstoneSeconds)
+    const tags = await bury(deps, tx, grant, [manifest], reason)
+    await bury(deps, tx, grant, accessories, `its subject went: ${digest} was deleted`)
 
-    const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
-    for (const gone of doomed) {
-      const names = (tagsOf.get(gone.id) ?? []).map(({ name }) => name)
-      for (const name of names)
-        await recordTagChange(tx, repositoryId, name, gone.digest, null, changeOf(grant, reason))
-      await emit(tx, ArtifactDeletedSchema, sourceOf(grant), {
-        repository: repositoryRef(grant, repositoryId),
-        artifact: {
-          id: BigInt(gone.id),
-          digest: gone.digest,
-          mediaType: gone.mediaType,
-          artifactType: gone.artifactType ?? '',
-          sizeBytes: BigInt(gone.totalBytes),
-        },
-        tags: names,
-        door: eventDoors[grant.door],
-      })
+    let buried = [manifest, ...accessories]
+    let left = MAX_FOLLOWERS - accessories.length
+    while (buried.length > 0 && left > 0) {
+      const orphans = await lockOrphans(tx, whereOf(grant), buried, left)
+      await bury(deps, tx, grant, orphans, `its index went: ${digest} was deleted`)
+      buried = orphans
+      left -= orphans.length
     }
-    return { tags: tagsOf.get(manifest.id)?.map(({ name }) => name) ?? [] }
+    return { tags }
   })
+}
+
+/**
+ * Makes tombstones of locked manifests, takes their tags and tells of it.
+ * @returns the tags.
+ */
+async function bury(
+  deps: ArtifactDeps,
+  tx: Sql,
+  grant: DeleteGrant,
+  doomed: readonly ManifestInTree[],
+  reason: string,
+): Promise<string[]> {
+  const ids = doomed.map(({ id }) => id)
+  const tags = await lockTagsOf(tx, ids)
+  for (const { name } of tags) await requireDeletable(deps, grant, name)
+  await removeTags(
+    tx,
+    tags.map(({ id }) => id),
+  )
+  await buryManifests(tx, ids, actorOf(grant), reason, deps.settings.tombstoneSeconds)
+  const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
+  for (const gone of doomed) {
+    const names = (tagsOf.get(gone.id) ?? []).map(({ name }) => name)
+    for (const name of names)
+      await recordTagChange(tx, gone.repositoryId, name, gone.digest, null, changeOf(grant, reason))
+    await emit(tx, ArtifactDeletedSchema, sourceOf(grant), {
+      repository: repositoryRef(grant, gone.repositoryId),
+      artifact: {
+        id: BigInt(gone.id),
+        digest: gone.digest,
+        mediaType: gone.mediaType,
+        artifactType: gone.artifactType ?? '',
+        sizeBytes: BigInt(gone.totalBytes),
+      },
+      tags: names,
+      door: eventDoors[grant.door],
+    })
+  }
+  return tags.map(({ name }) => name)
 }
 
 /**
@@ -95,9 +114,9 @@ export async function deleteTag(deps: ArtifactDeps, grant: DeleteGrant, tag: Tag
 }
 
 async function requireDeletable({ policies }: ArtifactDeps, grant: DeleteGrant, tag: string): Promise<void> {
-  if (policies.immutability && !(await policies.immutability(grant, tag, 'delete')).allowed) {
-    throw problems.tagUndeletable({ tag })
-  }
+  if (!policies.immutability) return
+  const { allowed, reasons } = await policies.immutability(grant, tag, 'delete')
+  if (!allowed) throw problems.tagUndeletable({ tag, reasons: messagesOf(reasons) })
 }
 
 async function absent({ db }: ArtifactDeps, grant: DeleteGrant, reference: string) {

@@ -1,5 +1,5 @@
 import type { Database } from '@haven/db'
-import type { charge } from '@haven/projects'
+import type { charge, usage } from '@haven/projects'
 import type { BlobStorage } from '@haven/storage'
 import type { Grant, PullGrant, Right } from './grants.ts'
 import { OpenHashes } from './open-hashes.ts'
@@ -33,12 +33,16 @@ export const defaultArtifactSettings: ArtifactSettings = {
 /** Yes, or no with every reason, as the client is told them. */
 export type Verdict = { readonly allowed: boolean; readonly reasons: readonly { readonly message: string }[] }
 
-/** Rules that are decided elsewhere. One that is not given allows everything. */
+export const messagesOf = (reasons: Verdict['reasons']): string[] => reasons.map(({ message }) => message)
+
+/** Rules that are decided elsewhere. One that is not given allows everything; reasons of one that allows are told as warnings. */
 export type ArtifactPolicies = Readonly<{
   /** Whether a tag that exists may be moved to another manifest or deleted. */
   immutability?: (grant: Grant<Right>, tag: string, change: 'overwrite' | 'delete') => Verdict | Promise<Verdict>
   /** Counts bytes that are new to the project, in the push's transaction, or throws `quotaExceeded`. */
   quota?: typeof charge
+  /** Limit and use of a project that has a limit, so that an upload ends as soon as it cannot fit. */
+  quotaUsage?: typeof usage
   readOnly?: () => boolean | Promise<boolean>
   pullGate?: (grant: PullGrant, manifest: { id: string; digest: string }) => Verdict | Promise<Verdict>
 }>

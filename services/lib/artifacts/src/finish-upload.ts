@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { problems } from '@haven/errors'
 import { algorithmOf, isSupportedAlgorithm, type Digest, type SupportedAlgorithm } from '@haven/oci'
 import { SizeMismatch, UploadLost } from '@haven/storage'
-import { giveUp, stageChunk, type Chunk, type Staged } from './append-to-upload.ts'
+import { abandon, giveUp, stageChunk, type Chunk, type Staged } from './append-to-upload.ts'
 import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import type { PushGrant } from './grants.ts'
@@ -11,12 +11,13 @@ import { requireWritable } from './require-writable.ts'
 import { recordBlob, replaceDamagedBlob, trashObject } from './store/blobs.ts'
 import { ensureRepository } from './store/repositories.ts'
 import { discardUpload, recordUpload, type UploadRow } from './store/uploads.ts'
+import { uploadLimit, type UploadLimit } from './upload-limit.ts'
 import { claim, type Claim } from './uploads-claim.ts'
 
 /**
  * Makes an upload a blob of the repository: its last bytes, if `chunk` brings some, then the sum, then one transaction. The usual
  * push reads nothing twice; an upload that passed through other processes is read once more here.
- * @throws problems.digestInvalid, after which the upload is gone; otherwise as appendToUpload, after which it can go on.
+ * @throws problems.digestInvalid, quotaExceeded, after which the upload is gone; otherwise as appendToUpload, after which it can go on.
  */
 export async function finishUpload(
   deps: ArtifactDeps,
@@ -30,7 +31,7 @@ export async function finishUpload(
   }
   await requireWritable(deps)
   await using held = await claim(deps, grant, id, chunk?.offsetBytes ?? null)
-  const staged = await stage(deps, held, chunk)
+  const staged = await stage(deps, held, chunk, await uploadLimit(deps, grant, digest))
   try {
     await complete(deps, held, staged, digest, algorithm)
     await faultPoint('finish.beforeDb')
@@ -41,12 +42,13 @@ export async function finishUpload(
     return { digest, sizeBytes: staged.offsetBytes }
   } catch (error) {
     if (!problems.digestInvalid.is(error)) await keepStaged(deps, held, staged)
+    if (problems.quotaExceeded.is(error)) await abandon(deps, held)
     throw error
   }
 }
 
-async function stage(deps: ArtifactDeps, held: Claim, chunk: Chunk | null): Promise<Staged> {
-  if (chunk) return stageChunk(deps, held, chunk, true)
+async function stage(deps: ArtifactDeps, held: Claim, chunk: Chunk | null, limit: UploadLimit | null): Promise<Staged> {
+  if (chunk) return stageChunk(deps, held, chunk, limit, true)
   const { id, offsetBytes, state, digestAlgorithm } = held.upload
   return { offsetBytes, state, hash: deps.hashes.take(id, offsetBytes, digestAlgorithm) }
 }

@@ -20,6 +20,7 @@ export { listReferrers, referrersIndex, type ReferrersQuery } from './list-refer
 export { listRepositories } from './list-repositories.ts'
 export { listTags } from './list-tags.ts'
 export { mountBlob, mountSources } from './mount-blob.ts'
+export { projectPolicies } from './project-policies.ts'
 export { PullCounter } from './pull-counter.ts'
 export { putManifest, type ManifestUpload, type PushedManifest } from './put-manifest.ts'
 export { hasRepositories } from './store/repositories.ts'

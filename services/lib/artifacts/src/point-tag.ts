@@ -3,13 +3,15 @@ import { problems } from '@haven/errors'
 import { emit } from '@haven/events'
 import type { Tag } from '@haven/oci'
 import { TagMovedSchema } from '@haven/proto/events'
-import type { ArtifactDeps } from './deps.ts'
+import { messagesOf, type ArtifactDeps } from './deps.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
+import { adoptSubject, forgetSubject } from './store/manifests.ts'
 import { createTag, lockTag, moveTag, recordTagChange } from './store/tags.ts'
+import { subjectOfCosignTag } from './subject-tags.ts'
 
 /**
  * Points a tag at a manifest, and remembers where it pointed. An immutable tag may be made but not pushed again, not even with
- * the manifest it has, as in Harbor.
+ * the manifest it has, as in Harbor; cosign's tags may, or nobody could add a signature (clients.md §2).
  * @throws problems.tagImmutable
  */
 export async function pointTag(
@@ -20,15 +22,19 @@ export async function pointTag(
 ): Promise<void> {
   const { repositoryId, manifestId, digest, tag } = to
   const change = { actor: actorOf(grant), door: grant.door, requestId: grant.requestId }
+  const subject = subjectOfCosignTag(tag)
+  if (subject !== null) await adoptSubject(tx, manifestId, subject)
   for (;;) {
     if (await createTag(tx, to, change)) return tell(tx, grant, to, null)
     const existing = await lockTag(tx, repositoryId, tag)
     if (!existing) continue // deleted between the two statements
-    if (policies.immutability && !(await policies.immutability(grant, tag, 'overwrite')).allowed) {
-      throw problems.tagImmutable({ repository: nameOf(grant), tag })
+    if (policies.immutability && subject === null) {
+      const { allowed, reasons } = await policies.immutability(grant, tag, 'overwrite')
+      if (!allowed) throw problems.tagImmutable({ repository: nameOf(grant), tag, reasons: messagesOf(reasons) })
     }
     const from = await moveTag(tx, existing, manifestId)
     if (from !== digest) {
+      if (subject !== null) await forgetSubject(tx, existing.manifestId, subject)
       await recordTagChange(tx, repositoryId, tag, from, digest, change)
       await tell(tx, grant, to, from)
     }

@@ -12,6 +12,7 @@ import {
 } from '@haven/oci'
 import { ArtifactPushedSchema, RepositoryCreatedSchema } from '@haven/proto/events'
 import type { Sql } from '@haven/db'
+import { UNLIMITED } from '@haven/projects'
 import { artifactTypeWord } from './artifact-type.ts'
 import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
@@ -30,7 +31,13 @@ export type ManifestUpload = {
   body: Buffer
 }
 
-export type PushedManifest = { digest: Digest; tags: Tag[]; subject: Digest | null }
+export type PushedManifest = {
+  digest: Digest
+  tags: Tag[]
+  subject: Digest | null
+  /** What whoever pushed it should be told. */
+  warnings: string[]
+}
 
 /**
  * Stores a manifest and points tags at it, in one transaction that holds everything the manifest needs.
@@ -48,9 +55,9 @@ export async function putManifest(
   const tags = [...new Set([...named, ...(input.tags ?? [])])].sort()
 
   await faultPoint('manifest.beforeDb')
-  await deps.db.transaction(async (tx) => {
+  const absentChildren = await deps.db.transaction(async (tx) => {
     const { id: repositoryId, listed } = await ensureRepository(tx, grant.project, grant.repository)
-    const childBytes = await requireContent(deps, tx, repositoryId, manifest)
+    const { childBytes, absent } = await requireContent(deps, tx, repositoryId, manifest)
     await faultPoint('manifest.afterCheck')
     const stored = await upsertManifest(tx, repositoryId, manifest, {
       payload: input.body,
@@ -63,9 +70,11 @@ export async function putManifest(
     for (const tag of tags)
       await pointTag(deps, tx, grant, { repositoryId, manifestId: stored.id, digest: manifest.digest, tag })
     await tell(tx, grant, manifest, { ...stored, repositoryId, listed, tag: tags[0] ?? '' })
+    return absent
   })
   await faultPoint('manifest.afterDb')
-  return { digest: manifest.digest, tags, subject: manifest.subject?.digest ?? null }
+  const warnings = [...warningsOf(absentChildren), ...(await quotaWarnings(deps, grant))]
+  return { digest: manifest.digest, tags, subject: manifest.subject?.digest ?? null, warnings }
 }
 
 function parse({ reference, mediaType, body }: ManifestUpload): Manifest {
@@ -85,14 +94,14 @@ function parse({ reference, mediaType, body }: ManifestUpload): Manifest {
 /**
  * Proves that the repository has what the manifest needs, and keeps it until the transaction ends. In the order that every holder
  * of several rows keeps: manifests by digest, then blobs by digest. A subject may be absent, but one that is there is kept as well.
- * @returns the bytes of the children.
+ * @returns the bytes of the children that are there, and the others.
  */
 async function requireContent(
   { settings }: ArtifactDeps,
   tx: Sql,
   repositoryId: number,
   manifest: Manifest,
-): Promise<number> {
+): Promise<{ childBytes: number; absent: Digest[] }> {
   const children = new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest))
   const named = manifest.subject ? new Set(children).add(manifest.subject.digest) : children
   const held = await holdManifests(tx, repositoryId, [...named].sort(), settings.promiseSeconds)
@@ -101,9 +110,26 @@ async function requireContent(
   const heldBlobs = await holdBlobs(tx, repositoryId, blobs, settings.promiseSeconds)
 
   const missing = missingFrom(blobs, heldBlobs)
-  if (!settings.sparseIndexes) missing.push(...missingFrom([...children], present))
+  const absent = missingFrom([...children], present)
+  if (!settings.sparseIndexes) missing.push(...absent)
   if (missing.length > 0) throw problems.manifestBlobUnknown({ digests: missing })
-  return present.reduce((sum, { totalBytes }) => sum + totalBytes, 0)
+  return { childBytes: present.reduce((sum, { totalBytes }) => sum + totalBytes, 0), absent }
+}
+
+const warningsOf = (absent: readonly Digest[]): string[] =>
+  absent.length === 0
+    ? []
+    : [`the index names ${absent.length} manifests that the repository does not have, among them ${absent[0]}`]
+
+/** Harbor warns from here on. */
+const QUOTA_WARNING = 0.85
+
+async function quotaWarnings({ db, policies }: ArtifactDeps, { project }: PushGrant): Promise<string[]> {
+  if (project.quotaBytes === UNLIMITED) return []
+  const now = await policies.quotaUsage?.(db.reads, project.id)
+  if (!now || now.hardBytes === UNLIMITED || now.usedBytes < now.hardBytes * QUOTA_WARNING) return []
+  const percent = Math.floor((now.usedBytes / now.hardBytes) * 100)
+  return [`the project ${project.name} has used ${percent} % of its storage quota`]
 }
 
 function missingFrom(wanted: readonly Digest[], found: readonly { digest: string }[]): Digest[] {

@@ -182,12 +182,12 @@ export const problems = catalogue({
   tagImmutable: define(
     { status: 412, oci: 'PRECONDITION', harbor: 'PRECONDITION' },
     // Harbor names the repository without its project here.
-    (p: { repository: string; tag: string }) =>
+    (p: { repository: string; tag: string; reasons?: readonly string[] }) =>
       `Failed to process request due to '${p.repository.slice(p.repository.indexOf('/') + 1)}:${p.tag}' configured as immutable.`,
   ),
   tagUndeletable: define(
     { status: 412, oci: 'PRECONDITION', harbor: 'PRECONDITION' },
-    (p: { tag: string }) => `the tag ${p.tag} configured as immutable, cannot be deleted`,
+    (p: { tag: string; reasons?: readonly string[] }) => `the tag ${p.tag} configured as immutable, cannot be deleted`,
   ),
   quotaExceeded: define(
     { status: 403, oci: 'DENIED', harbor: 'DENIED' },

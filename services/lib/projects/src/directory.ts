@@ -14,6 +14,8 @@ export type ProjectFacts = ProjectNode & {
   metadata: Record<string, string>
   /** Enabled rules only. */
   immutableRules: ImmutableRuleFacts[]
+  /** The limit of its storage; -1 for none. What counts is decided when it is charged: this tells whether there is anything to ask. */
+  quotaBytes: number
 }
 
 type FactsRow = {
@@ -25,6 +27,7 @@ type FactsRow = {
   updated_at: Date
   metadata: Record<string, string>
   immutable_rules: ImmutableRuleFacts[]
+  quota_bytes: number
 }
 
 const facts = `
@@ -32,7 +35,8 @@ const facts = `
          coalesce((select jsonb_object_agg(m.name, m.value) from projects.project_metadata m where m.project_id = p.id), '{}') as metadata,
          coalesce((select jsonb_agg(jsonb_build_object('id', r.id, 'rule', r.rule, 'protectOverwrite', r.protect_overwrite,
                                                        'protectDelete', r.protect_delete) order by r.id)
-                     from projects.immutable_rules r where r.project_id = p.id and not r.disabled), '[]') as immutable_rules
+                     from projects.immutable_rules r where r.project_id = p.id and not r.disabled), '[]') as immutable_rules,
+         coalesce((select q.hard_bytes from projects.quotas q where q.project_id = p.id), -1)::float8 as quota_bytes
     from projects.projects p`
 
 const byName = statement<FactsRow>('projects by name', `${facts} where p.name_key = $1`)
@@ -76,6 +80,12 @@ export class ProjectDirectory implements Disposable {
       const { reads } = this.#db
       return (await reads.one(byName, [name])) ?? (await reads.one(byAlias, [name]))
     })
+  }
+
+  /** What `byName` would answer without reading; null: ask it. */
+  remembered(name: string): ProjectFacts | null {
+    const known = this.#names.get(name)
+    return known && this.#clock() - known.readAt < MAX_AGE_MS ? known.facts : null
   }
 
   byId(id: number): Promise<ProjectFacts | null> {
@@ -127,4 +137,5 @@ const toFacts = (row: FactsRow): ProjectFacts => ({
   updatedAt: row.updated_at,
   metadata: row.metadata,
   immutableRules: row.immutable_rules,
+  quotaBytes: row.quota_bytes,
 })

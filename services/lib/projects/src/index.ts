@@ -15,6 +15,7 @@ export {
   type Scalar,
   type Sort,
 } from './filters.ts'
+export { protectionOf, type Protection } from './immutable-tags.ts'
 export { holdProject } from './hold-project.ts'
 export { listProjects, projectNames, readProject, type ProjectDetails, type ProjectQuery } from './list-projects.ts'
 export {

@@ -59,6 +59,7 @@ beforeAll(async () => {
     registryId: null,
     metadata: {},
     immutableRules: [],
+    quotaBytes: -1,
   }
 })
 afterAll(async () => database[Symbol.asyncDispose]())

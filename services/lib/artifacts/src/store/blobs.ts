@@ -72,6 +72,24 @@ const linkElsewhere = statement<{ found: boolean }>(
       where k.blob_id = $1 and r.project_id = $2 and k.repository_id <> $3) as found`,
 )
 
+const inProject = statement<{ found: boolean }>(
+  'blobs in project',
+  `select exists (
+     select from artifacts.blobs b
+       join artifacts.blob_links k on k.blob_id = b.id
+       join artifacts.repositories r on r.id = k.repository_id and r.project_id = $1
+      where b.digest = $2) as found`,
+)
+
+const largest = statement<{ bytes: number }>(
+  'blobs largest of project',
+  `select coalesce(max(b.size_bytes), 0)::float8 as bytes
+     from artifacts.repositories r
+     join artifacts.blob_links k on k.repository_id = r.id
+     join artifacts.blobs b on b.id = k.blob_id
+    where r.project_id = $1`,
+)
+
 const mount = statement<{ id: string; sizeBytes: number; linked: boolean }>(
   'blobs mount',
   `with blob as (
@@ -210,6 +228,12 @@ export async function isLinkedElsewhere(
 ): Promise<boolean> {
   return (await tx.one(linkElsewhere, [blobId, projectId, repositoryId]))?.found === true
 }
+
+export const isBlobInProject = async (sql: Sql, projectId: number, digest: string): Promise<boolean> =>
+  (await sql.one(inProject, [projectId, digest]))?.found === true
+
+export const largestBlobOf = async (sql: Sql, projectId: number): Promise<number> =>
+  (await sql.one(largest, [projectId]))?.bytes ?? 0
 
 export const linkBlob = (tx: Sql, blobId: string, repositoryId: number, promiseSeconds: number) =>
   tx.one(mount, [blobId, repositoryId, promiseSeconds])

@@ -95,6 +95,17 @@ const renew = statement<{ id: string }>(
     where id = $1 and deleted_at is null returning id`,
 )
 
+// Only for a manifest that names no subject itself: what the payload says counts.
+const noSubjectOfItsOwn = `not exists (select from artifacts.manifest_edges e where e.manifest_id = m.id and e.kind = 'subject')`
+const adopt = statement(
+  'manifests adopt subject',
+  `update artifacts.manifests m set subject_digest = $2 where m.id = $1 and m.subject_digest is distinct from $2 and ${noSubjectOfItsOwn}`,
+)
+const forget = statement(
+  'manifests forget subject',
+  `update artifacts.manifests m set subject_digest = null where m.id = $1 and m.subject_digest = $2 and ${noSubjectOfItsOwn}`,
+)
+
 /** Levels of accessories of accessories: a signature of an attestation of an image has two. */
 const MAX_DEPTH = 16
 
@@ -104,7 +115,7 @@ const tree = statement<ManifestInTree>(
   `with recursive tree as (
      select m.id, m.repository_id, m.digest, 0 as depth
        from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id
-      where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.digest = $3 and m.deleted_at is null
+      where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.digest = any($3::text[]) and m.deleted_at is null
      union all
      select m.id, m.repository_id, m.digest, t.depth + 1
        from tree t join artifacts.manifests m on m.repository_id = t.repository_id and m.subject_digest = t.digest and m.deleted_at is null
@@ -115,6 +126,21 @@ const tree = statement<ManifestInTree>(
           m.total_bytes::float8 as "totalBytes"
      from tree t join artifacts.manifests m on m.id = t.id
     order by t.depth, t.id limit $4`,
+)
+
+// Children whose last index has gone: those with a tag, or about something that is still there, have a life of their own.
+const orphans = statement<{ digest: string }>(
+  'manifests orphans',
+  `select distinct d.digest
+     from artifacts.manifest_edges e
+     join artifacts.manifests d on d.repository_id = e.repository_id and d.digest = e.digest and d.deleted_at is null
+    where e.manifest_id = any($1::bigint[]) and e.kind = 'child'
+      and not exists (select from artifacts.tags t where t.manifest_id = d.id)
+      and not exists (select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
+                       where o.repository_id = d.repository_id and o.digest = d.digest and o.kind = 'child')
+      and not exists (select from artifacts.manifests s
+                       where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null)
+    order by d.digest limit $2`,
 )
 
 const lock = statement(
@@ -215,18 +241,18 @@ export async function holdManifests(tx: Sql, repositoryId: number, digests: read
 }
 
 /**
- * Locks a manifest and its accessories, those of accessories included, in the order of digests; at most `limit` of them.
- * @returns the manifest first; nothing when it is not there.
+ * Locks manifests and their accessories, those of accessories included, in the order of digests; at most `limit` of them.
+ * @returns the manifests first; those that are not there are missing.
  */
 export async function lockManifestTree(
   tx: Sql,
   { projectId, path }: In,
-  digest: string,
+  digests: readonly string[],
   limit: number,
 ): Promise<ManifestInTree[]> {
   const locked = new Set<string>()
   for (;;) {
-    const found = await tx.rows(tree, [projectId, path, digest, limit])
+    const found = await tx.rows(tree, [projectId, path, digests, limit])
     const unlocked = found.map(({ id }) => id).filter((id) => !locked.has(id))
     // Found again under the locks: nobody adds an accessory to what is locked, nor names it in an index.
     if (unlocked.length === 0) return found
@@ -234,6 +260,35 @@ export async function lockManifestTree(
     for (const id of unlocked) locked.add(id)
   }
 }
+
+/**
+ * Locks the children of buried indexes that nothing else keeps, and their accessories, at most about `limit`.
+ * @returns them, found again under the locks: a tag or an index that came meanwhile keeps its manifest.
+ */
+export async function lockOrphans(
+  tx: Sql,
+  where: In,
+  buried: readonly { id: string }[],
+  limit: number,
+): Promise<ManifestInTree[]> {
+  const from = buried.map(({ id }) => id)
+  const found = (await tx.rows(orphans, [from, limit])).map(({ digest }) => digest)
+  if (found.length === 0) return []
+  await lockManifestTree(tx, where, found, limit)
+  const still = (await tx.rows(orphans, [from, limit])).map(({ digest }) => digest)
+  return lockManifestTree(
+    tx,
+    where,
+    still.filter((digest) => found.includes(digest)),
+    limit,
+  )
+}
+
+/** Makes a manifest an accessory of `subject` because of its tag. */
+export const adoptSubject = (tx: Sql, id: string, subject: string) => tx.rows(adopt, [id, subject])
+
+/** Undoes `adoptSubject` for a manifest that its tag has left. */
+export const forgetSubject = (tx: Sql, id: string, subject: string) => tx.rows(forget, [id, subject])
 
 /** Makes tombstones of locked manifests. */
 export async function buryManifests(

@@ -1,4 +1,4 @@
-import { bool, bytes, defineConfig, duration, file, oneOf, secret, text, url, type ConfigOf } from '@haven/config'
+import { defineConfig, file, secret, text, url, type ConfigOf } from '@haven/config'
 import { pairSecret, serviceSettings } from '@haven/runtime'
 
 /** How core behaves, wherever it runs. */
@@ -24,18 +24,11 @@ export const coreSettings = {
     optional: true,
     doc: 'Password of the administrator. Needed on the first start, without effect after it.',
   }),
-  selfRegistration: bool({ default: false, doc: 'Whether a visitor may make an account of his own.' }),
-  projectCreation: oneOf(['everyone', 'adminonly'], { default: 'everyone', doc: 'Who may make projects.' }),
-  readOnly: bool({
-    env: 'HAVEN_READ_ONLY',
-    default: false,
-    doc: 'Refuses every change that a person or a client asks for. The same at the registry.',
-  }),
-  defaultQuotaBytes: bytes({ optional: true, doc: 'How much a new project may hold. Without it, any amount.' }),
-  sessionTimeoutMs: duration({
-    default: '60m',
-    min: '1m',
-    doc: 'A session of a browser ends when nothing was asked for so long.',
+  configOverwrite: text({
+    env: 'CONFIG_OVERWRITE_JSON',
+    optional: true,
+    maxLength: 65_536,
+    doc: 'JSON object of configuration keys and values. Written at each start; while it is set, nobody changes the configuration otherwise.',
   }),
   storageName: text({
     env: 'STORAGE_DRIVER',

@@ -1,21 +1,12 @@
 import type { Database } from '@haven/db'
-import type { Authorities, Sessions, SignInDeps } from '@haven/identity'
+import type { Authorities, Sealer, Sessions, SignInDeps } from '@haven/identity'
 import type { ProjectDirectory } from '@haven/projects'
 import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Trust } from '@haven/runtime'
+import type { Settings } from '@haven/settings'
 import type { Csrf } from './csrf.ts'
 import type { PlatformHealth } from './health.ts'
 import type { LogSearch } from './log-search.ts'
-
-/** What people may change while the platform runs; asked anew by each request. */
-export type Policy = {
-  authMode: 'db_auth'
-  selfRegistration: boolean
-  projectCreation: 'everyone' | 'adminonly'
-  readOnly: boolean
-  /** -1: none */
-  defaultQuotaBytes: number
-}
 
 export type Facts = {
   /** How clients reach the platform; null when nobody has said it. */
@@ -37,7 +28,11 @@ export type CoreContext = {
   metrics: Metrics
   trust: Trust
   facts: Facts
-  policy: () => Policy
+  /** What administrators change while the platform runs. */
+  settings: Settings
+  sealer: Sealer
+  /** CONFIG_OVERWRITE_JSON says how everything is set. */
+  settingsAreFixed: boolean
   signIn: SignInDeps
   authorities: Authorities
   sessions: Sessions

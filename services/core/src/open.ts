@@ -12,8 +12,10 @@ export function openCore(
 ): Service {
   return createCore({
     ...host,
-    settings: config,
+    config,
     db: foundation.db(),
+    sealer: foundation.sealer(),
+    settings: foundation.settings(),
     redis: foundation.redis(),
     redisPrefix: foundation.config.redisPrefix,
     projects: foundation.projects(),

@@ -100,8 +100,8 @@ export class ApiRouter {
     if ('allowed' in match) throw problems.methodNotAllowed({ method, allowed: match.allowed })
     const { operation } = match
     contextOf(req).route = operation.path
-    if (this.#deps.policy().readOnly && unsafeMethod(method) && !allowedWhenReadOnly.has(operation.operationId)) {
-      throw problems.readOnly()
+    if (unsafeMethod(method) && !allowedWhenReadOnly.has(operation.operationId)) {
+      if ((await this.#deps.settings.read()).read_only) throw problems.readOnly()
     }
 
     const caller = await identify()

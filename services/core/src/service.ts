@@ -2,22 +2,33 @@ import { statfs } from 'node:fs/promises'
 import { countRepositories } from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import { problems } from '@haven/errors'
-import { ensureAdmin, ensurePresets, ownerFor, Sessions, type Authorities, type SignInDeps } from '@haven/identity'
-import { ensureLibrary, UNLIMITED, type ProjectDirectory } from '@haven/projects'
+import {
+  ensureAdmin,
+  ensurePresets,
+  ownerFor,
+  Sessions,
+  type Authorities,
+  type Sealer,
+  type SignInDeps,
+} from '@haven/identity'
+import { ensureLibrary, type ProjectDirectory } from '@haven/projects'
 import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Service, Trust } from '@haven/runtime'
+import { overwriteSettings, type Settings } from '@haven/settings'
 import type { Redis } from 'ioredis'
 import { coreApp } from './app.ts'
 import type { CoreSettings } from './config.ts'
-import type { CoreContext, Policy } from './context.ts'
+import type { CoreContext } from './context.ts'
 import { Csrf } from './csrf.ts'
 import { PlatformHealth } from './health.ts'
 import { logSearch } from './log-search.ts'
 import { version } from './version.ts'
 
 export type CoreDeps = {
-  settings: CoreSettings
+  config: CoreSettings
   db: Database
+  sealer: Sealer
+  settings: Settings
   redis: Redis
   redisPrefix: string
   projects: ProjectDirectory
@@ -36,46 +47,41 @@ const JOB_TYPES = ['GARBAGE_COLLECTION'] as const
 
 /** The management API under `/api`, and the sessions of browsers under `/c`. What it is given stays the caller's to close. */
 export function createCore(deps: CoreDeps): Service {
-  const { settings, db, redis } = deps
-  const policy: Policy = {
-    authMode: 'db_auth',
-    selfRegistration: settings.selfRegistration,
-    projectCreation: settings.projectCreation,
-    readOnly: settings.readOnly,
-    defaultQuotaBytes: settings.defaultQuotaBytes ?? UNLIMITED,
-  }
+  const { config, db, redis, settings } = deps
   const context: CoreContext = {
     db,
     log: deps.log,
     metrics: deps.metrics,
     trust: deps.trust,
     facts: {
-      externalUrl: settings.externalUrl ?? null,
+      externalUrl: config.externalUrl ?? null,
       version,
-      storageName: settings.storageName === 's3' ? 's3' : 'filesystem',
-      caCertificate: settings.caCertificate?.text ?? null,
+      storageName: config.storageName === 's3' ? 's3' : 'filesystem',
+      caCertificate: config.caCertificate?.text ?? null,
       jobTypes: JOB_TYPES,
-      serviceSecrets: { 'harbor-core': settings.coreSecret, 'harbor-jobservice': settings.jobserviceSecret },
+      serviceSecrets: { 'harbor-core': config.coreSecret, 'harbor-jobservice': config.jobserviceSecret },
     },
-    policy: () => policy,
+    settings,
+    sealer: deps.sealer,
+    settingsAreFixed: config.configOverwrite !== undefined,
     signIn: deps.signIn,
     authorities: deps.authorities,
     sessions: new Sessions(redis, deps.authorities, {
       prefix: deps.redisPrefix,
-      lifetimeMs: () => settings.sessionTimeoutMs,
+      lifetimeMs: async () => (await settings.read()).session_timeout * 60_000,
     }),
-    csrf: new Csrf(Buffer.from(settings.encryptionKey)),
+    csrf: new Csrf(Buffer.from(config.encryptionKey)),
     directory: deps.projects,
     countRepositories: (projectIds) => countRepositories(db.reads, projectIds),
     queue: deps.queue,
     health: new PlatformHealth({
       database: () => db.check(),
       redis: () => checkRedis(redis),
-      ...remoteChecks(settings),
+      ...remoteChecks(config),
       ...deps.checks,
     }),
-    searchLogs: logSearch(settings.logCollectorUrl, settings.logCollectorSecret),
-    volumes: () => volumesOf(settings.storageFolder ?? null),
+    searchLogs: logSearch(config.logCollectorUrl, config.logCollectorSecret),
+    volumes: () => volumesOf(config.storageFolder ?? null),
   }
 
   return {
@@ -84,7 +90,10 @@ export function createCore(deps: CoreDeps): Service {
     checks: { database: () => db.check(), redis: () => checkRedis(redis) },
     async start() {
       await ensurePresets(db)
-      if (settings.adminPassword !== undefined) await ensureAdmin(db, settings.adminPassword)
+      if (config.adminPassword !== undefined) await ensureAdmin(db, config.adminPassword)
+      if (config.configOverwrite !== undefined) {
+        await overwriteSettings({ db, settings, sealer: deps.sealer }, 'CONFIG_OVERWRITE_JSON', config.configOverwrite)
+      }
       await ensureLibrary(
         { db, directory: deps.projects },
         { ownerId: await ownerFor({ db }, { kind: 'service', name: 'core' }) },
@@ -106,12 +115,12 @@ async function checkRedis(redis: Redis): Promise<void> {
 const CHECK_MS = 3_000
 
 /** Services in processes of their own say themselves whether they are ready. */
-function remoteChecks(settings: CoreSettings): Record<string, () => Promise<void>> {
+function remoteChecks(config: CoreSettings): Record<string, () => Promise<void>> {
   const addresses = {
-    jobservice: settings.jobserviceUrl,
-    portal: settings.portalUrl,
-    registry: settings.registryUrl,
-    registryctl: settings.registryctlUrl,
+    jobservice: config.jobserviceUrl,
+    portal: config.portalUrl,
+    registry: config.registryUrl,
+    registryctl: config.registryctlUrl,
   }
   return Object.fromEntries(
     Object.entries(addresses).flatMap(([name, url]) => (url === undefined ? [] : [[name, () => askReady(name, url)]])),

@@ -60,7 +60,8 @@ const logOut: Route = async ({ deps, req, browser }) => {
 
 const userExists: Route = async ({ deps, req, browser }) => {
   const caller = await identify(deps, req, browser)
-  if (!deps.policy().selfRegistration && !(await may(caller, { resource: 'user', action: 'list', on: 'system' }))) {
+  const { self_registration: open } = await deps.settings.read()
+  if (!open && !(await may(caller, { resource: 'user', action: 'list', on: 'system' }))) {
     return {
       status: 412,
       headers: { 'Content-Type': 'text/plain; charset=utf-8' },
@@ -73,11 +74,13 @@ const userExists: Route = async ({ deps, req, browser }) => {
 }
 
 const oidcOnly: Route = async ({ deps }) => {
-  throw problems.authModeMismatch({ message: `auth mode: ${deps.policy().authMode} is not OIDC based` })
+  const { auth_mode: mode } = await deps.settings.read()
+  throw problems.authModeMismatch({ message: `auth mode: ${mode} is not OIDC based` })
 }
 
 const authproxyOnly: Route = async ({ deps }) => {
-  throw problems.authModeMismatch({ message: `the auth mode ${deps.policy().authMode} does not support this flow` })
+  const { auth_mode: mode } = await deps.settings.read()
+  throw problems.authModeMismatch({ message: `the auth mode ${mode} does not support this flow` })
 }
 
 const routes: Readonly<Record<string, Route>> = {

@@ -53,8 +53,19 @@ describe('operations that are served', () => {
 })
 
 const guarded = served.filter(({ permission }) =>
-  ['system', 'project', 'self-or-system', 'authenticated', 'solution'].includes(permission.scope),
+  ['system', 'project', 'self-or-system', 'authenticated'].includes(permission.scope),
 )
+
+describe('an operation for our own services', () => {
+  const internal = served.filter(({ permission }) => permission.scope === 'solution')
+
+  it.each(internal.map(describeOne))('%s is 401 for everybody else', async (_name, operation) => {
+    for (const as of [null, stranger, ADMIN]) {
+      const reply = await call(operation, as)
+      expect([reply.status, reply.text]).toEqual([401, expect.stringContaining('only internal service')])
+    }
+  })
+})
 
 describe('a visitor who did not sign in', () => {
   it.each(guarded.map(describeOne))('%s is 401', async (_name, operation) => {

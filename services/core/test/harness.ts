@@ -2,7 +2,8 @@ import { Redis } from 'ioredis'
 import { Authorities, signInDeps } from '@haven/identity'
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
-import { createLogger, createMetrics, listen } from '@haven/runtime'
+import { createLogger, createMetrics, encryptionKey, listen, open, seal } from '@haven/runtime'
+import { Settings } from '@haven/settings'
 import { testDatabase, testRedis } from '@haven/testkit'
 import { readConfig } from '@haven/config'
 import { checkResponse, operations } from '@haven/proto'
@@ -37,7 +38,7 @@ export async function startCore(env: Record<string, string> = {}) {
   const { url: redisUrl, prefix } = testRedis()
   const redis = new Redis(redisUrl, { maxRetriesPerRequest: 1 })
   const { db } = database
-  const settings = readConfig(coreConfig, {
+  const config = readConfig(coreConfig, {
     DATABASE_URL: database.url,
     REDIS_URL: redisUrl,
     HAVEN_PROXY_SECRET: PROXY_SECRET,
@@ -50,10 +51,16 @@ export async function startCore(env: Record<string, string> = {}) {
   const queue = new Queue({ db, redisUrl, prefix, onFailure: () => undefined })
   const projects = new ProjectDirectory(db)
   const authorities = new Authorities(db)
-  const signIn = signInDeps(db, { redis, redisPrefix: prefix })
+  const key = encryptionKey(config.encryptionKey)
+  const sealer = { seal: (plain: string) => seal(key, plain), open: (sealed: string) => open(key, sealed) }
+  const settings = new Settings(db, sealer)
+  const robotPrefix = async () => (await settings.read()).robot_name_prefix
+  const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix })
   const core = createCore({
-    settings,
+    config,
     db,
+    sealer,
+    settings,
     redis,
     redisPrefix: prefix,
     projects,
@@ -64,7 +71,20 @@ export async function startCore(env: Record<string, string> = {}) {
     metrics: createMetrics(),
     trust: { proxySecret: PROXY_SECRET },
   })
-  await core.start?.()
+  const close = async () => {
+    await core[Symbol.asyncDispose]()
+    await queue[Symbol.asyncDispose]()
+    settings[Symbol.dispose]()
+    projects[Symbol.dispose]()
+    authorities[Symbol.dispose]()
+    signIn[Symbol.dispose]()
+    redis.disconnect()
+    await database[Symbol.asyncDispose]()
+  }
+  await Promise.resolve(core.start?.()).catch(async (error: unknown) => {
+    await close()
+    throw error
+  })
   const server = await listen(core.handler, { host: '127.0.0.1', port: 0 })
   const url = `http://127.0.0.1:${server.port}`
 
@@ -124,13 +144,7 @@ export async function startCore(env: Record<string, string> = {}) {
     },
     async [Symbol.asyncDispose]() {
       await server.drain(1_000)
-      await core[Symbol.asyncDispose]()
-      await queue[Symbol.asyncDispose]()
-      projects[Symbol.dispose]()
-      authorities[Symbol.dispose]()
-      signIn[Symbol.dispose]()
-      redis.disconnect()
-      await database[Symbol.asyncDispose]()
+      await close()
     },
   }
 }

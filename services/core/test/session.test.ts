@@ -152,7 +152,7 @@ describe('a change that a browser asks for (A58)', () => {
 
 describe('self-registration', () => {
   it('is for pages, when it is on', async () => {
-    const open = await startCore({ CORE_SELF_REGISTRATION: 'true' })
+    const open = await startCore({ CONFIG_OVERWRITE_JSON: '{"self_registration": true}' })
     try {
       const account = {
         username: 'wes',
@@ -193,7 +193,7 @@ describe('self-registration', () => {
 
 describe('the read-only mode', () => {
   it('refuses every change before it asks who calls, and lets people read and sign in', async () => {
-    const frozen = await startCore({ HAVEN_READ_ONLY: 'true' })
+    const frozen = await startCore({ CONFIG_OVERWRITE_JSON: '{"read_only": true}' })
     try {
       for (const as of [null, ADMIN]) {
         const reply = await frozen.send('POST', '/api/v2.0/projects', { as, body: { project_name: 'x' } })

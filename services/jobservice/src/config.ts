@@ -31,13 +31,6 @@ export const jobserviceSettings = {
     min: '1m',
     doc: 'An upload untouched for this long is swept.',
   }),
-  tokenLifetimeMs: duration({
-    env: 'TOKEN_LIFETIME',
-    default: '30m',
-    min: '1m',
-    max: '24h',
-    doc: 'How long a bearer token is valid. The same as at the token service.',
-  }),
   signingKeyAgeMs: duration({
     env: 'HAVEN_SIGNING_KEY_AGE',
     default: '90d',

@@ -12,7 +12,8 @@ export function openJobservice(
   const { redisUrl, redisPrefix } = foundation.config
   return createJobservice({
     ...host,
-    settings: config,
+    config,
+    settings: foundation.settings(),
     db: foundation.db(),
     sealer: foundation.sealer(),
     redisUrl,

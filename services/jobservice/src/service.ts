@@ -14,6 +14,7 @@ import {
   type ScheduledWork,
 } from '@haven/queue'
 import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust } from '@haven/runtime'
+import type { SettingsReader } from '@haven/settings'
 import { jobserviceEnvelope } from './api/envelope.ts'
 import { mountApi } from './api/routes.ts'
 import type { JobserviceSettings } from './config.ts'
@@ -23,7 +24,8 @@ import type { Job, JobDeps } from './job-deps.ts'
 import { registryControlClient } from './registry-control.ts'
 
 export type JobserviceDeps = {
-  readonly settings: JobserviceSettings
+  readonly config: JobserviceSettings
+  readonly settings: SettingsReader
   readonly db: Database
   /** Seals the keys that sign tokens. */
   readonly sealer: Sealer
@@ -43,8 +45,8 @@ const DISPATCHED_EVENTS_KEPT_HOURS = 7 * 24
 
 /** Runs jobs and schedules, moves events from the outbox, keeps house. The database that it is given stays the caller's to close. */
 export function createJobservice(given: JobserviceDeps): Service {
-  const { settings, db, sealer, redisUrl, redisPrefix: prefix, log, metrics, trust } = given
-  const { leaseMs } = settings
+  const { config, settings, db, sealer, redisUrl, redisPrefix: prefix, log, metrics, trust } = given
+  const { leaseMs } = config
   const onFailure = (err: Error) => log.warn({ err }, 'background work failed and will be tried again')
   const projects = new ProjectDirectory(db)
   const jobDeps: JobDeps = {
@@ -53,10 +55,10 @@ export function createJobservice(given: JobserviceDeps): Service {
       db,
       projects,
       quota: charge,
-      settings: { promiseSeconds: settings.blobGraceMs / 1000, trashSeconds: settings.trashMs / 1000 },
+      settings: { promiseSeconds: config.blobGraceMs / 1000, trashSeconds: config.trashMs / 1000 },
     }),
-    registryControl: registryControlClient(settings.registryctlUrl, settings.registryctlSecret),
-    uploadExpirySeconds: settings.uploadExpiryMs / 1000,
+    registryControl: registryControlClient(config.registryctlUrl, config.registryctlSecret),
+    uploadExpirySeconds: config.uploadExpiryMs / 1000,
   }
 
   const queue = new Queue({ db, redisUrl, prefix, onFailure })
@@ -69,20 +71,20 @@ export function createJobservice(given: JobserviceDeps): Service {
     jobs,
     deps: jobDeps,
     onFailure,
-    poolSize: settings.workers,
+    poolSize: config.workers,
     times,
   })
   const jobTypes = jobs.map((job) => job.type)
-  const reconciler = new Reconciler({ db, queue, jobTypes, onFailure, intervalMs: settings.reconcileMs })
+  const reconciler = new Reconciler({ db, queue, jobTypes, onFailure, intervalMs: config.reconcileMs })
   const scheduler = new Scheduler({ db, queue, work: scheduledWork(jobs), onFailure })
   const dispatcher = new OutboxDispatcher({ db, handlers: [writeAudit], onFailure })
   const housekeeping = new Housekeeping(
-    [...chores(db, jobDeps, settings), keyRotation(db, sealer, settings, log)],
+    [...chores(db, jobDeps, config), keyRotation(db, sealer, config, settings, log)],
     onFailure,
   )
 
   const app = serviceApp({ name: 'jobservice', log, metrics, trust, envelope: jobserviceEnvelope })
-  mountApi(app, { db, queue, jobs, secret: settings.coreSecret, workers: settings.workers, prefix })
+  mountApi(app, { db, queue, jobs, secret: config.coreSecret, workers: config.workers, prefix })
 
   return {
     name: 'jobservice',
@@ -122,11 +124,7 @@ function scheduledWork(all: readonly Job[]): Record<string, ScheduledWork> {
   return work
 }
 
-function chores(
-  db: Database,
-  { registryControl, uploadExpirySeconds }: JobDeps,
-  settings: JobserviceSettings,
-): Chore[] {
+function chores(db: Database, { registryControl, uploadExpirySeconds }: JobDeps, config: JobserviceSettings): Chore[] {
   return [
     { name: 'making partitions of the audit log', everyMs: 12 * HOUR_MS, run: () => ensureAuditPartitions(db) },
     {
@@ -151,17 +149,23 @@ function chores(
     {
       name: 'sweeping old executions',
       everyMs: HOUR_MS,
-      run: (signal) => sweepExecutions(db, { defaultKeep: settings.executionsKept, signal }),
+      run: (signal) => sweepExecutions(db, { defaultKeep: config.executionsKept, signal }),
     },
   ]
 }
 
-function keyRotation(db: Database, sealer: Sealer, settings: JobserviceSettings, log: Logger): Chore {
-  const { signingKeyAgeMs: maxAgeMs, tokenLifetimeMs } = settings
+function keyRotation(
+  db: Database,
+  sealer: Sealer,
+  { signingKeyAgeMs: maxAgeMs }: JobserviceSettings,
+  settings: SettingsReader,
+  log: Logger,
+): Chore {
   return {
     name: 'rotating the key that signs tokens',
     everyMs: HOUR_MS,
     async run() {
+      const tokenLifetimeMs = (await settings.read()).token_expiration * MINUTE_MS
       const rotated = await rotateAgedSigningKey(db, sealer, { maxAgeMs, tokenLifetimeMs })
       if (rotated) log.info({ kid: rotated.kid }, 'a new key signs tokens')
     },

@@ -10,6 +10,7 @@ import { ProjectCreatedSchema } from '@haven/proto/events'
 import { RegistryControl } from '@haven/proto/rpc'
 import { getExecution, listExecutions, putSchedule } from '@haven/queue'
 import { createLogger, createMetrics, listen, type Listening, type Service } from '@haven/runtime'
+import { Settings } from '@haven/settings'
 import { MemoryStorage, newObjectKey } from '@haven/storage'
 import { testDatabase, testRedis, type TestDatabase } from '@haven/testkit'
 import { jobs } from '../src/gen/jobs.ts'
@@ -63,7 +64,7 @@ beforeAll(async () => {
   registryctl = await startRegistryctl()
   const { url: redisUrl, prefix: redisPrefix } = testRedis()
   service = createJobservice({
-    settings: {
+    config: {
       coreSecret,
       registryctlUrl: `http://127.0.0.1:${(registryctl.address() as AddressInfo).port}`,
       registryctlSecret,
@@ -73,10 +74,10 @@ beforeAll(async () => {
       blobGraceMs: 3_600_000,
       trashMs: 0,
       uploadExpiryMs: 3_600_000,
-      tokenLifetimeMs: 60_000,
       signingKeyAgeMs: 3_600_000,
       executionsKept: 50,
     },
+    settings: new Settings(database.db, sealer),
     db: database.db,
     sealer,
     redisUrl,

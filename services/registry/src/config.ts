@@ -10,7 +10,12 @@ export const registrySettings = {
   }),
   blobReads: oneOf(['stream', 'redirect'], {
     default: 'stream',
-    doc: 'redirect: answer 307 with a signed storage URL (clients must reach the store). stream: send the bytes.',
+    doc: 'redirect: answer 307 with a signed storage URL (clients must reach the store, under another host name than ours). stream: send the bytes.',
+  }),
+  redirectDisabled: bool({
+    env: 'REGISTRY_STORAGE_REDIRECT_DISABLE',
+    optional: true,
+    doc: "The same by Distribution's name, as Harbor's storage_service.redirect.disable sets it: false is redirect, true is stream.",
   }),
   uploadLeaseMs: duration({
     default: '10s',
@@ -24,11 +29,6 @@ export const registrySettings = {
     default: '2h',
     doc: 'How long garbage collection spares a blob that a client was told of and nothing refers to yet. Short: a push while it runs may have to start again.',
   }),
-  readOnly: bool({
-    env: 'HAVEN_READ_ONLY',
-    default: false,
-    doc: 'Refuses pushes and deletions. The same at core.',
-  }),
   sparseIndexes: bool({ default: true, doc: 'Accept an index whose manifests are not all in its repository.' }),
 }
 
@@ -37,5 +37,11 @@ export const registryConfig = defineConfig('REGISTRY', {
   ...serviceSettings({ port: 5000 }),
   ...registrySettings,
 })
+
+/** Who sends blobs to clients. */
+export function blobReadsOf({ redirectDisabled, blobReads }: RegistrySettings): 'stream' | 'redirect' {
+  if (redirectDisabled === undefined) return blobReads
+  return redirectDisabled ? 'stream' : 'redirect'
+}
 
 export type RegistrySettings = Pick<ConfigOf<typeof registryConfig>, keyof typeof registrySettings>

@@ -11,8 +11,9 @@ export async function openRegistry(
 ): Promise<Service> {
   return createRegistry({
     ...host,
-    settings: config,
+    config,
     db: foundation.db(),
+    settings: foundation.settings(),
     storage: await foundation.storage(),
     projects: foundation.projects(),
     authorities: foundation.authorities(),

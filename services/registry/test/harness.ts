@@ -20,6 +20,7 @@ import {
 import { parseScopes, splitProject, type RepositoryName } from '@haven/oci'
 import { createProject, ProjectDirectory } from '@haven/projects'
 import { createLogger, createMetrics, listen, open, seal, type RequestHandler } from '@haven/runtime'
+import { Settings } from '@haven/settings'
 import { MemoryStorage, type BlobStorage } from '@haven/storage'
 import { testDatabase } from '@haven/testkit'
 import { registryConfig, type RegistrySettings } from '../src/config.ts'
@@ -83,6 +84,7 @@ export async function startRegistry(
   }
 
   const projects = new ProjectDirectory(db)
+  const settings = new Settings(db, sealer)
   const authorities = new Authorities(db)
   const signInWith = signInDeps(db)
   const principals: Record<string, TokenPrincipal> = { anonymous: { kind: 'anonymous' } }
@@ -121,8 +123,10 @@ export async function startRegistry(
     for (const { type, name, actions } of parseScopes(scopes)) {
       const parts = type === 'repository' ? splitProject(name as RepositoryName) : null
       const project = parts && (await projects.byName(parts.project))
-      if (type === 'registry') access.push({ type, name, actions })
-      if (!project || !parts) continue
+      if (!project || !parts) {
+        access.push({ type, name, actions: type === 'registry' ? actions : [] })
+        continue
+      }
       known.set(parts.project, project.id)
       const allowed = actions.filter(
         (action) =>
@@ -148,7 +152,8 @@ export async function startRegistry(
   const services: Awaited<ReturnType<typeof createRegistry>>[] = []
   for (let copy = 0; copy < (options.copies ?? 1); copy++) {
     const service = createRegistry({
-      settings: { ...config, ...options.settings, ...options.eachSettings?.[copy] },
+      config: { ...config, ...options.settings, ...options.eachSettings?.[copy] },
+      settings,
       db,
       storage,
       projects,
@@ -233,6 +238,7 @@ export async function startRegistry(
     ids,
     services,
     projects,
+    settings,
     authorities,
     principals,
     ask,

@@ -1,4 +1,5 @@
 import type { Handlers } from '../handler.ts'
+import { configurationHandlers } from './configuration.ts'
 import { explainHandlers } from './explain.ts'
 import { gcHandlers } from './gc.ts'
 import { healthHandlers } from './health.ts'
@@ -13,6 +14,7 @@ import { permissionsHandlers, userHandlers } from './user.ts'
 export const handlers: Handlers = {
   ...healthHandlers,
   ...systemHandlers,
+  ...configurationHandlers,
   ...projectHandlers,
   ...projectMetadataHandlers,
   ...memberHandlers,

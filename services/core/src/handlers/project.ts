@@ -70,7 +70,7 @@ export const projectHandlers: Handlers = {
       metadata,
       // Only administrators say how much a project may hold (threats.md A06).
       ...(systemAdmin && quotaBytes ? { quotaBytes } : {}),
-      defaultQuotaBytes: deps.policy().defaultQuotaBytes,
+      defaultQuotaBytes: (await deps.settings.read()).storage_per_project,
       ...(body.cve_allowlist && { cveAllowlist: allowlistOf(body.cve_allowlist) }),
     })
     const shown = headers['X-Resource-Name-In-Location'] ? project.name : project.id
@@ -164,7 +164,8 @@ async function visibleTo(caller: Caller): Promise<ProjectQuery['visible']> {
 async function requireMayCreate(caller: Caller, deps: CoreContext): Promise<void> {
   const { principal } = caller
   const ofProject = principal.kind === 'robot' && principal.projectId !== null
-  const restricted = principal.kind === 'robot' || deps.policy().projectCreation === 'adminonly'
+  const { project_creation_restriction: who } = await deps.settings.read()
+  const restricted = principal.kind === 'robot' || who === 'adminonly'
   const allowed =
     !ofProject && (!restricted || (await may(caller, { resource: 'project', action: 'create', on: 'system' })))
   if (!allowed) throw problems.forbidden({ message: 'Only system admin can create project' })

@@ -6,14 +6,14 @@ import { ok, text } from '../http/answer.ts'
 export const systemHandlers: Handlers = {
   getPing: () => text('Pong', 'text/plain'),
 
-  getSystemInfo({ caller, req }, { facts, policy }) {
-    const { authMode, selfRegistration, projectCreation, readOnly } = policy()
+  async getSystemInfo({ caller, req }, { facts, settings }) {
+    const now = await settings.read()
     const forEveryone = {
-      auth_mode: authMode,
-      primary_auth_mode: false,
-      self_registration: selfRegistration,
-      banner_message: '',
-      oidc_provider_name: '',
+      auth_mode: now.auth_mode,
+      primary_auth_mode: now.primary_auth_mode,
+      self_registration: now.self_registration,
+      banner_message: now.banner_message,
+      oidc_provider_name: now.auth_mode === 'oidc_auth' ? now.oidc_name : '',
     }
     if (caller.principal.kind === 'anonymous') return ok(forEveryone)
     const { scheme, host } = contextOf(req)
@@ -25,9 +25,9 @@ export const systemHandlers: Handlers = {
       registry_url: URL.parse(externalUrl)?.host ?? host,
       harbor_version: facts.version,
       has_ca_root: facts.caCertificate !== null,
-      notification_enable: true,
-      project_creation_restriction: projectCreation,
-      read_only: readOnly,
+      notification_enable: now.notification_enable,
+      project_creation_restriction: now.project_creation_restriction,
+      read_only: now.read_only,
       registry_storage_provider_name: facts.storageName,
     })
   },

@@ -100,8 +100,9 @@ export const userHandlers: Handlers = {
     return ok(await permissionsIn(context, caller, query.scope ?? '', query.relative ?? false))
   },
 
-  setCliSecret(_call, { policy }) {
-    throw problems.preconditionFailed({ message: `unable to update CLI secret under authmode: ${policy().authMode}` })
+  async setCliSecret(_call, { settings }) {
+    const { auth_mode: mode } = await settings.read()
+    throw problems.preconditionFailed({ message: `unable to update CLI secret under authmode: ${mode}` })
   },
 }
 
@@ -129,10 +130,10 @@ async function requireUser(context: CoreContext, id: number, message = `user ${i
 }
 
 /** With self-registration on, a page may make an account for its visitor; a program may not (harbor-rbac.md §12). */
-async function requireMayRegister(caller: Caller, { policy }: CoreContext): Promise<void> {
+async function requireMayRegister(caller: Caller, { settings }: CoreContext): Promise<void> {
   const allowed = decide(await caller.authority(), { resource: 'user', action: 'create', on: 'system' }).allowed
   if (allowed) return
-  if (!policy().selfRegistration) await requireSystem(caller, { resource: 'user', action: 'create' })
+  if (!(await settings.read()).self_registration) await requireSystem(caller, { resource: 'user', action: 'create' })
   if (!caller.fromBrowser) throw problems.forbidden({ message: 'self-registration cannot be triggered via API' })
 }
 

@@ -1,14 +1,10 @@
-import { defineConfig, duration, readConfig } from '@haven/config'
 import { openDatabase } from '@haven/db'
 import { problems } from '@haven/errors'
 import { rotateSigningKey } from '@haven/identity'
+import { Settings } from '@haven/settings'
 import { Home } from '../home.ts'
 import { proveEncryptionKey, sealerOf } from '../installation.ts'
 import type { LauncherConfig } from '../settings.ts'
-
-const rotationConfig = defineConfig('TOKEN', {
-  lifetimeMs: duration({ default: '30m', doc: 'How long a bearer token is valid: as at the token service.' }),
-})
 
 /**
  * Lets a new key sign tokens from now on, of the installation that runs below this home or that DATABASE_URL names. The job service does
@@ -28,7 +24,8 @@ export async function rotateKeys(
   const sealer = sealerOf(env.HAVEN_ENCRYPTION_KEY ?? (home.exists() ? home.secrets().HAVEN_ENCRYPTION_KEY : undefined))
   await using db = openDatabase({ url, applicationName: 'haven-rotate-keys', poolSize: 1 })
   await proveEncryptionKey(db, sealer)
-  const { lifetimeMs } = readConfig(rotationConfig, env)
-  const { kid } = await rotateSigningKey(db, sealer, { tokenLifetimeMs: lifetimeMs })
+  using settings = new Settings(db, sealer)
+  const tokenLifetimeMs = (await settings.read()).token_expiration * 60_000
+  const { kid } = await rotateSigningKey(db, sealer, { tokenLifetimeMs })
   print(`key ${kid} signs tokens now`)
 }

@@ -85,7 +85,8 @@ export class Foundation {
 
   readonly signIn = once((): SignInDeps => {
     const { redisPrefix } = this.config
-    return signInDeps(this.db(), { redis: this.redis(), redisPrefix })
+    const robotPrefix = async () => (await this.settings().read()).robot_name_prefix
+    return signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix })
   })
 }
 

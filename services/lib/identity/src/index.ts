@@ -46,6 +46,7 @@ export {
   ensureAdmin,
   findUser,
   findUserByName,
+  hasPeople,
   isTaken,
   listUsers,
   ownerFor,

@@ -25,17 +25,17 @@ export class Sessions {
   readonly #redis: Redis
   readonly #authorities: Pick<Authorities, 'of'>
   readonly #prefix: string
-  readonly #lifetimeMs: () => number
+  readonly #lifetimeMs: () => Promise<number>
 
   constructor(
     redis: Redis,
     authorities: Pick<Authorities, 'of'>,
-    options: { prefix?: string; lifetimeMs?: () => number } = {},
+    options: { prefix?: string; lifetimeMs?: () => Promise<number> } = {},
   ) {
     this.#redis = redis
     this.#authorities = authorities
     this.#prefix = options.prefix ?? 'haven'
-    this.#lifetimeMs = options.lifetimeMs ?? (() => 60 * 60_000)
+    this.#lifetimeMs = options.lifetimeMs ?? (() => Promise.resolve(60 * 60_000))
   }
 
   /** Begins a session under an id of its own; whoever had another one before ends that (A59). */
@@ -43,14 +43,14 @@ export class Sessions {
     const id = randomBytes(idBytes).toString('base64url')
     const { passwordId } = await this.#authorities.of(user)
     const stored: Stored = { userId: user.id, passwordId }
-    await this.#redis.set(this.#key(id), JSON.stringify(stored), 'PX', this.#lifetimeMs())
+    await this.#redis.set(this.#key(id), JSON.stringify(stored), 'PX', await this.#lifetimeMs())
     return { id, principal: user }
   }
 
   /** The session of this id, with its user as he is now; null when there is none (any more). `renew`: its idle time starts anew. */
   async load(id: string, { renew }: { renew: boolean }): Promise<Session | null> {
     const key = this.#key(id)
-    const text = renew ? await this.#redis.getex(key, 'PX', this.#lifetimeMs()) : await this.#redis.get(key)
+    const text = renew ? await this.#redis.getex(key, 'PX', await this.#lifetimeMs()) : await this.#redis.get(key)
     if (text === null) return null
     const stored = JSON.parse(text) as Stored
     const authority = await this.#authorities.of({ kind: 'user', id: stored.userId, name: '' })

@@ -1,12 +1,11 @@
 import { createHmac, randomBytes } from 'node:crypto'
-import { statement, type Database } from '@haven/db'
+import { statement, TwoGenerations, type Database } from '@haven/db'
 import { problems } from '@haven/errors'
 import type { Redis } from 'ioredis'
 import { nameKey } from './names.ts'
 import { hashPassword, isOutdated, verifyNothing, verifySecret, type StoredSecret } from './passwords.ts'
 import type { Principal } from './principal.ts'
 import { LoginThrottle } from './throttle.ts'
-import { TwoGenerations } from './two-generations.ts'
 
 export type SignedIn = Extract<Principal, { kind: 'user' | 'robot' }>
 
@@ -24,13 +23,13 @@ export type SignInDeps = {
   readonly throttle: LoginThrottle
   readonly remembered: RememberedSignIns
   /** What a robot's name begins with: the configuration's `robot_name_prefix`. */
-  readonly robotPrefix: () => string
+  readonly robotPrefix: () => Promise<string>
 }
 
 /** What `signIn` needs, one for each process: it remembers and counts. */
 export function signInDeps(
   db: Database,
-  options: { redis?: Redis | null; redisPrefix?: string; robotPrefix?: () => string } = {},
+  options: { redis?: Redis | null; redisPrefix?: string; robotPrefix?: () => Promise<string> } = {},
 ): SignInDeps & Disposable {
   const remembered = new RememberedSignIns(db)
   return {
@@ -40,7 +39,7 @@ export function signInDeps(
       redis: options.redis ?? null,
       ...(options.redisPrefix !== undefined && { prefix: options.redisPrefix }),
     }),
-    robotPrefix: options.robotPrefix ?? (() => 'robot$'),
+    robotPrefix: options.robotPrefix ?? (() => Promise.resolve('robot$')),
     [Symbol.dispose]: () => remembered[Symbol.dispose](),
   }
 }
@@ -113,7 +112,7 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
   // Nobody is called by a name with NUL, and Postgres could not be asked for it (threats.md A77).
   if (name === '' || name.length > maxNameLength || name.includes('\0') || password === '') throw refused()
   return deps.remembered.of(name, password, async () => {
-    const prefix = deps.robotPrefix()
+    const prefix = await deps.robotPrefix()
     const isRobot = prefix !== '' && name.startsWith(prefix)
     // Disposed when Postgres is away or the hashing pool full, too: an attempt left open would count until this process ends.
     using attempt = await deps.throttle.begin(isRobot ? name : nameKey(name), address)
@@ -170,7 +169,7 @@ export async function findRobotByName(
   { db, robotPrefix }: Pick<SignInDeps, 'db' | 'robotPrefix'>,
   name: string,
 ): Promise<Extract<Principal, { kind: 'robot' }> | null> {
-  const prefix = robotPrefix()
+  const prefix = await robotPrefix()
   if (!name.startsWith(prefix)) return null
   const row = await db.prisma.robot.findUnique({ where: { nameKey: name.slice(prefix.length) } })
   return row && { kind: 'robot', id: row.id, name, projectId: row.projectId }

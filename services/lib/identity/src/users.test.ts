@@ -41,7 +41,7 @@ describe('users', () => {
     deps = { db: database.db, authorities, signIn: signInDeps(database.db) }
     const { url, prefix } = testRedis()
     redis = new Redis(url)
-    sessions = new Sessions(redis, authorities, { prefix, lifetimeMs: () => 2_000 })
+    sessions = new Sessions(redis, authorities, { prefix, lifetimeMs: () => Promise.resolve(2_000) })
     await ensureAdmin(database.db, 'Harbor12345')
   })
   afterAll(async () => {

@@ -311,6 +311,10 @@ export async function ownerFor({ db }: Pick<UserDeps, 'db'>, principal: Principa
   return first
 }
 
+/** Whether somebody other than the administrator of the installation has an account. */
+export const hasPeople = async (db: Pick<Database['prisma'], 'user'>): Promise<boolean> =>
+  (await db.user.findFirst({ where: { id: { not: adminId }, deletedAt: null }, select: { id: true } })) !== null
+
 /**
  * Whether a user name or an e-mail address is taken, as Harbor's sign-up page asks; the first administrator is never found.
  * @param target `username` or `email`; for anything else, whether there is any user.

@@ -63,3 +63,37 @@ export async function changeSettings(
   })
   settings.forget()
 }
+
+/**
+ * What the environment says wins at each start. Harbor's name for it is CONFIG_OVERWRITE_JSON.
+ * @param setting the variable that the text comes from, for the message.
+ * @throws settingsInvalid: no JSON object, a key that does not exist, or a value that it cannot have.
+ */
+export async function overwriteSettings(deps: ChangeDeps, setting: string, json: string): Promise<void> {
+  const given = parseObject(json)
+  if (given === null) throw problems.settingsInvalid({ message: `${setting} is no JSON object` })
+  const unknown = Object.keys(given).filter((name) => !isSettingName(name))
+  if (unknown.length > 0)
+    throw problems.settingsInvalid({ message: `${setting} names ${unknown.join(', ')}, which no key is called` })
+  try {
+    await changeSettings(
+      deps,
+      { principal: { kind: 'service', name: 'core' } },
+      parseSettings(given, await deps.settings.read()),
+    )
+  } catch (error) {
+    if (problems.badRequest.is(error)) throw problems.settingsInvalid({ message: `${setting}: ${error.message}` })
+    throw error
+  }
+}
+
+function parseObject(json: string): Record<string, unknown> | null {
+  try {
+    const value: unknown = JSON.parse(json)
+    return typeof value === 'object' && value !== null && !Array.isArray(value)
+      ? (value as Record<string, unknown>)
+      : null
+  } catch {
+    return null
+  }
+}

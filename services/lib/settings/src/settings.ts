@@ -58,7 +58,8 @@ export class Settings implements SettingsReader, Disposable {
       const rows = await this.#db.reads.rows(all, [])
       const text = JSON.stringify(rows)
       const values = this.#known?.rows === text ? this.#known.values : this.#valuesOf(rows)
-      if (generation === this.#generation) this.#known = { values, rows: text, readAt }
+      // What was forgotten meanwhile may be older than the change: it is answered once, and not trusted again.
+      this.#known = { values, rows: text, readAt: generation === this.#generation ? readAt : -Infinity }
       return values
     } finally {
       if (generation === this.#generation) this.#reading = null

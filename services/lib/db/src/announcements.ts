@@ -1,4 +1,5 @@
 import pg from 'pg'
+import type { SilenceWatch } from './silence.ts'
 
 /** "schema.table", or `lost`. */
 export type AnnouncedTable = string
@@ -6,6 +7,8 @@ type Listener = (table: AnnouncedTable) => void
 
 const CHANNEL = 'haven'
 const RECONNECT_MS = 500
+/** Who only listens hears nothing either way: it must ask to learn that its connection is dead. */
+const HEARTBEAT_MS = 10_000
 
 /**
  * Hears which tables changed (the `announce` triggers of the schema), so that caches of other processes drop what they hold.
@@ -13,13 +16,16 @@ const RECONNECT_MS = 500
  */
 export class Announcements implements AsyncDisposable {
   readonly #config: pg.ClientConfig
+  readonly #watch: SilenceWatch
   readonly #listeners = new Set<Listener>()
   #client: pg.Client | null = null
   #reconnect: NodeJS.Timeout | undefined
+  #heartbeat: NodeJS.Timeout | undefined
   #closed = false
 
-  constructor(config: pg.ClientConfig) {
+  constructor(config: pg.ClientConfig, watch: SilenceWatch) {
     this.#config = config
+    this.#watch = watch
   }
 
   /** Calls `listener` with "schema.table" after each commit that changed it. Returns how to stop. */
@@ -40,14 +46,20 @@ export class Announcements implements AsyncDisposable {
       await client.connect()
       await client.query(`listen ${CHANNEL}`)
       this.#tell('lost') // what changed before we listened
+      this.#heartbeat = setInterval(() => void this.#beat(client), HEARTBEAT_MS)
     } catch {
       this.#lost(client) // says `lost` to everyone and tries again
     }
   }
 
+  async #beat(client: pg.Client) {
+    await this.#watch.ask(client, () => client.query('select 1')).catch(() => this.#lost(client))
+  }
+
   #lost(client: pg.Client) {
     if (this.#client !== client) return
     this.#client = null
+    clearInterval(this.#heartbeat)
     this.#tell('lost')
     client.end().catch(() => undefined)
     if (!this.#closed) this.#reconnect = setTimeout(() => void this.#connect(), RECONNECT_MS)
@@ -60,6 +72,7 @@ export class Announcements implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true
     clearTimeout(this.#reconnect)
+    clearInterval(this.#heartbeat)
     const client = this.#client
     this.#client = null
     await client?.end()

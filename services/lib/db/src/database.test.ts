@@ -1,7 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { isUnavailable } from '@haven/errors'
 import { freshDatabaseUrl, testDatabase, type TestDatabase } from '@haven/testkit'
+import { TcpProxy } from '@haven/testkit/tcp-proxy'
 import pg from 'pg'
-import { isUniqueViolation, statement } from './database.ts'
+import { isUniqueViolation, openDatabase, statement } from './database.ts'
 import { migrate, migrations, missingMigrations, NewerSchema } from './migrate.ts'
 
 describe('migrate', () => {
@@ -76,17 +78,60 @@ describe('Database', () => {
     expect(await database.db.reads.one(divide, [2])).toEqual({ n: 5 })
   })
 
-  it('goes on reading after its pipelined connection was cut', async () => {
-    const pid = await database.db.reads.one<{ pid: number }>(statement('pid', 'select pg_backend_pid() as pid'), [])
-    await database.db.writes.rows(statement('cut', 'select pg_terminate_backend($1::int)'), [pid!.pid])
-    const again = async (): Promise<number> => {
-      const row = await database.db.reads
-        .one<{ pid: number }>(statement('pid', 'select pg_backend_pid() as pid'), [])
-        .catch(() => null)
-      return row ? row.pid : again()
-    }
-    expect(await again()).not.toBe(pid!.pid)
+  it('goes on reading when its pipelined connection is cut: who waits on it never notices (F13)', async () => {
+    const ownPid = statement<{ pid: number }>('pid', 'select pg_backend_pid() as pid')
+    const pid = await database.db.reads.one(ownPid, [])
+    const slow = statement<{ n: number }>('slow reads', 'select $1::int as n, pg_sleep(0.3)::text as slept')
+    const waiting = [1, 2, 3].map((n) => database.db.reads.one(slow, [n]))
+    await database.db.writes.rows(statement('cut', 'select pg_terminate_backend($1::int, 1000)'), [pid!.pid])
+    expect((await Promise.all(waiting)).map((row) => row?.n)).toEqual([1, 2, 3])
+    expect((await database.db.reads.one(ownPid, []))!.pid).not.toBe(pid!.pid)
   })
+
+  it('answers who asked behind a read that waits for a lock, without waiting for it (F15)', async () => {
+    const held = new pg.Client({ connectionString: database.url })
+    await held.connect()
+    await held.query('begin; lock table counters in access exclusive mode')
+    let locked = true
+    const blocked = database.db.reads
+      .one(statement('blocked', 'select n from counters where id = -1'), [])
+      .finally(() => (locked = false))
+    const one = statement<{ n: number }>('behind', 'select $1::int as n')
+    const behind = await Promise.all([1, 2, 3].map((n) => database.db.reads.one(one, [n])))
+    expect({ behind: behind.map((row) => row?.n), locked }).toEqual({ behind: [1, 2, 3], locked: true })
+    expect({ later: await database.db.reads.one(one, [4]), locked }).toEqual({ later: { n: 4 }, locked: true })
+    await held.query('rollback')
+    await held.end()
+    expect(await blocked).toBeNull()
+  })
+
+  it('gives up a server that is silent, and only then (F14)', async () => {
+    const { hostname, port } = new URL(database.url)
+    await using network = await TcpProxy.start({ host: hostname, port: Number(port) })
+    const url = new URL(database.url)
+    url.port = String(network.port)
+    await using db = openDatabase({ url: url.href, applicationName: 'silence', poolSize: 2 })
+    const one = statement<{ n: number }>('one', 'select 1 as n')
+    const patient = statement<{ n: number }>('patient', 'select 1 as n, pg_sleep(4)::text as slept')
+    const asks = [
+      () => db.reads.one(one, []),
+      () => db.writes.one(one, []),
+      () => db.transaction((tx) => tx.one(one, [])),
+    ]
+    for (const ask of asks) expect(await ask()).toEqual({ n: 1 })
+    // Longer than silence may last, and answered all the same.
+    expect(await db.writes.one(patient, [])).toMatchObject({ n: 1 })
+    network.mode = 'black hole'
+    const outcomes = await Promise.allSettled(asks.map((ask) => ask()))
+    expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected'])
+    expect(outcomes.map((outcome) => isUnavailable((outcome as PromiseRejectedResult).reason))).toEqual([
+      true,
+      true,
+      true,
+    ])
+    network.mode = 'pass'
+    for (const ask of asks) expect(await ask()).toEqual({ n: 1 })
+  }, 30_000)
 
   it('rolls back a transaction whose work throws', async () => {
     const insert = statement('insert counter', 'insert into counters values ($1, 0)')

@@ -2,7 +2,9 @@ import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { PrismaClient } from './gen/prisma/client.ts'
 import { Announcements } from './announcements.ts'
+import { PipelinedReads } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
+import { SilenceWatch } from './silence.ts'
 
 /** Prisma's client, or a transaction of it. */
 export type Db = Omit<PrismaClient, '$connect' | '$disconnect' | '$on' | '$extends' | '$transaction'>
@@ -37,28 +39,31 @@ export class Database implements AsyncDisposable {
   readonly prisma: PrismaClient
   readonly announcements: Announcements
   /**
-   * Autocommit reads of the hot path: one pipelined connection, replaced when it breaks. Who asks the same at once shares one answer
-   * (`SharedReads`): rows are not to be changed.
+   * Autocommit reads of the hot path: one pipelined connection, replaced when it breaks (`PipelinedReads`). Who asks the same at once
+   * shares one answer (`SharedReads`): rows are not to be changed.
    */
   readonly reads: Sql
   /** Autocommit single statements that write. */
   readonly writes: Sql
   readonly #pool: pg.Pool
   readonly #pipelined: PipelinedReads
+  readonly #watch: SilenceWatch
 
   constructor(options: DatabaseOptions) {
     const config = connectionConfig(options)
     const poolSize = options.poolSize ?? 8
     this.#pool = new pg.Pool({ ...config, max: poolSize, idleTimeoutMillis: 60_000 })
     this.#pool.on('error', () => undefined) // an idle connection broke; the pool drops it and the next query opens another
-    this.#pipelined = new PipelinedReads(config)
+    this.#watch = new SilenceWatch(config, STATEMENT_TIMEOUT_MS)
+    const pooled = (query: pg.QueryConfig) => this.#pooled(query)
+    this.#pipelined = new PipelinedReads(config, this.#watch, pooled)
     this.prisma = new PrismaClient({
       adapter: new PrismaPg({ ...config, max: poolSize }),
       transactionOptions: { maxWait: 5_000, timeout: 15_000 },
     })
-    this.announcements = new Announcements(config)
-    this.reads = new SharedReads(this.#pipelined)
-    this.writes = new Queries((query) => this.#pool.query(query))
+    this.announcements = new Announcements(config, this.#watch)
+    this.reads = new SharedReads(new Queries(this.#pipelined.run))
+    this.writes = new Queries(pooled)
   }
 
   /**
@@ -76,24 +81,37 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  async #once<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
+  #once<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
+    return this.#lent(async (ask, broke) => {
+      try {
+        await ask({ text: 'begin' })
+        const result = await work(new Queries(ask))
+        await ask({ text: 'commit' })
+        return result
+      } catch (error) {
+        await ask({ text: 'rollback' }).catch(broke)
+        throw error
+      }
+    })
+  }
+
+  #pooled(query: pg.QueryConfig): Promise<pg.QueryResult> {
+    return this.#lent((ask) => ask(query))
+  }
+
+  /** Lends a connection of the pool, and gives it back unless it broke. */
+  async #lent<T>(use: (ask: Run, broke: (error: Error) => void) => Promise<T>): Promise<T> {
     const client = await this.#pool.connect()
     let broken: Error | undefined
-    // The pool listens only to idle connections: one that broke between two statements of ours would end the process.
-    const onError = (error: Error) => {
+    const broke = (error: Error) => {
       broken = error
     }
-    client.on('error', onError)
+    // The pool listens only to idle connections: one that broke between two statements of ours would end the process.
+    client.on('error', broke)
     try {
-      await client.query('begin')
-      const result = await work(new Queries((query) => client.query(query)))
-      await client.query('commit')
-      return result
-    } catch (error) {
-      await client.query('rollback').catch(onError)
-      throw error
+      return await use((query) => this.#watch.ask(client, () => client.query(query)), broke)
     } finally {
-      client.off('error', onError)
+      client.off('error', broke)
       client.release(broken)
     }
   }
@@ -109,7 +127,7 @@ export class Database implements AsyncDisposable {
 
   /** @throws when Postgres does not answer within the connect timeout. */
   async check(): Promise<void> {
-    await this.#pool.query('select 1')
+    await this.#pooled({ text: 'select 1' })
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -169,42 +187,5 @@ class Queries implements Sql {
 
   async one<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row | null> {
     return (await this.rows(statement, values))[0] ?? null
-  }
-}
-
-/** Reads share one connection and do not wait for each other's answers; a broken connection fails what is on it and is replaced. */
-class PipelinedReads extends Queries implements AsyncDisposable {
-  #client: Promise<pg.Client> | null = null
-  readonly #config: pg.ClientConfig
-
-  constructor(config: pg.ClientConfig) {
-    super(async (query) => (await this.#connected()).query(query))
-    this.#config = config
-  }
-
-  #connected(): Promise<pg.Client> {
-    this.#client ??= this.#open()
-    return this.#client
-  }
-
-  async #open(): Promise<pg.Client> {
-    const client = new pg.Client({ ...this.#config, pipeline: true })
-    const forget = () => {
-      this.#client = null
-    }
-    client.on('error', forget)
-    client.on('end', forget)
-    try {
-      await client.connect()
-      return client
-    } catch (error) {
-      forget()
-      throw error
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    const client = await this.#client?.catch(() => null)
-    await client?.end()
   }
 }

@@ -64,6 +64,7 @@ describe('the catalogue', () => {
     ['a refused connection', Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:5432'), { code: 'ECONNREFUSED' })],
     ['a shutdown of Postgres', Object.assign(new Error('terminating connection'), { code: '57P01' })],
     ['a lock held too long', Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })],
+    ['a full disk of Postgres (F17)', Object.assign(new Error('could not extend file'), { code: '53100' })],
     ['a connection that broke', new Error('Client has encountered a connection error and is not queryable')],
     ['what Prisma passes on', { code: 'P2010', meta: { driverAdapterError: { cause: { originalCode: '57P02' } } } }],
     ['a cause further down', new Error('reading the key', { cause: { code: 'ECONNRESET' } })],

@@ -1,5 +1,8 @@
-/** SQLSTATE classes and codes: connection exceptions, shutdown, too many connections, a lock or a statement that took too long. */
-const SQLSTATE = /^(08...|57P0[1-5]|57014|53300|55P03)$/
+/**
+ * SQLSTATE classes and codes: connection exceptions, shutdown, no disk, memory or connection left, a lock, a statement or a transaction
+ * that took too long.
+ */
+const SQLSTATE = /^(08...|57P0[1-5]|57014|53...|55P03|25P03|25P04)$/
 const CODES = new Set([
   'ECONNREFUSED',
   'ECONNRESET',
@@ -14,7 +17,7 @@ const CODES = new Set([
 ])
 /** What the driver says without a code when a connection breaks under a query or is not made in time. */
 const SAID =
-  /^(Connection terminated|Client has encountered a connection error|timeout exceeded when trying to connect|Client was closed)/
+  /^(Connection terminated|timeout expired|Client has encountered a connection error|timeout exceeded when trying to connect|Client was closed)/
 const DEEPEST = 5
 
 /** What we need (Postgres, another service) cannot be reached or is going down: the same may succeed a moment later. */

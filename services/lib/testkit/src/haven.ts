@@ -25,6 +25,8 @@ export type HavenInstallation = AsyncDisposable & {
   servers(): { databaseUrl: string; redisUrl: string }
   /** One statement on its embedded Postgres, for what no API tells. */
   query<Row extends pg.QueryResultRow>(sql: string, values?: readonly unknown[]): Promise<Row[]>
+  /** A connection to its embedded Postgres, to hold locks with. */
+  session(): Promise<AsyncDisposable & { query(sql: string): Promise<unknown> }>
 }
 
 export type HavenOptions = { shape?: 'single' | 'split'; env?: Record<string, string> }
@@ -73,6 +75,11 @@ export async function startHaven(options: HavenOptions = {}): Promise<HavenInsta
       } finally {
         await client.end()
       }
+    },
+    async session() {
+      const client = new pg.Client({ connectionString: state().databaseUrl })
+      await client.connect()
+      return { query: (sql) => client.query(sql), [Symbol.asyncDispose]: () => client.end() }
     },
     async [Symbol.asyncDispose]() {
       await command('down')

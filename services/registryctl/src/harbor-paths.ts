@@ -5,6 +5,8 @@ import { contextOf, named } from '@haven/runtime'
 import type { Express } from 'express'
 import type { RegistryctlContext } from './context.ts'
 
+/** A backup is being taken, which lasts. */
+const HELD_RETRY_SECONDS = 60
 const run = { executionId: null, actor: 'registryctl' }
 
 /**
@@ -21,7 +23,8 @@ export function mountHarborPaths(app: Express, context: RegistryctlContext): voi
       if (present) throw problems.stillReferenced({ message: `${digest} is in use` })
       throw problems.blobUnknown({ digest })
     }
-    const { failures } = await eraseTrash(db, storage)
+    const { failures, held } = await eraseTrash(db, storage)
+    if (held) throw problems.serviceUnavailable({ retryAfterSeconds: HELD_RETRY_SECONDS })
     for (const { key, reason } of failures) contextOf(req).log.warn({ key, reason }, 'an object could not be erased')
     res.status(200).end()
   })

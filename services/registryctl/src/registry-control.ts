@@ -6,6 +6,7 @@ import {
   repairStore,
   storeStatistics,
   verifyStore,
+  type Erasure,
   type Finding,
   type FindingKind,
   type RepairAction,
@@ -67,7 +68,7 @@ async function* erase({ db, storage, log }: RegistryctlContext, request: EraseRe
   const workers = request.workers || 1
   if (workers > MAX_WORKERS) throw new ConnectError(`workers must be at most ${MAX_WORKERS}`, Code.InvalidArgument)
   const sum = { erased: 0, erasedBytes: 0, failed: 0 }
-  const answer = async (failures: readonly { key: string; reason: string }[]) => {
+  const answer = async ({ failures, held }: Pick<Erasure, 'failures' | 'held'>) => {
     const [due, { trash }] = await Promise.all([dueTrash(db, storage.name), storeStatistics(db, storage.name)])
     return create(EraseResponseSchema, {
       erased: BigInt(sum.erased),
@@ -75,11 +76,12 @@ async function* erase({ db, storage, log }: RegistryctlContext, request: EraseRe
       failed: BigInt(sum.failed),
       skipped: BigInt(trash - due.count),
       remaining: BigInt(due.count),
+      held,
       failures: failures.map(({ key, reason }) => ({ key, reason })),
     })
   }
   if (request.dryRun) {
-    yield await answer([])
+    yield await answer({ failures: [], held: false })
     return
   }
   const limit = request.limit || Infinity
@@ -91,7 +93,8 @@ async function* erase({ db, storage, log }: RegistryctlContext, request: EraseRe
     sum.erasedBytes += part.erasedBytes
     sum.failed += part.failed
     for (const { key, reason } of part.failures) log.warn({ key, reason }, 'an object could not be erased')
-    yield await answer(part.failures)
+    yield await answer(part)
+    if (part.held) log.info({ remaining: part.remaining }, 'the trash waits for the end of a backup')
     if (part.erased + part.failed === 0) break
     done += part.erased + part.failed
   }

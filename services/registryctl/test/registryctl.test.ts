@@ -105,6 +105,19 @@ describe('registryctl', () => {
     expect((await all(client().erase({ keys: ['other'] }))).at(-1)).toMatchObject({ erased: 0n })
   })
 
+  it('R11: erases nothing while a backup is being taken, and says so', async () => {
+    const key = await trash(11)
+    await database.db.prisma.$transaction(async (backup) => {
+      await backup.$queryRaw`select pg_advisory_xact_lock(hashtext('haven.backup'))::text`
+      expect(await all(client().erase({}))).toMatchObject([{ erased: 0n, remaining: 1n, held: true }])
+      const refused = await call('DELETE', `/api/registry/blob/${digest(11)}`)
+      expect([refused.status, refused.headers.get('retry-after')]).toEqual([503, '60'])
+    })
+    expect(await storage.stat(key)).not.toBeNull()
+    expect((await call('DELETE', `/api/registry/blob/${digest(11)}`)).status).toBe(200)
+    expect(await storage.stat(key)).toBeNull()
+  })
+
   it('verifies and repairs', async () => {
     const key = newObjectKey()
     await database.db.prisma.blob.create({

@@ -101,16 +101,18 @@ async function collect(job: Run, run: GcRun, workers: number): Promise<void> {
 /** Has the trash erased that is due. What was forgotten just now follows when its time is over (housekeeping asks for it). */
 async function erase(job: Run, workers: number): Promise<void> {
   const { deps, log, signal, executionId } = job
-  const sum = { erased: 0, bytes: 0, failed: 0, waiting: 0 }
+  const sum = { erased: 0, bytes: 0, failed: 0, waiting: 0, held: false }
   for await (const answer of deps.registryControl.erase({ execution: BigInt(executionId), workers }, { signal })) {
     sum.erased = Number(answer.erased)
     sum.bytes = Number(answer.erasedBytes)
     sum.failed = Number(answer.failed)
     sum.waiting = Number(answer.skipped)
+    sum.held = answer.held
     for (const { key, reason } of answer.failures)
       log.warn(`object ${key} was not erased and is tried again: ${reason}`)
   }
   log.info(`${sum.erased} objects erased (${sum.bytes} bytes), ${sum.waiting} wait until no download can need them`)
+  if (sum.held) log.warn('a backup is being taken: objects are erased after its end')
   if (sum.failed > 0) log.warn(`${sum.failed} objects could not be erased`)
   await job.attributes({ erased_objects: sum.erased, erased_space: sum.bytes, erase_failed: sum.failed })
 }

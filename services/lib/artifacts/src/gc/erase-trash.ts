@@ -7,6 +7,8 @@ export type Erasure = {
   erasedBytes: number
   failed: number
   remaining: number
+  /** Nothing (more) was erased since a backup is being taken. */
+  held: boolean
   failures: EraseFailure[]
 }
 export type EraseFailure = { key: string; reason: string }
@@ -30,17 +32,24 @@ const MAX_FAILURES_TOLD = 100
 // Taken by moving its time: no transaction is open while the store works, a second eraser passes the row over, and after a crash it
 // is due again. Keys are never used twice, so erasing one again does no harm. A key that a record points at is never taken,
 // whatever put it here.
-const take = statement<Row>(
+//
+// Whoever takes a backup holds the other side of this lock, in a session of its own (deploy/backup.md). Asked in the statement that takes:
+// what is taken was in the trash before the backup's first look, so nothing that it will find recorded is among it.
+const take = statement<({ may_erase: boolean } & Row) | { may_erase: boolean; key: null }>(
   'trash take',
-  `update artifacts.trash t
-      set attempts = t.attempts + 1, erase_after = now() + least(power(2, t.attempts), 64) * interval '1 minute'
-    where t.key in (
-      select d.key from artifacts.trash d
-       where d.store = $1 and d.erase_after <= now() and ($3::text[] is null or d.key = any($3::text[]))
-         and not exists (select from artifacts.blob_locations l where l.key = d.key)
-         and not exists (select from artifacts.uploads u where u.key = d.key)
-       order by d.erase_after limit $2 for update skip locked)
-   returning key, digest, size_bytes, state`,
+  `with backup as materialized (
+     select pg_try_advisory_xact_lock_shared(hashtext('haven.backup')) as is_away),
+   taken as (
+     update artifacts.trash t
+        set attempts = t.attempts + 1, erase_after = now() + least(power(2, t.attempts), 64) * interval '1 minute'
+      where (select is_away from backup) and t.key in (
+        select d.key from artifacts.trash d
+         where d.store = $1 and d.erase_after <= now() and ($3::text[] is null or d.key = any($3::text[]))
+           and not exists (select from artifacts.blob_locations l where l.key = d.key)
+           and not exists (select from artifacts.uploads u where u.key = d.key)
+         order by d.erase_after limit $2 for update skip locked)
+     returning key, digest, size_bytes, state)
+   select is_away as may_erase, taken.* from backup left join taken on true`,
 )
 const done = statement('trash done', 'delete from artifacts.trash where key = any($1::text[])')
 const failed = statement(
@@ -59,18 +68,21 @@ const byDigest = statement<{ key: string }>(
 
 /**
  * Erases objects whose time in the trash is over. One that the store does not delete stays, with the reason, and is tried again
- * after one minute, two, four, up to an hour; the others go on. Only registryctl calls this.
+ * after one minute, two, four, up to an hour; the others go on. While a backup is being taken nothing is erased: it stays due. Only
+ * registryctl calls this.
  */
 export async function eraseTrash(db: Database, storage: BlobStorage, options: EraseOptions = {}): Promise<Erasure> {
   const { limit = Infinity, workers = 1, keys = null, signal, onProgress } = options
-  const sum: Erasure = { erased: 0, erasedBytes: 0, failed: 0, remaining: 0, failures: [] }
+  const sum: Erasure = { erased: 0, erasedBytes: 0, failed: 0, remaining: 0, held: false, failures: [] }
   let left = limit
   const work = async () => {
     while (left > 0) {
       signal?.throwIfAborted()
       const size = Math.min(BATCH, left)
       left -= size
-      const rows = await db.writes.rows(take, [storage.name, size, keys])
+      const answer = await db.writes.rows(take, [storage.name, size, keys])
+      if (!answer[0]!.may_erase) sum.held = true
+      const rows = answer.filter((row) => row.key !== null)
       if (rows.length === 0) return
       await faultPoint('gc.beforeErase')
       await eraseBatch(db, storage, rows, sum)

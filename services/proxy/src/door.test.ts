@@ -373,7 +373,7 @@ describe.each(['one process', 'split'] as const)('the door, %s', (shape) => {
       const chunked = `${inner.length.toString(16)}\r\n${inner}\r\n0\r\n\r\n`
       const answer = await raw(
         at.port,
-        `DELETE /v2/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n${chunked}`,
+        `DELETE /v2/a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n${chunked}${get('/v2/behind')}`,
       )
       expect(statusOf(answer)).toBe(400)
       expect(await healthy(at.port)).toBe(true)
@@ -448,10 +448,14 @@ describe.each(['one process', 'split'] as const)('the door, %s', (shape) => {
       },
     )
 
-    it('431 for headers over 16 KiB, and for more than 100 of them', async () => {
+    it('431 for headers over 16 KiB, and for more than 100 of them; what stands behind is not read (A47)', async () => {
+      const before = at.seen.length
       expect(statusOf(await raw(at.port, get('/v2/', `X-Long: ${'a'.repeat(20_000)}`)))).toBe(431)
       const many = Array.from({ length: 101 }, (_, i) => `X-H${i}: 1`)
       expect(statusOf(await raw(at.port, get('/v2/', ...many)))).toBe(431)
+      const keeping = `GET /v2/ HTTP/1.1\r\nHost: h\r\n${many.join('\r\n')}\r\n\r\n`
+      expect(statusesOf(await raw(at.port, keeping + get('/v2/behind')))).toEqual([431])
+      expect(at.seen.length).toBe(before)
     })
   })
 

@@ -108,7 +108,8 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     const { socket } = req
     req.on('error', ignoreClientGone)
     res.on('error', ignoreClientGone)
-    if (refused.has(socket)) return
+    // RFC 9112, 9.6: behind an answer that closes the connection nothing is served, not even what came in the same packet.
+    if (refused.has(socket) || !socket.writable || hasClosed(answering.get(socket))) return
     if (draining) res.shouldKeepAlive = false
     answering.set(socket, res)
     res.once('close', () => {
@@ -240,6 +241,9 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     },
   }
 }
+
+const hasClosed = (res: ServerResponse | undefined) =>
+  res?.headersSent === true && (!res.shouldKeepAlive || res.getHeader('connection') === 'close')
 
 function hasBody(req: IncomingMessage): boolean {
   return req.headers['transfer-encoding'] !== undefined || Number(req.headers['content-length'] ?? 0) > 0

@@ -134,6 +134,55 @@ describe('POST /v1/lines', () => {
     expect(c.read('unreadable.log').trim().split('\n')).toHaveLength(3)
   })
 
+  describe('an access line', () => {
+    const fields = {
+      level: 'info',
+      time: '2026-11-25T12:00:00.000Z',
+      service: 'proxy',
+      request: 'r-1',
+      client: '203.0.113.9',
+      method: 'GET',
+      url: '/v2/library/app/manifests/1?a=[1]',
+      status: 200,
+      bytes: 1234,
+      ms: 0.25,
+      to: 'registry',
+      agent: 'docker/27 (linux)',
+      msg: 'access',
+    }
+
+    it('is kept as it came when nothing in it can do harm, as it would be if it were read and written anew', () => {
+      for (const change of [{}, { agent: undefined }, { ms: 12, agent: '' }, { ms: 0 }]) {
+        const sent = JSON.stringify({ ...fields, ...change })
+        expect(readLine(sent)).toMatchObject({
+          service: 'proxy',
+          text: `${sent}\n`,
+          fields: JSON.parse(sent) as object,
+        })
+        expect(JSON.parse(keep(JSON.parse(sent) as Record<string, unknown>).text)).toEqual(JSON.parse(sent))
+      }
+    })
+
+    it.each([
+      ['a text with an escape', { url: '/v2/"\\' }],
+      ['a text that a terminal obeys', { agent: '\u009b31m' }],
+      ['a field beside them', { password: 'abc' }],
+      ['a field of another kind', { agent: { token: 'abc' } }],
+      ['another name of a service', { service: '../x' }],
+      ['a value that is too long', { url: `/${'y'.repeat(3000)}` }],
+      ['a number that is none', { status: 'x' }],
+    ])('A78 is read and written anew when it has %s', (_, change) => {
+      const { service, ...rest } = { ...fields, ...change }
+      const sent = JSON.stringify({ ...fields, ...change })
+      const expected =
+        service === 'proxy' ? keep({ service, ...rest }) : keep({ ...rest, service: 'unreadable', saysItIs: service })
+      const read = readLine(sent)
+      expect([read.service, JSON.parse(read.text)]).toEqual([expected.service, JSON.parse(expected.text)])
+      // oxlint-disable-next-line no-control-regex -- the point of the check
+      expect(read.text).not.toMatch(/[\u007f-\u009f]|abc|y{2049}/)
+    })
+  })
+
   it('hides what is secret by its key', async () => {
     const c = await collector()
     await c.post(

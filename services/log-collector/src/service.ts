@@ -64,7 +64,7 @@ export function createLogCollector(deps: LogCollectorDeps): LogCollector {
   let syslog: SyslogReceiver | null = null
 
   const take = async (lines: readonly KeptLine[]) => {
-    const byService = Map.groupBy(lines, ({ fields }) => fields.service)
+    const byService = Map.groupBy(lines, (line) => line.service)
     const written = [...byService].map(([service, own]) => files.append(service, own.map(({ text }) => text).join('')))
     if (forwarder) for (const line of lines) forwarder.send(line)
     await Promise.all(written)
@@ -85,7 +85,7 @@ export function createLogCollector(deps: LogCollectorDeps): LogCollector {
       .map((line) => readLine(line))
     const dropped = Number(req.headers['x-haven-dropped'] ?? 0)
     if (dropped > 0 && Number.isSafeInteger(dropped)) {
-      const service = lines[0]?.fields.service ?? 'unreadable'
+      const service = lines[0]?.service ?? 'unreadable'
       lines.unshift(keep({ service, level: 'warn', msg: `${dropped} lines before this one were dropped`, dropped }))
     }
     await take(lines)

@@ -11,3 +11,4 @@ export {
 } from './database.ts'
 export { migrate, migrations, missingMigrations, NewerSchema, type Migration } from './migrate.ts'
 export { Prisma, type PrismaClient } from './gen/prisma/client.ts'
+export { TwoGenerations } from './two-generations.ts'

@@ -1,7 +1,6 @@
-import { statement, type Database } from '@haven/db'
+import { statement, TwoGenerations, type Database } from '@haven/db'
 import { Authority, heldRole, type GrantFacts, type HeldRole, type RoleFacts } from './authority.ts'
 import type { Principal } from './principal.ts'
-import { TwoGenerations } from './two-generations.ts'
 
 const maxAgeMs = 5_000
 const maxPrincipals = 10_000
@@ -38,11 +37,17 @@ export class Authorities implements Disposable {
     this.#roles = null
   }
 
+  /** What is in memory and young enough; null: ask `of`. */
+  remembered(principal: Exclude<Principal, { kind: 'service' }>): Authority | null {
+    const kept = this.#kept.get(keyOf(principal))
+    return kept && this.#now() < kept.untilMs ? kept.authority : null
+  }
+
   async of(principal: Principal): Promise<Authority> {
     if (principal.kind === 'service') return new Authority(principal, { active: true, grants: [] }, new Map())
-    const key = principal.kind === 'anonymous' ? 'anonymous' : `${principal.kind}:${principal.id}`
-    const kept = this.#kept.get(key)
-    if (kept && this.#now() < kept.untilMs) return kept.authority
+    const kept = this.remembered(principal)
+    if (kept !== null) return kept
+    const key = keyOf(principal)
     const running = this.#loading.get(key)
     if (running) return running
     const loading = this.#load(key, principal)
@@ -98,6 +103,9 @@ export class Authorities implements Disposable {
     this.#stop()
   }
 }
+
+const keyOf = (principal: Exclude<Principal, { kind: 'service' }>) =>
+  principal.kind === 'anonymous' ? 'anonymous' : `${principal.kind}:${principal.id}`
 
 const userState = statement<{ name: string; active: boolean; passwordId: number | null }>(
   'identity: user state',

@@ -1,10 +1,10 @@
 import { randomBytes } from 'node:crypto'
+import { TwoGenerations } from '@haven/db'
 import { problems } from '@haven/errors'
 import jwt from 'jsonwebtoken'
 import type { Principal, ProjectNode } from './principal.ts'
 import { nameOf } from './principal.ts'
 import type { SigningKeys } from './signing-keys.ts'
-import { TwoGenerations } from './two-generations.ts'
 
 /** What Harbor calls itself in tokens and challenges; clients and mirrors have these texts in their configuration. */
 export const tokenIssuer = 'harbor-token-issuer'
@@ -123,13 +123,19 @@ export class TokenVerifier {
     })
   }
 
+  /** The verdict on a token that was verified before and still is valid; null: ask `verify`. */
+  remembered(text: string): VerifiedToken | null {
+    const remembered = this.#remembered.get(text)
+    if (remembered === undefined) return null
+    if (this.#now() < remembered.untilMs) return remembered.verified
+    this.#remembered.delete(text)
+    return null
+  }
+
   /** @throws unauthorized, saying why. */
   async verify(text: string): Promise<VerifiedToken> {
-    const remembered = this.#remembered.get(text)
-    if (remembered !== undefined) {
-      if (this.#now() < remembered.untilMs) return remembered.verified
-      this.#remembered.delete(text)
-    }
+    const remembered = this.remembered(text)
+    if (remembered !== null) return remembered
     if (text.length > maxTokenLength) throw refuse('token is too long')
     const epoch = this.#epoch
     const key = await this.#keyOf(text)

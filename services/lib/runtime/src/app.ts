@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Problem, problems, toProblem } from '@haven/errors'
 import express, { type ErrorRequestHandler, type Express, type RequestHandler } from 'express'
-import { contextOf, enter, type Gate } from './context.ts'
+import { contextOf, enter, settle, type Gate } from './context.ts'
 import type { Logger } from './logger.ts'
 
 /** How an API writes its errors: `ociEnvelope`, `harborEnvelope`. */
@@ -20,8 +20,7 @@ export function serviceApp(options: Gate & { readonly envelope: Envelope }): Exp
   app.set('case sensitive routing', true)
   app.locals.envelope = options.envelope
   app.use((req, res, next) => {
-    const context = enter(req, res, options)
-    res.setHeader('X-Request-Id', context.requestId)
+    enter(req, res, options)
     next()
   })
   return app
@@ -67,6 +66,7 @@ export function answerProblem(req: IncomingMessage, res: ServerResponse, thrown:
     res.destroy()
     return
   }
+  settle(req, res)
   sendProblem(req, res, problem, envelope)
 }
 

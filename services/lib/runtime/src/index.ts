@@ -4,18 +4,23 @@ export { parseJson, readBody, readJson, type JsonLimits } from './body.ts'
 export {
   contextOf,
   enter,
+  enterDirectly,
   handOverRequest,
   internalHeaders,
   saneRequestId,
   sameSecret,
+  settle,
   socketAddress,
+  writeHead,
   type Gate,
+  type HeaderList,
   type RequestContext,
   type Trust,
 } from './context.ts'
 export { exitCodes } from './exit-codes.ts'
 export { AGENT_IDLE_MS, defaultLimits, listen, type Limits, type Listening, type ListenOptions } from './listen.ts'
 export { openLogDestination, type LogDestination, type LogDestinationOptions } from './log-destination.ts'
+export { accessLog, type AccessLine } from './access-log.ts'
 export { createLogger, logLevels, type Logger, type LogLevel } from './logger.ts'
 export { createMetrics, type Metrics, type RequestMeasure } from './metrics.ts'
 export { escapeDeceptive, loggable, MAX_LOGGED_CHARACTERS } from './redaction.ts'

@@ -1,4 +1,5 @@
 import pino, { type Bindings, type Logger } from 'pino'
+import { knowDestination } from './access-log.ts'
 import { cut, loggable } from './redaction.ts'
 import { openLogDestination, type LogDestination } from './log-destination.ts'
 
@@ -15,6 +16,7 @@ export function createLogger(options: {
   readonly level?: LogLevel
   readonly destination?: LogDestination
 }): Logger {
+  const destination = options.destination ?? openLogDestination()
   const logger = pino(
     {
       level: options.level ?? 'info',
@@ -32,8 +34,9 @@ export function createLogger(options: {
         },
       },
     },
-    options.destination ?? openLogDestination(),
+    destination,
   )
+  knowDestination(logger, destination, options.service)
   // pino passes the fields of a child through no formatter. Children of children inherit this.
   const makeChild: Logger['child'] = logger.child
   logger.child = function (this: Logger, bindings, childOptions) {

@@ -7,6 +7,7 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, afterEach, describe, expect, it } from '@jest/globals'
 import { harborEnvelope, problems } from '@haven/errors'
 import {
+  accessLog,
   answerProblem,
   contextOf,
   createLogger,
@@ -266,6 +267,47 @@ describe('the log', () => {
     // oxlint-disable-next-line no-control-regex -- the point of the check
     expect(lines[0]!.trimEnd()).not.toMatch(/[\u0000-\u001f\u007f-\u009f\u2028\u202e]/)
     expect(JSON.parse(lines[0]!)).toMatchObject({ bytes: '1000000 bytes', circular: { name: circular.name } })
+  })
+})
+
+describe('the access log', () => {
+  const given = {
+    request: 'r-1',
+    client: '203.0.113.9',
+    method: 'GET',
+    url: '/v2/library/app/manifests/1',
+    status: 200,
+    bytes: 1234,
+    ms: 0.125,
+    to: 'registry',
+    agent: 'docker/27',
+  }
+  const withoutTime = (line: string | undefined) => line?.replace(/"time":"[^"]+"/, '')
+
+  it.each([
+    ['as usual', {}],
+    ['without an agent', { agent: undefined }],
+    ['with quotes and backslashes', { agent: '"\\"', url: '/v2/"x\\' }],
+    ['with line breaks and escapes of a terminal', { agent: 'a\nb\u001b[31m\u0085\u202e\ud800' }],
+    ['with what forges another field', { agent: '","status":500,"x":"' }],
+    ['with long texts', { url: `/${'x'.repeat(5000)}`, agent: 'ü'.repeat(3000) }],
+    ['with a secret', { url: '/v2/known secret value' }],
+  ])('R15 writes what the logger would: %s', (_, change) => {
+    const lines: string[] = []
+    const { log } = logTo(lines, ['known secret value'])
+    const line = { ...given, ...change }
+    accessLog(log)(line)
+    log.info(line, 'access')
+    expect(withoutTime(lines[0])).toBe(withoutTime(lines[1]))
+    expect(JSON.parse(lines[0]!)).toMatchObject({ service: 'test', status: 200, msg: 'access' })
+    expect(lines.join('')).not.toContain('known')
+  })
+
+  it('writes nothing below its level', () => {
+    const lines: string[] = []
+    const destination = openLogDestination({ stdout: { write: (text: string) => lines.push(text) } })
+    accessLog(createLogger({ service: 'test', level: 'warn', destination }))(given)
+    expect(lines).toEqual([])
   })
 })
 

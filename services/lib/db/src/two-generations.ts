@@ -9,11 +9,13 @@ export class TwoGenerations<Value> {
   #youngWeight = 0
   readonly #limit: number
   readonly #maxWeight: number
+  readonly #weigh: (key: string, value: Value) => number
 
-  /** @param maxWeight of the keys of one generation together, in characters. */
-  constructor(limit: number, maxWeight = Infinity) {
+  /** @param maxWeight of one generation, as `weigh` counts it: unless it is given, the characters of the keys. */
+  constructor(limit: number, maxWeight = Infinity, weigh: (key: string, value: Value) => number = (key) => key.length) {
     this.#limit = limit
     this.#maxWeight = maxWeight
+    this.#weigh = weigh
   }
 
   get(key: string): Value | undefined {
@@ -25,18 +27,27 @@ export class TwoGenerations<Value> {
   }
 
   set(key: string, value: Value): void {
-    if (this.#young.size >= this.#limit || this.#youngWeight + key.length > this.#maxWeight) {
+    this.#remove(key)
+    const weight = this.#weigh(key, value)
+    if (this.#young.size >= this.#limit || this.#youngWeight + weight > this.#maxWeight) {
       this.#old = this.#young
       this.#young = new Map()
       this.#youngWeight = 0
     }
-    if (!this.#young.has(key)) this.#youngWeight += key.length
+    this.#youngWeight += weight
     this.#young.set(key, value)
   }
 
   delete(key: string): void {
-    if (this.#young.delete(key)) this.#youngWeight -= key.length
+    this.#remove(key)
     this.#old.delete(key)
+  }
+
+  #remove(key: string): void {
+    const young = this.#young.get(key)
+    if (young === undefined) return
+    this.#youngWeight -= this.#weigh(key, young)
+    this.#young.delete(key)
   }
 
   clear(): void {

@@ -27,12 +27,15 @@ afterAll(async () => {
 
 const certificate = () => join(secure.home, 'tls/tls.crt')
 
-function askSecurely(path: string): Promise<{ status: number; headers: NodeJS.Dict<string | string[]> }> {
+type Answer = { status: number; headers: NodeJS.Dict<string | string[]>; body: string }
+
+function askSecurely(path: string): Promise<Answer> {
   return new Promise((resolve, reject) => {
     const agent = new Agent({ ca: readFileSync(certificate()), keepAlive: false })
     const req = request(secure.url + path, { agent }, (res) => {
-      res.resume()
-      res.once('end', () => resolve({ status: res.statusCode!, headers: res.headers }))
+      let body = ''
+      res.on('data', (chunk: Buffer) => (body += chunk.toString()))
+      res.once('end', () => resolve({ status: res.statusCode!, headers: res.headers, body }))
     })
     req.once('error', reject)
     req.end()
@@ -66,6 +69,13 @@ describe('TLS', () => {
     expect(challenge.headers['strict-transport-security']).toBeDefined()
     await expect(fetch(`${secure.url}/v2/`)).rejects.toMatchObject({ cause: { code: 'DEPTH_ZERO_SELF_SIGNED_CERT' } })
     expect((await secure.command('doctor')).output).toMatch(/clients .*certificate until .*not trusted here/)
+  })
+
+  it('offers that certificate for download', async () => {
+    const { status, headers, body } = await askSecurely('/api/v2.0/systeminfo/getcert')
+    expect([status, headers['content-disposition']]).toEqual([200, 'attachment; filename=ca.crt'])
+    expect(body).toBe(readFileSync(certificate(), 'utf8'))
+    expect((await fetch(`${plain.url}/api/v2.0/systeminfo/getcert`)).status).toBe(404)
   })
 
   const noCrane = lacking('crane')

@@ -12,6 +12,10 @@ export const coreSettings = {
     optional: true,
     doc: 'PEM of the authority that signed the certificate of the platform, offered to clients for download.',
   }),
+  selfSignedCertificate: text({
+    optional: true,
+    doc: 'File of the certificate that the proxy makes for itself, offered when there is no authority. Read at each download, since it comes late and is renewed.',
+  }),
   encryptionKey: secret({
     env: 'HAVEN_ENCRYPTION_KEY',
     minLength: 32,

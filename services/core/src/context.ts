@@ -13,8 +13,6 @@ export type Facts = {
   externalUrl: string | null
   version: string
   storageName: string
-  /** PEM of the authority that signed the platform's certificate, for clients to trust. */
-  caCertificate: string | null
   /** The types of jobs that the job service knows. */
   jobTypes: readonly string[]
   /** Secrets that prove our own services, by the name that they then have. */
@@ -44,6 +42,8 @@ export type CoreContext = {
   health: PlatformHealth
   /** Lines of all services. */
   searchLogs: LogSearch
+  /** PEM for clients to trust: of the authority that signed the platform's certificate, or of that itself. Null: nothing to download. */
+  caCertificate(): Promise<string | null>
   /** Bytes of the volumes that hold blobs. */
   volumes(): Promise<{ total: number; free: number }[]>
 }

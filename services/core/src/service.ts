@@ -17,6 +17,7 @@ import type { Logger, Metrics, Service, Trust } from '@haven/runtime'
 import { overwriteSettings, type Settings } from '@haven/settings'
 import type { Redis } from 'ioredis'
 import { coreApp } from './app.ts'
+import { caCertificate } from './ca-certificate.ts'
 import type { CoreSettings } from './config.ts'
 import type { CoreContext } from './context.ts'
 import { Csrf } from './csrf.ts'
@@ -57,7 +58,6 @@ export function createCore(deps: CoreDeps): Service {
       externalUrl: config.externalUrl ?? null,
       version,
       storageName: config.storageName === 's3' ? 's3' : 'filesystem',
-      caCertificate: config.caCertificate?.text ?? null,
       jobTypes: JOB_TYPES,
       serviceSecrets: { 'harbor-core': config.coreSecret, 'harbor-jobservice': config.jobserviceSecret },
     },
@@ -81,6 +81,7 @@ export function createCore(deps: CoreDeps): Service {
       ...deps.checks,
     }),
     searchLogs: logSearch(config.logCollectorUrl, config.logCollectorSecret),
+    caCertificate: () => caCertificate(config),
     volumes: () => volumesOf(config.storageFolder ?? null),
   }
 

@@ -1,12 +1,21 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { startExecution } from '@haven/queue'
 import { startCore, type TestCore } from './harness.ts'
 
+const folder = mkdtempSync(join(tmpdir(), 'haven-core-'))
+const certificate = join(folder, 'tls.crt')
+const PEM = '-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n'
 let core: TestCore
 beforeAll(async () => {
-  core = await startCore()
+  core = await startCore({ CORE_SELF_SIGNED_CERTIFICATE: certificate })
 })
-afterAll(() => core[Symbol.asyncDispose]())
+afterAll(async () => {
+  await core[Symbol.asyncDispose]()
+  rmSync(folder, { recursive: true })
+})
 
 const manual = { schedule: { type: 'Manual' } }
 const startGC = async (parameters: object = {}) => {
@@ -204,7 +213,12 @@ describe('the facts of the system', () => {
       has_ca_root: false,
     })
     expect((await core.admin('GET', '/systeminfo/volumes')).body).toEqual({ storage: [] })
-    expect((await core.send('GET', '/api/v2.0/systeminfo/getcert')).status).toBe(404)
+    expect((await core.send('GET', '/api/v2.0/systeminfo/getcert')).status).toBe(404) // nothing was made yet
+    writeFileSync(certificate, PEM)
+    expect((await core.admin('GET', '/systeminfo')).body).toMatchObject({ has_ca_root: true })
+    const downloaded = await core.send('GET', '/api/v2.0/systeminfo/getcert')
+    expect([downloaded.status, downloaded.text]).toEqual([200, PEM])
+    expect(downloaded.headers.get('content-disposition')).toBe('attachment; filename=ca.crt')
     expect((await core.send('GET', '/api/v2.0/ping')).text).toBe('Pong')
     expect((await core.send('GET', '/api/version')).text).toBe('{"version":"v2.0"}')
   })

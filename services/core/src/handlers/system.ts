@@ -6,7 +6,7 @@ import { ok, text } from '../http/answer.ts'
 export const systemHandlers: Handlers = {
   getPing: () => text('Pong', 'text/plain'),
 
-  async getSystemInfo({ caller, req }, { facts, settings }) {
+  async getSystemInfo({ caller, req }, { facts, settings, caCertificate }) {
     const now = await settings.read()
     const forEveryone = {
       auth_mode: now.auth_mode,
@@ -24,7 +24,7 @@ export const systemHandlers: Handlers = {
       external_url: externalUrl,
       registry_url: URL.parse(externalUrl)?.host ?? host,
       harbor_version: facts.version,
-      has_ca_root: facts.caCertificate !== null,
+      has_ca_root: (await caCertificate()) !== null,
       notification_enable: now.notification_enable,
       project_creation_restriction: now.project_creation_restriction,
       read_only: now.read_only,
@@ -36,12 +36,13 @@ export const systemHandlers: Handlers = {
     return ok({ storage: await volumes() })
   },
 
-  getCert(_call, { facts }) {
-    if (facts.caCertificate === null) throw problems.notFound({ message: 'resource not found: cert not found' })
+  async getCert(_call, { caCertificate }) {
+    const certificate = await caCertificate()
+    if (certificate === null) throw problems.notFound({ message: 'resource not found: cert not found' })
     return {
       status: 200,
       headers: { 'Content-Type': 'application/octet-stream', 'Content-Disposition': 'attachment; filename=ca.crt' },
-      body: facts.caCertificate,
+      body: certificate,
     }
   },
 }

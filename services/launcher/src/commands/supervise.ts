@@ -180,6 +180,7 @@ function doorSettings(config: LauncherConfig, home: Home): NodeJS.ProcessEnv {
     ...common,
     PROXY_TLS_PORT: String(port),
     PROXY_TLS_FOLDER: home.tls,
+    ...(tls === 'self-signed' && { CORE_SELF_SIGNED_CERTIFICATE: home.certificate }),
     PROXY_TLS_REDIRECT: String(httpPort !== undefined),
     ...(httpPort !== undefined && { PROXY_PORT: String(httpPort) }),
   }

@@ -165,8 +165,9 @@ function keyRotation(
     name: 'rotating the key that signs tokens',
     everyMs: HOUR_MS,
     async run() {
+      const source = { principal: { kind: 'service', name: 'jobservice' } } as const
       const tokenLifetimeMs = (await settings.read()).token_expiration * MINUTE_MS
-      const rotated = await rotateAgedSigningKey(db, sealer, { maxAgeMs, tokenLifetimeMs })
+      const rotated = await rotateAgedSigningKey(db, sealer, { maxAgeMs, tokenLifetimeMs, source })
       if (rotated) log.info({ kid: rotated.kid }, 'a new key signs tokens')
     },
   }

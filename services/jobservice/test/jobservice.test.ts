@@ -303,6 +303,15 @@ describe('the background', () => {
       { retiredAt: expect.any(Date), expiresAt: expect.any(Date) },
       { retiredAt: null, privatePem: expect.stringMatching(/^sealed -----BEGIN PRIVATE KEY/) },
     ])
+    const entry = await until(() =>
+      database.db.prisma.auditEntry.findFirst({ where: { resource: 'token_signing_key' } }),
+    )
+    expect(entry).toMatchObject({
+      operation: 'update',
+      resourceType: 'configuration',
+      actor: 'jobservice',
+      description: expect.stringContaining(keys[1]!.kid),
+    })
   })
 
   it('turns events into audit entries and makes partitions for them', async () => {

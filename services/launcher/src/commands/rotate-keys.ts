@@ -6,6 +6,9 @@ import { Home } from '../home.ts'
 import { proveEncryptionKey, sealerOf } from '../installation.ts'
 import type { LauncherConfig } from '../settings.ts'
 
+/** In the audit log. */
+const byHand = { principal: { kind: 'service', name: 'haven rotate-keys' } } as const
+
 /**
  * Lets a new key sign tokens from now on, of the installation that runs below this home or that DATABASE_URL names. The job service does
  * it by itself when the key is old; this is for whoever does not want to wait.
@@ -26,6 +29,6 @@ export async function rotateKeys(
   await proveEncryptionKey(db, sealer)
   using settings = new Settings(db, sealer)
   const tokenLifetimeMs = (await settings.read()).token_expiration * 60_000
-  const { kid } = await rotateSigningKey(db, sealer, { tokenLifetimeMs })
+  const { kid } = await rotateSigningKey(db, sealer, { tokenLifetimeMs, source: byHand })
   print(`key ${kid} signs tokens now`)
 }

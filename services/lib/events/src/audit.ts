@@ -11,6 +11,7 @@ import {
   ProjectDeletedSchema,
   ProjectUpdatedSchema,
   RepositoryDeletedSchema,
+  SigningKeyRotatedSchema,
   TagDeletedSchema,
   TagMovedSchema,
   UserCreatedSchema,
@@ -90,6 +91,10 @@ audited(UserSignedInSchema, (m) => ({ ...line('login', 'user', m.user?.name ?? '
 audited(UserSignedOutSchema, (m) => line('logout', 'user', m.user?.name ?? '', 'logout'))
 audited(ConfigurationChangedSchema, (m) =>
   line('update', 'configuration', m.keys.join(','), `update configuration: ${m.keys.join(', ')}`),
+)
+// Harbor's resource types have none for keys.
+audited(SigningKeyRotatedSchema, (m) =>
+  line('update', 'configuration', 'token_signing_key', `rotate the key that signs tokens: ${m.kid}`),
 )
 
 /** What the audit log says about an event; null when it says nothing. */

@@ -9,6 +9,8 @@ import {
 import { promisify } from 'node:util'
 import type { Database, Prisma } from '@haven/db'
 import { problems } from '@haven/errors'
+import { emit, type EventSource } from '@haven/events'
+import { SigningKeyRotatedSchema } from '@haven/proto/events'
 
 /** Seals and opens secrets at rest (`seal` and `open` of @haven/runtime with the installation's key). */
 export type Sealer = { seal(plain: string): string; open(sealed: string): string }
@@ -173,6 +175,8 @@ export async function ensureSigningKey(db: Database, sealer: Sealer): Promise<vo
 type Rotation = {
   /** The longest lifetime of a token that was given out so far. */
   tokenLifetimeMs: number
+  /** Who lets it be rotated, for the audit log. */
+  source: EventSource
 }
 
 /**
@@ -221,7 +225,7 @@ export async function rotateAgedSigningKey(
 async function replaceKeys(
   tx: Prisma.TransactionClient,
   key: Awaited<ReturnType<typeof makeKey>>,
-  { tokenLifetimeMs }: Rotation,
+  { tokenLifetimeMs, source }: Rotation,
 ): Promise<void> {
   const graceSeconds = Math.ceil((tokenLifetimeMs + handoverMs) / 1000)
   await tx.$executeRaw`
@@ -229,6 +233,7 @@ async function replaceKeys(
      where retired_at is null`
   await forgetExpired(tx)
   await tx.signingKey.create({ data: key })
+  await emit(tx, SigningKeyRotatedSchema, source, { kid: key.kid })
 }
 
 const forgetExpired = (tx: Pick<Prisma.TransactionClient, '$executeRaw'>) =>

@@ -17,6 +17,7 @@ const sealer: Sealer = {
 }
 const ann: TokenPrincipal = { kind: 'user', id: 3, name: 'ann' }
 const access = [{ type: 'repository', name: 'library/app', actions: ['pull', 'push'] }]
+const byTest = { principal: { kind: 'service', name: 'test' } } as const
 const minutes = (n: number) => n * 60_000
 
 describe('bearer tokens', () => {
@@ -43,6 +44,13 @@ describe('bearer tokens', () => {
     await database[Symbol.asyncDispose]()
   })
 
+  /** The keys of the rotations that events told of since the last call. */
+  const rotationsTold = async () => {
+    const type = 'haven.events.v1.SigningKeyRotated'
+    const told = await database.db.prisma.outboxEvent.findMany({ where: { type }, orderBy: { id: 'asc' } })
+    await database.db.prisma.outboxEvent.deleteMany({ where: { type } })
+    return told.map(({ payload }) => (payload as { kid: string }).kid)
+  }
   const seconds = () => Math.floor(now / 1000)
   const claims = (change: Record<string, unknown> = {}) => {
     const all = {
@@ -219,7 +227,8 @@ describe('bearer tokens', () => {
     const old = (await issuer.issue(ann, access, { lifetimeMs: minutes(30) })).token
     await there.verify(old)
 
-    const rotated = await rotateSigningKey(database.db, sealer, { tokenLifetimeMs: minutes(30) })
+    const rotated = await rotateSigningKey(database.db, sealer, { tokenLifetimeMs: minutes(30), source: byTest })
+    expect(await rotationsTold()).toEqual([rotated.kid])
     keys.forget()
     const fresh = (await issuer.issue(ann, access, { lifetimeMs: minutes(30) })).token
     expect(jwt.decode(fresh, { complete: true })!.header.kid).toBe(rotated.kid)
@@ -239,7 +248,7 @@ describe('bearer tokens', () => {
   it('are signed with a new key once the newest is old, made by one of the processes that ask', async () => {
     const { db } = database
     const rotate = (with_: Sealer = sealer) =>
-      rotateAgedSigningKey(db, with_, { maxAgeMs: minutes(60), tokenLifetimeMs: minutes(30) })
+      rotateAgedSigningKey(db, with_, { maxAgeMs: minutes(60), tokenLifetimeMs: minutes(30), source: byTest })
     expect(await rotate()).toBeNull()
     now = Date.now()
     keys.forget()
@@ -262,6 +271,7 @@ describe('bearer tokens', () => {
     await expect(rotate(broken)).rejects.toMatchObject({ kind: { name: 'keyUnreadable' } })
     const made = (await Promise.all([rotate(), rotate(), rotate()])).filter((each) => each !== null)
     expect(made).toHaveLength(1)
+    expect(await rotationsTold()).toEqual([made[0]!.kid])
     expect(await rotate()).toBeNull()
 
     now += minutes(1) // longer than what is loaded is kept, wherever the announcement came late

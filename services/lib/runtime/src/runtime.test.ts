@@ -127,13 +127,7 @@ describe('serviceApp', () => {
       pull: (controller) => controller.enqueue(new Uint8Array(1000)),
     })
     const init: RequestInit & { duplex: string } = { method: 'POST', body: stream, duplex: 'half' }
-    // The answer may be lost to the reset that ends the endless body.
-    expect(
-      await get('/small', init).then(
-        (res) => res.status,
-        () => 413,
-      ),
-    ).toBe(413)
+    expect((await get('/small', init)).status).toBe(413)
   })
 })
 

@@ -15,7 +15,10 @@ export const logCollectorConfig = defineConfig('LOG_COLLECTOR', {
     protocols: ['tcp', 'udp', 'tls'],
     doc: 'Where lines are forwarded to as RFC 5424: tcp://host:514, udp://host:514 or tls://host:6514.',
   }),
-  forwardCa: file({ optional: true, doc: 'Certificate authority of that receiver, in PEM.' }),
+  forwardCa: file({
+    optional: true,
+    doc: 'Certificate authority of that receiver, in PEM; with it no other is trusted.',
+  }),
   forwardBufferBytes: bytes({
     default: '4MiB',
     doc: 'Kept for a receiver that is away; beyond, the oldest are dropped.',

@@ -8,7 +8,7 @@ import type { KeptLine, Level } from './line.ts'
 export interface ForwarderOptions {
   /** `tcp://host:port`, `udp://host:port` or `tls://host:port`. */
   readonly url: string
-  /** Certificate authority of the receiver in PEM, beside the system's. */
+  /** Certificate authority of the receiver in PEM. With it no other is trusted. */
   readonly ca?: string | undefined
   readonly bufferBytes?: number
   readonly log: Logger
@@ -19,6 +19,9 @@ export interface ForwarderOptions {
 const LOCAL0 = 16
 const MAX_PAUSE_MS = 30_000
 const CONNECT_MS = 10_000
+/** A connection that ends sooner counts as a failure of the next, so that a receiver that closes at once is not called without a pause. */
+const STEADY_MS = 10_000
+const REPORT_EVERY_MS = 60_000
 // Over UDP without fragments of IP where it can be helped (RFC 5426, 3.2).
 const MAX_DATAGRAM_BYTES = 1200
 // RFC 5612's number for documentation: we have none of our own.
@@ -52,10 +55,12 @@ export class Forwarder implements AsyncDisposable {
   #bytes = 0
   #socket: Socket | UdpSocket | null = null
   #ready = false
+  #upSince = 0
   #failures = 0
   #timer: NodeJS.Timeout | null = null
   #closed = false
-  #reported = 0
+  #reportedAt = -Infinity
+  #toldAway = false
   dropped = 0
 
   constructor(options: ForwarderOptions) {
@@ -103,8 +108,8 @@ export class Forwarder implements AsyncDisposable {
     if (protocol === 'udp:') {
       const udp = createSocket(isIPv6(host) ? 'udp6' : 'udp4')
       this.#socket = udp
-      udp.on('error', (err) => this.#lost(err))
-      udp.on('close', () => this.#lost())
+      udp.on('error', (err) => this.#lost(udp, err))
+      udp.on('close', () => this.#lost(udp))
       udp.connect(number, host, () => this.#up())
       return
     }
@@ -125,29 +130,34 @@ export class Forwarder implements AsyncDisposable {
     socket.setKeepAlive(true, 30_000)
     socket.once(protocol === 'tls:' ? 'secureConnect' : 'connect', () => this.#up())
     socket.on('drain', () => this.#flush())
-    socket.on('error', (err) => this.#lost(err))
+    socket.on('error', (err) => this.#lost(socket, err))
     // A receiver sends nothing; reading is how its end is noticed.
     socket.resume()
     socket.on('end', () => socket.destroy())
-    socket.on('close', () => this.#lost())
+    socket.on('close', () => this.#lost(socket))
   }
 
   #up(): void {
-    if (this.#failures > 0) this.#options.log.info({ dropped: this.dropped }, 'forwarding goes on')
+    if (this.#toldAway) this.#options.log.info({ dropped: this.dropped }, 'forwarding goes on')
+    this.#toldAway = false
     this.#ready = true
-    this.#failures = 0
+    this.#upSince = performance.now()
     this.#flush()
   }
 
-  #lost(err?: Error): void {
+  #lost(socket: Socket | UdpSocket, err?: Error): void {
+    if (this.#closed || this.#timer || socket !== this.#socket) return
+    const now = performance.now()
+    if (this.#ready && now - this.#upSince > STEADY_MS) this.#failures = 0
     this.#ready = false
-    if (this.#closed || this.#timer) return
-    const socket = this.#socket
-    if (socket && 'destroy' in socket) socket.destroy()
+    this.#socket = null
+    if ('destroy' in socket) socket.destroy()
+    else if (err) socket.close()
     this.#failures += 1
     // Once a while, not at every attempt: these lines are forwarded too.
-    if (this.#failures === 1 || Date.now() - this.#reported > 60_000) {
-      this.#reported = Date.now()
+    if (now - this.#reportedAt > REPORT_EVERY_MS) {
+      this.#reportedAt = now
+      this.#toldAway = true
       this.#options.log.warn({ err, dropped: this.dropped }, 'the receiver of forwarded logs is away')
     }
     const pause = Math.min(MAX_PAUSE_MS, (this.#options.retryMs ?? 500) * 2 ** Math.min(this.#failures - 1, 8))

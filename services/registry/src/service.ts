@@ -7,7 +7,7 @@ import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust
 import type { BlobStorage } from '@haven/storage'
 import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
-import type { RegistrySettings } from './config.ts'
+import { blobReadsOf, type RegistrySettings } from './config.ts'
 import { route } from './routes.ts'
 
 export type RegistryDeps = {
@@ -52,7 +52,7 @@ export function createRegistry(deps: RegistryDeps): Service {
       signIn: (given) => signIn(deps.signIn, given),
       externalUrl: settings.externalUrl ?? null,
     }),
-    blobReads: settings.blobReads,
+    blobReads: blobReadsOf(settings),
     readOnly: settings.readOnly,
     projectName: async (id) => (await projects.byId(id))?.name ?? null,
   }

@@ -50,6 +50,12 @@ export class BufferPool {
   /** Only for a buffer that nothing will read any more: a write in flight would send another stream's bytes. */
   give(buffer: Buffer): void {
     const free = this.#free[buffer.length]
-    if (free && free.length < MAX_KEPT) free.push(buffer)
+    if (!free) return
+    if (free.length < MAX_KEPT) free.push(buffer)
+    else if (this.isAligned(buffer)) {
+      // Dropping an aligned one would not free it: its page stays carved. It takes the place of one that the collector can free.
+      const other = free.findIndex((kept) => !this.isAligned(kept))
+      if (other >= 0) free[other] = buffer
+    }
   }
 }

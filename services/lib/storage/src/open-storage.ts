@@ -12,6 +12,8 @@ export async function openStorage(config: StorageConfig): Promise<BlobStorage> {
     endpoint: required(config.s3Endpoint, 'S3_ENDPOINT'),
     accessKey: required(config.s3AccessKey, 'S3_ACCESS_KEY'),
     secretKey: required(config.s3SecretKey, 'S3_SECRET_KEY'),
+    ...(config.s3PublicEndpoint !== undefined && { publicEndpoint: config.s3PublicEndpoint }),
+    idleTimeoutMs: config.s3TimeoutMs,
     region: config.s3Region,
     bucket: config.s3Bucket,
     prefix: prefix === '' ? '' : `${prefix}/`,

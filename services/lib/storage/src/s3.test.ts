@@ -9,7 +9,7 @@ import type { AppendOptions, UploadState } from './blob-storage.ts'
 import { blobStorageContract, inPieces } from './contract.ts'
 import { S3Storage, type S3StorageOptions } from './drivers/s3.ts'
 import { partSizeAt } from './drivers/s3/part-writer.ts'
-import { ObjectTruncated, UploadLost } from './failures.ts'
+import { ObjectMissing, ObjectTruncated, UploadLost } from './failures.ts'
 import { newObjectKey, type ObjectKey } from './object-key.ts'
 
 const MiB = 1024 ** 2
@@ -24,7 +24,6 @@ const settingsOf = (fake: FakeS3): S3StorageOptions => ({
   accessKey: 'key',
   secretKey: 'secret',
   retry: quick,
-  idleTimeoutMs: 500,
 })
 
 blobStorageContract('S3 (a fake)', async () => {
@@ -44,14 +43,18 @@ blobStorageContract('S3 (a fake)', async () => {
 describe('S3 storage', () => {
   let fake: FakeS3
   let storage: S3Storage
+  /** Where a store that falls silent is part of the test. Elsewhere a busy machine would look like one. */
+  let hasty: S3Storage
 
   beforeAll(async () => {
     fake = await FakeS3.start()
     storage = await S3Storage.open(settingsOf(fake))
+    hasty = await S3Storage.open({ ...settingsOf(fake), idleTimeoutMs: 500 })
   })
   afterEach(() => fake.reset())
   afterAll(async () => {
     await storage[Symbol.asyncDispose]()
+    await hasty[Symbol.asyncDispose]()
     await fake[Symbol.asyncDispose]()
   })
 
@@ -114,7 +117,7 @@ describe('S3 storage', () => {
     it.each([...anyRequest, ...silences])('stores a short blob in spite of "%s"', async (fault) => {
       const bytes = randomBytes(MiB)
       fake.fail('PutObject', fault, 2)
-      const key = await push(bytes)
+      const key = await push(bytes, {}, silences.includes(fault) ? hasty : storage)
       expect(fake.objects.get(key)?.bytes.equals(bytes)).toBe(true)
       expect(fake.total).toBeLessThanOrEqual(6)
     })
@@ -133,7 +136,7 @@ describe('S3 storage', () => {
     it.each(steps)('stores a long blob although the store falls silent after %s', async (step) => {
       const bytes = randomBytes(22 * MiB)
       fake.fail(step, 'silence after')
-      const key = await push(bytes, { last: true })
+      const key = await push(bytes, { last: true }, hasty)
       expect(digest(await pull(key))).toBe(digest(bytes))
     })
 
@@ -201,6 +204,16 @@ describe('S3 storage', () => {
       const sink = new PassThrough().resume()
       const sending = storage.send(key, { offset: 0, length: bytes.length }, sink)
       await expect(sending).rejects.toBeInstanceOf(ObjectTruncated)
+    })
+
+    it('does not take a lost bucket for lost objects', async () => {
+      const lost = await S3Storage.open({ ...settingsOf(fake), bucket: 'other' })
+      const key = await push(randomBytes(1000), {}, lost)
+      expect(await lost.stat(key)).toEqual({ sizeBytes: 1000 })
+      fake.dropBucket('other')
+      await expect(lost.stat(key)).rejects.toThrow('bucket')
+      await expect(lost.read(key).toArray()).rejects.not.toBeInstanceOf(ObjectMissing)
+      await lost[Symbol.asyncDispose]()
     })
 
     it('never sends more than an object of the wrong length has', async () => {

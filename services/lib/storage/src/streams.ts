@@ -39,6 +39,20 @@ export async function* chunksOf(
   }
 }
 
+/** Smaller ones may lie in a pool of Node's together with others, and cost the collector nothing. */
+const WORTH_FREEING_BYTES = 16 * 1024
+
+/**
+ * Gives the memory of a piece back that nothing will read any more. Left to the garbage collector, the pieces of a body are
+ * external memory that calls for a full collection every 64 MiB, and each new one a page fault every 4 KiB.
+ */
+export function release({ buffer, byteLength }: Uint8Array): void {
+  // Only memory that is this piece's alone. Detaching is how memory is freed without the collector.
+  if (buffer instanceof ArrayBuffer && byteLength >= WORTH_FREEING_BYTES && buffer.byteLength === byteLength) {
+    buffer.transfer(0)
+  }
+}
+
 /** Writes to a stream with its back-pressure, and notices at any time that it closed or that the signal fired. */
 export class Outlet implements Disposable {
   readonly #to: Writable

@@ -1,36 +1,11 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { errorDocument, operationOf, S3Faults, type S3Operation } from './s3-faults.ts'
+
+export type { S3Fault, S3Operation } from './s3-faults.ts'
 
 const MIN_PART = 5 * 1024 ** 2
-
-export type S3Operation =
-  | 'HeadBucket'
-  | 'CreateBucket'
-  | 'ListObjectsV2'
-  | 'ListMultipartUploads'
-  | 'DeleteObjects'
-  | 'PutObject'
-  | 'GetObject'
-  | 'HeadObject'
-  | 'DeleteObject'
-  | 'CreateMultipartUpload'
-  | 'UploadPart'
-  | 'CompleteMultipartUpload'
-  | 'AbortMultipartUpload'
-
-/** How a request goes wrong. `after`: the store did what was asked and says that it did not, or nothing at all. */
-export type S3Fault =
-  | 'slow down'
-  | 'error before'
-  | 'error after'
-  | 'silence before'
-  | 'silence after'
-  | 'hang up before'
-  | 'hang up after'
-  | 'truncated'
-  | 'wrong etag'
-  | 'error in 200'
 
 interface Stored {
   readonly bytes: Buffer
@@ -54,23 +29,19 @@ interface Answer {
  * An S3 server in memory that counts requests and fails as told: for what a real one cannot be made to do. Path style, one
  * bucket space, signatures are required but not verified; conditions, part sizes and ETags are as S3's.
  */
-export class FakeS3 implements AsyncDisposable {
+export class FakeS3 extends S3Faults implements AsyncDisposable {
   readonly objects = new Map<string, Stored>()
   readonly uploads = new Map<string, Multipart>()
-  /** Requests by operation since the last `reset`. */
-  readonly requests = new Map<S3Operation, number>()
-  /** Part of the requests that fail by chance, before anything is applied or after. */
-  chance = { slowDown: 0, errorBefore: 0, errorAfter: 0 }
   /** Called before an operation is carried out: a test can hold it there. */
   gate: (operation: S3Operation, key: string) => Promise<void> | void = () => {}
   readonly #buckets = new Set<string>()
-  readonly #faults: { operation: S3Operation; fault: S3Fault; times: number }[] = []
   readonly #server = createServer((req, res) => {
     this.#serve(req, res).catch((error: Error) => res.destroy(error))
   })
   readonly #pageSize: number
 
   private constructor(pageSize: number) {
+    super()
     this.#pageSize = pageSize
   }
 
@@ -84,19 +55,13 @@ export class FakeS3 implements AsyncDisposable {
     return `http://127.0.0.1:${(this.#server.address() as AddressInfo).port}`
   }
 
-  get total(): number {
-    return [...this.requests.values()].reduce((sum, count) => sum + count, 0)
+  /** Its requests are answered NoSuchBucket from now on. */
+  dropBucket(bucket: string): void {
+    this.#buckets.delete(bucket)
   }
 
-  /** Lets the next requests of an operation fail. Faults of one operation come in the order in which they were given. */
-  fail(operation: S3Operation, fault: S3Fault, times = 1): void {
-    this.#faults.push({ operation, fault, times })
-  }
-
-  reset(): void {
-    this.requests.clear()
-    this.#faults.length = 0
-    this.chance = { slowDown: 0, errorBefore: 0, errorAfter: 0 }
+  override reset(): void {
+    super.reset()
     this.gate = () => {}
   }
 
@@ -110,11 +75,11 @@ export class FakeS3 implements AsyncDisposable {
     const [, bucket = '', ...rest] = url.pathname.split('/').map(decodeURIComponent)
     const key = rest.join('/')
     const operation = operationOf(req.method ?? '', key, url.searchParams)
-    this.requests.set(operation, (this.requests.get(operation) ?? 0) + 1)
+    this.count(operation)
     const chunks: Buffer[] = []
     for await (const chunk of req) chunks.push(chunk as Buffer)
     await this.gate(operation, key)
-    const fault = this.#nextFault(operation)
+    const fault = this.nextFault(operation)
     if (fault === 'slow down') return send(res, refuse(503, 'SlowDown'))
     if (fault === 'error before') return send(res, refuse(500, 'InternalError'))
     if (fault === 'silence before') return
@@ -133,19 +98,6 @@ export class FakeS3 implements AsyncDisposable {
       return res.write(body.subarray(0, body.length / 2), () => res.destroy())
     }
     return send(res, fault === 'wrong etag' ? withWrongEtag(answer) : answer, req.method === 'HEAD')
-  }
-
-  #nextFault(operation: S3Operation): S3Fault | null {
-    const next = this.#faults.find((fault) => fault.operation === operation && fault.times > 0)
-    if (next) {
-      next.times -= 1
-      return next.fault
-    }
-    const drawn = Math.random()
-    const { slowDown, errorBefore, errorAfter } = this.chance
-    if (drawn < slowDown) return 'slow down'
-    if (drawn < slowDown + errorBefore) return 'error before'
-    return drawn < slowDown + errorBefore + errorAfter ? 'error after' : null
   }
 
   #apply(
@@ -262,19 +214,6 @@ export class FakeS3 implements AsyncDisposable {
   }
 }
 
-function operationOf(method: string, key: string, query: URLSearchParams): S3Operation {
-  if (key === '') {
-    if (method === 'HEAD') return 'HeadBucket'
-    if (method === 'PUT') return 'CreateBucket'
-    if (method === 'POST') return 'DeleteObjects'
-    return query.has('uploads') ? 'ListMultipartUploads' : 'ListObjectsV2'
-  }
-  if (method === 'POST') return query.has('uploads') ? 'CreateMultipartUpload' : 'CompleteMultipartUpload'
-  if (method === 'PUT') return query.has('partNumber') ? 'UploadPart' : 'PutObject'
-  if (method === 'DELETE') return query.has('uploadId') ? 'AbortMultipartUpload' : 'DeleteObject'
-  return method === 'HEAD' ? 'HeadObject' : 'GetObject'
-}
-
 function stored(bytes: Buffer): Stored {
   return { bytes, etag: createHash('md5').update(bytes).digest('hex'), modifiedAt: new Date() }
 }
@@ -288,7 +227,7 @@ function xml(body: string, status = 200): Answer {
 }
 
 function refuse(status: number, code: string): Answer {
-  return xml(`<Error><Code>${code}</Code><Message>as the test wants it</Message></Error>`, status)
+  return xml(errorDocument(code), status)
 }
 
 function withWrongEtag({ status, headers, body }: Answer): Answer {

@@ -18,11 +18,11 @@ export interface VersityGw extends AsyncDisposable {
   readonly pid: number
 }
 
-/** Starts the binary that `findTool('versitygw')` finds, on a folder of its own. */
-export async function startVersityGw(): Promise<VersityGw> {
+/** Starts the binary that `findTool('versitygw')` finds, on a folder of its own, or on that of one that was killed. */
+export async function startVersityGw({ folder: taken }: { folder?: string } = {}): Promise<VersityGw> {
   const binary = findTool('versitygw')
   if (binary === null) throw new Error('versitygw is not installed')
-  const folder = await mkdtemp(join(tmpdir(), 'haven-s3-'))
+  const folder = taken ?? (await mkdtemp(join(tmpdir(), 'haven-s3-')))
   const port = await freePort()
   const [accessKey, secretKey] = ['testkey', 'testsecret12']
   const child = spawn(binary, ['-q', '-p', `127.0.0.1:${port}`, 'posix', folder], {

@@ -3,13 +3,10 @@ import { problems } from '@haven/errors'
 import { formatContentRange, parseRange, type Digest, type RegistryPath } from '@haven/oci'
 import { contextOf } from '@haven/runtime'
 import { answer, matchesEtag, type Call, type RegistryContext } from '../call.ts'
+import { redirectFor } from '../redirect.ts'
 import { sendPart, sendParts } from '../send-blob.ts'
 
 type At = Extract<RegistryPath, { kind: 'blob' }>
-
-/** Below, a redirect costs the client more than the bytes do. */
-const MIN_REDIRECT_BYTES = 64 * 1024
-const SIGNED_URL_SECONDS = 15 * 60
 
 export async function head(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
   const grant = await access.require(call.req, 'pull', at.name)
@@ -30,8 +27,9 @@ export async function get(call: Call, at: At, { access, artifacts, blobReads }: 
   const headers = headersOf(at.digest)
   if (matchesEtag(req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
 
-  if (blobReads === 'redirect' && storage.signedUrl && sizeBytes >= MIN_REDIRECT_BYTES) {
-    const Location = await storage.signedUrl(key, SIGNED_URL_SECONDS, { contentType: headers['Content-Type'] })
+  const type = headers['Content-Type']
+  const Location = blobReads === 'redirect' ? await redirectFor(req, storage, { key, sizeBytes }, type) : null
+  if (Location !== null) {
     // No store's answer to the URL is for longer than the URL is valid, and the digest header is not the store's to send.
     return answer(call, 307, { Location, 'Docker-Content-Digest': at.digest, 'Cache-Control': 'no-store' })
   }
@@ -52,7 +50,7 @@ export async function get(call: Call, at: At, { access, artifacts, blobReads }: 
   for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
   res.statusCode = wanted === 'whole' ? 200 : 206
   if (wanted !== 'whole' && wanted.length > 1) {
-    return sendParts(res, storage, key, wanted, { sizeBytes, type: headers['Content-Type'] })
+    return sendParts(res, storage, key, wanted, { sizeBytes, type })
   }
   const part = wanted === 'whole' ? { first: 0, last: sizeBytes - 1 } : wanted[0]!
   if (wanted !== 'whole') res.setHeader('Content-Range', formatContentRange(part, sizeBytes))

@@ -16,9 +16,9 @@ import { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from '../fai
 import { MemoryBudget } from '../memory-budget.ts'
 import { isObjectKey, newObjectKey, readable, uuidOf, type ObjectKey } from '../object-key.ts'
 import { probe } from '../probe.ts'
-import { chunksOf, Outlet } from '../streams.ts'
+import { chunksOf, Outlet, release } from '../streams.ts'
 import { S3Client, type S3Options } from './s3/client.ts'
-import { emptyDraft, PartWriter, sizeOf, type Draft, type PartStore } from './s3/part-writer.ts'
+import { emptyDraft, FIRST_PART, PartWriter, sizeOf, type Draft, type PartStore } from './s3/part-writer.ts'
 import { codeOf, isTransient, retrying, S3Failure } from './s3/retry.ts'
 
 export interface S3StorageOptions extends S3Options {
@@ -46,7 +46,7 @@ export class S3Storage implements BlobStorage {
   private constructor(options: S3StorageOptions) {
     this.#client = new S3Client(options)
     this.#prefix = options.prefix ?? ''
-    this.#budget = new MemoryBudget(options.uploadMemoryBytes ?? 96 * 1024 ** 2, options.uploadPatienceMs ?? 60_000)
+    this.#budget = new MemoryBudget(options.uploadMemoryBytes ?? 64 * 1024 ** 2, options.uploadPatienceMs ?? 60_000)
   }
 
   /** Opens the bucket, creating it when it is missing. */
@@ -130,13 +130,17 @@ export class S3Storage implements BlobStorage {
 
   async stat(key: ObjectKey) {
     const found = await this.#client.head(this.#name(readable(key)))
+    if (found === null) await this.#client.requireBucket()
     return found && { sizeBytes: found.sizeBytes }
   }
 
   async send(key: ObjectKey, range: ByteRange, to: Writable, signal?: AbortSignal) {
     readable(key)
     using outlet = new Outlet(to, signal)
-    for await (const chunk of this.#bytes(key, range, outlet.closed)) await outlet.write(chunk)
+    for await (const chunk of this.#bytes(key, range, outlet.closed)) {
+      await outlet.write(chunk)
+      if (!outlet.keepsBuffers) release(chunk)
+    }
     outlet.throwIfClosed()
   }
 
@@ -242,7 +246,10 @@ export class S3Storage implements BlobStorage {
     if (short === null) return
     const length = draft.tail?.size ?? draft.whole ?? 0
     try {
-      for await (const chunk of this.#named(key, short, { offset: 0, length }, signal)) await writer.add(chunk)
+      for await (const chunk of this.#named(key, short, { offset: 0, length }, signal)) {
+        await writer.add(chunk)
+        release(chunk)
+      }
     } catch (error) {
       if (error instanceof ObjectMissing) throw new UploadLost(key, 'its bytes are gone', { cause: error })
       throw error
@@ -315,7 +322,7 @@ export class S3Storage implements BlobStorage {
     const { attempts, baseDelayMs, maxDelayMs } = this.#client.retry
     let at = range?.offset ?? 0
     let end = range ? range.offset + range.length : null
-    for (let attempt = 1; ; attempt += 1) {
+    for (let attempt = 1, begunAt = at; ; attempt += 1, begunAt = at) {
       try {
         const rest = end === null || (range === null && at === 0) ? null : { offset: at, length: end - at }
         const response = await this.#client.get(name, rest, signal)
@@ -330,12 +337,14 @@ export class S3Storage implements BlobStorage {
         throw new ObjectTruncated(key, end - at)
       } catch (error) {
         signal?.throwIfAborted()
-        if (error instanceof S3Failure && error.code === 'NoSuchUpload') throw error
+        if (error instanceof S3Failure && ['NoSuchUpload', 'NoSuchBucket'].includes(error.code)) throw error
         if (error instanceof S3Failure && error.status === 404) throw new ObjectMissing(key, { cause: error })
         if (error instanceof S3Failure && error.status === 416)
           throw new ObjectTruncated(key, (end ?? at) - at, { cause: error })
         // A short answer that ended well is a short object.
         if (error instanceof ObjectTruncated || !isTransient(error)) throw error
+        // One that got on is no repetition: a long download to a slow client outlives many connections.
+        if (at - begunAt >= FIRST_PART) attempt = 1
         if (attempt >= attempts) throw end === null ? error : new ObjectTruncated(key, end - at, { cause: error })
       }
       await sleep(

@@ -1,12 +1,14 @@
 import * as http from 'node:http'
 import * as https from 'node:https'
-import { Client } from 'minio'
+import { Client, type ClientOptions } from 'minio'
 import type { ByteRange } from '../../blob-storage.ts'
 import { codeOf, failureOf, retrying, S3Failure, type RetryPolicy } from './retry.ts'
 
 export interface S3Options {
   /** `https://host[:port]` */
   readonly endpoint: string
+  /** The same store as clients reach it; default: `endpoint`. Signatures hold for one host only. */
+  readonly publicEndpoint?: string
   readonly region: string
   readonly bucket: string
   readonly accessKey: string
@@ -26,7 +28,12 @@ export interface PutTarget {
 }
 
 const URL_SECONDS = 900
+const READ_SECONDS = 300
 const QUARTER_HOUR_MS = 900_000
+/** A signature is 300 bytes and costs 100 µs. */
+const MAX_SIGNATURES = 20_000
+/** A store that takes a part more slowly than this is as good as silent. */
+const SLOWEST_BYTES_PER_MS = 64
 
 /**
  * One bucket. Control calls go through `minio`; bytes through signed requests of `node:http`, which costs a fifth of the CPU of
@@ -34,6 +41,8 @@ const QUARTER_HOUR_MS = 900_000
  */
 export class S3Client {
   readonly #minio: Client
+  readonly #public: Client
+  readonly #signed = { quarter: 0, urls: new Map<string, string>() }
   readonly #transport: typeof http | typeof https
   readonly #agent: http.Agent
   readonly #options: S3Options
@@ -48,15 +57,9 @@ export class S3Client {
     this.retry = options.retry ?? { attempts: 6, baseDelayMs: 100, maxDelayMs: 5000 }
     this.#transport = secure ? https : http
     this.#agent = new this.#transport.Agent({ keepAlive: true, maxFreeSockets: 64, timeout: 60_000 })
+    this.#public = new Client(account(options.publicEndpoint ?? options.endpoint, options))
     this.#minio = new Client({
-      endPoint: url.hostname,
-      ...(url.port !== '' && { port: Number(url.port) }),
-      useSSL: secure,
-      accessKey: options.accessKey,
-      secretKey: options.secretKey,
-      // Without it each client asks the store first.
-      region: options.region,
-      pathStyle: options.pathStyle ?? true,
+      ...account(options.endpoint, options),
       transportAgent: this.#agent,
       transport: {
         request: (...given: Parameters<typeof http.request>) => this.#limited(this.#transport.request(...given)),
@@ -82,6 +85,14 @@ export class S3Client {
     })
   }
 
+  /** @throws when the bucket is gone or not this one: a HEAD's 404 does not tell it from a missing object. */
+  async requireBucket(): Promise<void> {
+    const { bucket } = this.#options
+    if (!(await retrying(this.retry, () => this.#minio.bucketExists(bucket)))) {
+      throw new S3Failure(404, 'NoSuchBucket', `there is no bucket ${bucket}`)
+    }
+  }
+
   /** Stores the buffers under a name or as a part. `untouched` tells that nothing can still be reading them. */
   async put(
     name: string,
@@ -95,8 +106,14 @@ export class S3Client {
     return retrying(
       this.retry,
       async (attempt) => {
-        const request = await this.#request('PUT', name, query, headers, signal)
-        const response = await answerTo(request, () => sendAll(request, buffers))
+        const url = await this.#minio.presignedUrl('PUT', this.#options.bucket, name, URL_SECONDS, query)
+        const request = this.#request('PUT', url, headers, signal)
+        const slowestMs = this.#idleTimeoutMs + sizeBytes / SLOWEST_BYTES_PER_MS
+        const deadline = setTimeout(
+          () => request.destroy(timedOut(`the store took longer than ${slowestMs} ms`)),
+          slowestMs,
+        )
+        const response = await answerTo(request, () => sendAll(request, buffers)).finally(() => clearTimeout(deadline))
         const body = await textOf(response)
         // An answer in the middle of the body is a refusal; the rest stays unsent.
         if (!request.writableFinished) request.destroy()
@@ -112,7 +129,7 @@ export class S3Client {
   /** The answer to one GET, its body unread. Rejects with a 404 or 416 `S3Failure`, or one that may pass. */
   async get(name: string, range: ByteRange | null, signal?: AbortSignal): Promise<http.IncomingMessage> {
     const headers = range ? { Range: `bytes=${range.offset}-${range.offset + range.length - 1}` } : {}
-    const request = await this.#request('GET', name, undefined, headers, signal)
+    const request = this.#request('GET', await this.#signedRead(this.#minio, name, READ_SECONDS, {}), headers, signal)
     const response = await answerTo(request, () => request.end())
     if (response.statusCode === (range ? 206 : 200)) return response
     throw failureIn(response, await textOf(response))
@@ -196,20 +213,31 @@ export class S3Client {
     }
   }
 
-  /** A URL that reads the object, the same one for a quarter of an hour. */
+  /** A URL that reads the object for so many seconds at least, the same one for a quarter of an hour. */
   async signedUrl(name: string, seconds: number, query: Record<string, string>): Promise<string> {
-    const quarter = new Date(Math.floor(Date.now() / QUARTER_HOUR_MS) * QUARTER_HOUR_MS)
-    return this.#minio.presignedUrl('GET', this.#options.bucket, name, seconds + URL_SECONDS, query, quarter)
+    return this.#signedRead(this.#public, name, seconds, query)
   }
 
-  async #request(
+  async #signedRead(client: Client, name: string, seconds: number, query: Record<string, string>): Promise<string> {
+    const quarter = Math.floor(Date.now() / QUARTER_HOUR_MS) * QUARTER_HOUR_MS
+    const { urls } = this.#signed
+    if (quarter !== this.#signed.quarter || urls.size >= MAX_SIGNATURES) urls.clear()
+    this.#signed.quarter = quarter
+    const id = JSON.stringify([name, seconds, query, client === this.#public])
+    const known = urls.get(id)
+    if (known !== undefined) return known
+    const lifetime = seconds + QUARTER_HOUR_MS / 1000
+    const url = await client.presignedUrl('GET', this.#options.bucket, name, lifetime, query, new Date(quarter))
+    urls.set(id, url)
+    return url
+  }
+
+  #request(
     method: string,
-    name: string,
-    query: Record<string, string> | undefined,
+    url: string,
     headers: http.OutgoingHttpHeaders,
     signal: AbortSignal | undefined,
-  ): Promise<http.ClientRequest> {
-    const url = await this.#minio.presignedUrl(method, this.#options.bucket, name, URL_SECONDS, query)
+  ): http.ClientRequest {
     return this.#limited(
       this.#transport.request(url, { method, headers, agent: this.#agent, ...(signal && { signal }) }),
     )
@@ -217,10 +245,27 @@ export class S3Client {
 
   #limited(request: http.ClientRequest): http.ClientRequest {
     return request.setTimeout(this.#idleTimeoutMs, () => {
-      const message = `the store was silent for ${this.#idleTimeoutMs} ms`
-      request.destroy(Object.assign(new Error(message), { code: 'ETIMEDOUT' }))
+      request.destroy(timedOut(`the store was silent for ${this.#idleTimeoutMs} ms`))
     })
   }
+}
+
+function account(endpoint: string, { accessKey, secretKey, region, pathStyle = true }: S3Options): ClientOptions {
+  const url = new URL(endpoint)
+  return {
+    endPoint: url.hostname,
+    ...(url.port !== '' && { port: Number(url.port) }),
+    useSSL: url.protocol === 'https:',
+    accessKey,
+    secretKey,
+    // Without it each client asks the store first.
+    region,
+    pathStyle,
+  }
+}
+
+function timedOut(message: string): Error {
+  return Object.assign(new Error(message), { code: 'ETIMEDOUT' })
 }
 
 function answerTo(request: http.ClientRequest, send: () => unknown): Promise<http.IncomingMessage> {

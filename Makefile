@@ -4,10 +4,10 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 HAVEN := node services/launcher/src/main.ts
 
 .DEFAULT_GOAL := help
-.PHONY: help up down reset logs status doctor test lint check gen bench
+.PHONY: help up down reset logs status doctor test lint check gen bench bench-gate
 
 help: ## list the entry points
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: node_modules/.haven-generated ## start Haven on this machine; returns when it is healthy
 	@$(HAVEN) up
@@ -40,8 +40,11 @@ gen: node_modules/.haven-installed ## generate types, validators, the database c
 	@pnpm run gen
 	@touch node_modules/.haven-generated
 
-bench: node_modules/.haven-generated ## measure beside peers; prints ratios
-	@node test/perf/main.ts
+bench: node_modules/.haven-generated ## measure beside peers, all rows (about 40 min); ARGS='--rounds 3 --only P5'
+	@node test/perf/main.ts $(ARGS)
+
+bench-gate: node_modules/.haven-generated ## the short measurement of CI; fails when a ratio fell
+	@node test/perf/main.ts --tier gate $(ARGS)
 
 node_modules/.haven-installed: package.json pnpm-lock.yaml pnpm-workspace.yaml
 	@echo "  installing packages …"

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 
 type ProcessRow = { pid: number; parent: number }
 
@@ -9,6 +9,31 @@ export function cpuSecondsOf(roots: readonly number[]): number {
     for (const file of threadsOf(pid)) nanoseconds += Number(read(file)?.split(' ')[0] ?? 0)
   }
   return nanoseconds / 1e9
+}
+
+/** CPU seconds of the programs that this process started and that have ended. */
+export function childrenCpuSeconds(): number {
+  const stat = read('/proc/self/stat')!
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ')
+  return (Number(fields[13]) + Number(fields[14])) / 100
+}
+
+/** CPU seconds of this process. */
+export function ownCpuSeconds(): number {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
+
+/** Makes the peak of each process's memory begin again (proc(5), clear_refs). */
+export function forgetPeaks(roots: readonly number[]): void {
+  for (const pid of treeOf(roots)) writeFileSync(`/proc/${pid}/clear_refs`, '5')
+}
+
+/** Peak memory in MiB since `forgetPeaks`, summed over process trees; a page that several processes share counts in each. */
+export function peakMemoryMiB(roots: readonly number[]): number {
+  let kiB = 0
+  for (const pid of treeOf(roots)) kiB += Number(/^VmHWM:\s+(\d+)/m.exec(read(`/proc/${pid}/status`) ?? '')?.[1] ?? 0)
+  return kiB / 1024
 }
 
 /** Memory of process trees in MiB. `rss` counts a page in each process that has it, `pss` divides it among them (proc(5), smaps_rollup). */

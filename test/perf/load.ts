@@ -1,208 +1,116 @@
-import { createHash, randomBytes, type Hash } from 'node:crypto'
-import { Agent, request } from 'node:http'
-import { connect } from 'node:net'
+import { spawn, type ChildProcessWithoutNullStreams } from 'node:child_process'
+import { createInterface } from 'node:readline'
+import { childrenCpuSeconds } from './cpu.ts'
+import { loadProgram, tool } from './programs.ts'
 
-/** One load on one subject: run in a process of its own, so that its CPU is not the server's. */
+/** What test/perf/load does on each connection again and again; its fields are explained there. */
+export type Operation =
+  | {
+      kind: 'read'
+      method: 'GET' | 'HEAD' | 'DELETE'
+      paths: readonly string[]
+      status: number
+      bytes: number
+      sha256?: string
+      once?: boolean
+    }
+  | { kind: 'push'; repositories: readonly string[]; bytes: number }
+  | { kind: 'manifest'; repositories: readonly string[]; config: string; configBytes: number }
+  | { kind: 'pull'; paths: readonly string[]; token: Token | null }
+  | { kind: 'image'; repositories: readonly string[]; bytes: number; layers: number; token: Token | null }
+
+type Token = { path: string; authorization: string }
+
 export type Load = {
   port: number
+  tls: boolean
   headers: Record<string, string>
   connections: number
   seconds: number
-} & (
-  | {
-      kind: 'read'
-      method: 'GET' | 'HEAD'
-      path: string
-      /** What each answer must say its length is. */
-      bytes: number
-      /** What the first body of each connection must sum up to (SHA-256, hex); null for HEAD. */
-      sha256: string | null
-    }
-  | { kind: 'push'; repository: string; bytes: number }
-)
+  /** Ends it before its time. */
+  atMost?: number
+} & ({ tool: 'client'; operation: Operation } | { tool: 'wrk'; path: string })
 
-export type LoadResult = { operations: number; bytes: number; seconds: number; p50Ms: number; p99Ms: number }
+export type LoadResult = { operations: number; seconds: number; p50Ms: number; p99Ms: number; cpuSeconds: number }
 
-/**
- * Runs the load for its time, and at least one operation a connection. Connecting, a first operation that is verified and what a lane
- * prepares are outside the clock; `onStart` is called when it starts.
- * @throws when an answer is not the expected one.
- */
-export async function runLoad(load: Load, onStart: () => Promise<void>): Promise<LoadResult> {
-  const latencies: number[] = []
-  await using open = new AsyncDisposableStack()
-  const lanes: Lane[] = []
-  for (let n = 0; n < load.connections; n++) {
-    const lane = open.use(load.kind === 'read' ? await readLane(load) : pushLane(load))
-    await lane.prove()
-    lanes.push(lane)
+/** A load that has connected and proved its first operations, and waits for `run`. */
+export type PreparedLoad = { run(): Promise<LoadResult> } & Disposable
+
+/** @throws when an answer is not the expected one. */
+export async function prepareLoad(load: Load): Promise<PreparedLoad> {
+  return load.tool === 'wrk' ? { run: () => wrk(load), [Symbol.dispose]() {} } : client(load)
+}
+
+async function client(load: Load & { tool: 'client' }): Promise<PreparedLoad> {
+  const { tool: _, port, ...rest } = load
+  const child = spawn(loadProgram)
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
+  const failed = failureOf(child)
+  const next = async () => {
+    const line = await Promise.race([lines.next(), failed])
+    if (line.done) return failed
+    return line.value
   }
-  await onStart()
-  const started = performance.now()
-  const until = started + load.seconds * 1000
-  await Promise.all(
-    lanes.map(async (lane) => {
-      do {
-        const before = performance.now()
-        await lane.once()
-        latencies.push(performance.now() - before)
-      } while (performance.now() < until)
-    }),
-  )
-  const seconds = (performance.now() - started) / 1000
-  latencies.sort((a, b) => a - b)
-  const at = (share: number) => latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))]!
+  child.stdin.write(`${JSON.stringify({ address: `127.0.0.1:${port}`, ...rest })}\n`)
+  try {
+    await next()
+  } catch (error) {
+    child.kill()
+    throw new Error(`${load.operation.kind} load`, { cause: error })
+  }
   return {
-    operations: latencies.length,
-    bytes: latencies.length * load.bytes,
-    seconds,
-    p50Ms: at(0.5),
-    p99Ms: at(0.99),
+    async run() {
+      child.stdin.write('go\n')
+      return JSON.parse(await next()) as LoadResult
+    },
+    [Symbol.dispose]: () => void child.kill(),
   }
 }
 
-type Lane = AsyncDisposable & {
-  /** One operation, checked whole. */
-  prove(): Promise<void>
-  once(): Promise<void>
-}
-
-/**
- * Requests over one raw keep-alive socket: no HTTP client in the way. Of each answer the status and the length are checked; a server that
- * closes the connection fails the run, so keep-alive is what is measured.
- */
-async function readLane(load: Load & { kind: 'read' }): Promise<Lane> {
-  const socket = connect({
-    port: load.port,
-    host: '127.0.0.1',
-    onread: { buffer: Buffer.alloc(1 << 20), callback: onBytes },
+function failureOf(child: ChildProcessWithoutNullStreams): Promise<never> {
+  let complaint = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => (complaint += text))
+  const failed = new Promise<never>((_, reject) => {
+    child.once('error', reject)
+    child.once('close', (code) => reject(new Error(`the load ended with ${code}: ${complaint.slice(0, 1000)}`)))
   })
-  await new Promise<void>((resolve, reject) => socket.once('connect', resolve).once('error', reject))
-  socket.on('error', (error) => settle?.reject(error))
-  socket.on('close', () => settle?.reject(new Error('the server closed the connection')))
-  const text = [
-    `${load.method} ${load.path} HTTP/1.1`,
-    `Host: 127.0.0.1:${load.port}`,
-    ...Object.entries(load.headers).map(([name, value]) => `${name}: ${value}`),
-    '\r\n',
-  ].join('\r\n')
-  let settle: { resolve: () => void; reject: (error: Error) => void } | null = null
-  let head: Buffer | null = Buffer.alloc(0)
-  let missing = 0
-  let sum: Hash | null = null
+  failed.catch(() => {}) // also when nobody waits any more
+  return failed
+}
 
-  function onBytes(size: number, buffer: Uint8Array): boolean {
-    let body = buffer.subarray(0, size)
-    if (head) {
-      head = head.byteLength === 0 ? Buffer.from(body) : Buffer.concat([head, body])
-      const end = head.indexOf('\r\n\r\n')
-      if (end < 0) return true
-      const lines = head.toString('latin1', 0, end)
-      const length = Number(/\r\ncontent-length: (\d+)/i.exec(lines)?.[1] ?? -1)
-      if (!lines.startsWith('HTTP/1.1 200 ') || length !== load.bytes) {
-        settle?.reject(new Error(`${load.method} ${load.path} was answered ${lines}`))
-        return true
-      }
-      missing = load.method === 'HEAD' ? 0 : length
-      body = head.subarray(end + 4)
-      head = null
-    }
-    sum?.update(body)
-    missing -= body.byteLength
-    if (missing <= 0) {
-      head = Buffer.alloc(0)
-      const done = settle
-      settle = null
-      done?.resolve()
-    }
-    return true
+const UNITS: Record<string, number> = { us: 0.001, ms: 1, s: 1000, m: 60_000 }
+
+/** One thread of wrk: the cheapest client for small GETs, which speaks to one path. */
+async function wrk({ port, tls, headers, connections, seconds, path }: Load & { tool: 'wrk' }): Promise<LoadResult> {
+  // wrk knows whole seconds only.
+  const args = ['-t1', `-c${connections}`, `-d${Math.max(1, Math.round(seconds))}s`, '--timeout', '10s', '--latency']
+  for (const [name, value] of Object.entries(headers)) args.push('-H', `${name}: ${value}`)
+  const before = childrenCpuSeconds()
+  const output = await run(tool('wrk'), [...args, `${tls ? 'https' : 'http'}://127.0.0.1:${port}${path}`])
+  const refused = /Non-2xx or 3xx responses: \d+|Socket errors: .*/.exec(output)
+  if (refused) throw new Error(`${path}: ${refused[0]}`)
+  const [, requests, took, unit] = /(\d+) requests in ([\d.]+)(m?s|m)/.exec(output) ?? []
+  const latency = (share: number) => {
+    const [, value, each] = new RegExp(`^ +${share}%\\s+([\\d.]+)(us|ms|s|m)$`, 'm').exec(output) ?? []
+    return Number(value) * UNITS[each ?? '']!
   }
-
-  const once = () =>
-    new Promise<void>((resolve, reject) => {
-      settle = { resolve, reject }
-      socket.write(text)
-    })
+  if (requests === undefined || Number.isNaN(latency(99))) throw new Error(`wrk said ${output}`)
   return {
-    once,
-    async prove() {
-      if (load.sha256 !== null) sum = createHash('sha256')
-      await once()
-      if (sum && sum.digest('hex') !== load.sha256) throw new Error(`${load.path} brought other bytes`)
-      sum = null
-    },
-    async [Symbol.asyncDispose]() {
-      settle = null
-      socket.destroy()
-    },
+    operations: Number(requests),
+    seconds: (Number(took) * UNITS[unit!]!) / 1000,
+    p50Ms: latency(50),
+    p99Ms: latency(99),
+    cpuSeconds: childrenCpuSeconds() - before,
   }
 }
 
-/** Whole pushes of a blob, as clients that know its digest do: POST for a location, one PUT with the bytes. Each blob is another one. */
-function pushLane(load: Load & { kind: 'push' }): Lane {
-  const agent = new Agent({ keepAlive: true, maxSockets: 1 })
-  const body = randomBytes(load.bytes)
-  const saltAt = load.bytes - 16
-  // Summed once; a blob differs in its last bytes, so its digest costs the client nothing while the clock runs.
-  const prefix = createHash('sha256').update(body.subarray(0, saltAt))
-  const next = () => {
-    const salt = randomBytes(16)
-    salt.copy(body, saltAt)
-    return `sha256:${prefix.copy().update(salt).digest('hex')}`
-  }
-  const call = (method: string, path: string, payload?: Buffer) =>
-    new Promise<string>((resolve, reject) => {
-      const headers = {
-        ...load.headers,
-        'content-length': String(payload?.byteLength ?? 0),
-        ...(payload ? { 'content-type': 'application/octet-stream' } : {}),
-      }
-      const outgoing = request({ agent, host: '127.0.0.1', port: load.port, method, path, headers }, (answer) => {
-        answer.resume()
-        answer.once('end', () => {
-          if ((answer.statusCode ?? 500) >= 300) reject(new Error(`${method} ${path}: ${answer.statusCode}`))
-          else resolve(answer.headers.location ?? '')
-        })
-      })
-      outgoing.once('error', reject)
-      outgoing.end(payload)
-    })
-  const once = async () => {
-    const digest = next()
-    const location = await call('POST', `/v2/${load.repository}/blobs/uploads/`)
-    const url = new URL(location, `http://127.0.0.1:${load.port}`)
-    url.searchParams.set('digest', digest)
-    await call('PUT', url.pathname + url.search, body)
-    return digest
-  }
-  return {
-    async prove() {
-      const digest = await once()
-      await call('HEAD', `/v2/${load.repository}/blobs/${digest}`)
-    },
-    async once() {
-      await once()
-    },
-    async [Symbol.asyncDispose]() {
-      agent.destroy()
-    },
-  }
-}
-
-if (process.send) {
-  const tell = (message: object) => new Promise<void>((resolve) => void process.send!(message, () => resolve()))
-  process.once('message', (load: Load) => {
-    // The measuring process reads the counters before it lets the load begin.
-    const onStart = async () => {
-      const go = new Promise<void>((resolve) => void process.once('message', () => resolve()))
-      await tell({ ready: true })
-      await go
-    }
-    runLoad(load, onStart)
-      .then(
-        (result) => tell({ result }),
-        (error: Error) => tell({ error: error.message }),
-      )
-      .finally(() => process.once('message', () => process.disconnect()))
+function run(command: string, args: readonly string[]): Promise<string> {
+  return new Promise((resolve, reject) => {
+    const child = spawn(command, args, { stdio: ['ignore', 'pipe', 'pipe'] })
+    let output = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text))
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (output += text))
+    child.once('error', reject)
+    child.once('close', (code) => (code === 0 ? resolve(output) : reject(new Error(`${command}: ${output}`))))
   })
 }

@@ -1,46 +1,103 @@
 import { createHash, randomBytes } from 'node:crypto'
+import { mkdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { call, expectStatus } from './http.ts'
 import type { Subject } from './subjects.ts'
 
+/** `library` is there in every Haven; the others do not care. */
 export const REPOSITORY = 'library/bench'
 
-export type Seeded = { manifest: { bytes: number; sha256: string }; blobs: Record<number, string> }
+const MANIFEST = 'application/vnd.oci.image.manifest.v1+json'
+const CONFIG = 'application/vnd.oci.image.config.v1+json'
+const LAYER = 'application/vnd.oci.image.layer.v1.tar+gzip'
 
-/** Pushes one image `library/bench:1` and a blob of each size, by the protocol that any client speaks. Returns the digests by size. */
-export async function seed(subject: Subject, sizes: readonly number[]): Promise<Seeded> {
-  const headers = await subject.headers(REPOSITORY)
-  const base = `http://127.0.0.1:${subject.port}/v2/${REPOSITORY}`
-  const pushBlob = async (body: Buffer) => {
-    const digest = `sha256:${createHash('sha256').update(body).digest('hex')}`
-    const opened = await fetch(`${base}/blobs/uploads/`, { method: 'POST', headers })
-    const location = new URL(opened.headers.get('location') ?? '', base)
-    location.searchParams.set('digest', digest)
-    const put = await fetch(location, {
-      method: 'PUT',
-      headers: { ...headers, 'content-type': 'application/octet-stream' },
-      body: new Uint8Array(body),
-    })
-    if (put.status !== 201) throw new Error(`${subject.name}: seeding a blob answered ${put.status}`)
-    return { digest, size: body.byteLength }
+type Descriptor = { mediaType: string; digest: string; size: number }
+export type SeededImage = { manifest: { path: string; bytes: number; sha256: string }; blobs: Descriptor[] }
+
+export const sha256 = (bytes: Buffer | string) => createHash('sha256').update(bytes).digest('hex')
+
+/** Pushes one blob by the protocol that any client speaks. */
+export async function seedBlob(subject: Subject, repository: string, body: Buffer): Promise<string> {
+  const digest = `sha256:${sha256(body)}`
+  if (subject.put) {
+    subject.put(digest.slice('sha256:'.length), body)
+    return digest
   }
-  const config = await pushBlob(
-    Buffer.from(JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [] } })),
+  const headers = await pushHeaders(subject, repository)
+  const what = `${subject.key}: a blob of ${body.byteLength} bytes`
+  const opened = await expectStatus(202, call(subject, 'POST', `/v2/${repository}/blobs/uploads/`, { headers }), what)
+  const location = new URL(opened.headers.location ?? '', `http://127.0.0.1:${subject.port}`)
+  location.searchParams.set('digest', digest)
+  const put = call(subject, 'PUT', location.pathname + location.search, {
+    headers: { ...headers, 'content-type': 'application/octet-stream' },
+    body,
+  })
+  await expectStatus(201, put, what)
+  return digest
+}
+
+/** Where a blob is read: a registry's path, or the file's. */
+export const blobPath = (subject: Subject, repository: string, digest: string) =>
+  subject.put ? `/${digest.slice('sha256:'.length)}` : `/v2/${repository}/blobs/${digest}`
+
+/** Pushes an image with layers of random bytes. */
+export async function seedImage(
+  subject: Subject,
+  repository: string,
+  tag: string,
+  layerSizes: readonly number[],
+): Promise<SeededImage> {
+  const config = Buffer.from(
+    JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [] } }),
   )
-  const layers = []
-  for (let n = 0; n < 6; n++) layers.push(await pushBlob(randomBytes(4096)))
-  const manifest = JSON.stringify({
-    schemaVersion: 2,
-    mediaType: 'application/vnd.docker.distribution.manifest.v2+json',
-    config: { mediaType: 'application/vnd.docker.container.image.v1+json', ...config },
-    layers: layers.map((layer) => ({ mediaType: 'application/vnd.docker.image.rootfs.diff.tar.gzip', ...layer })),
+  const blobs: Descriptor[] = [
+    { mediaType: CONFIG, digest: await seedBlob(subject, repository, config), size: config.byteLength },
+  ]
+  for (const size of layerSizes) {
+    blobs.push({ mediaType: LAYER, digest: await seedBlob(subject, repository, randomBytes(size)), size })
+  }
+  const headers = await pushHeaders(subject, repository)
+  return { manifest: await seedManifest(subject, headers, `/v2/${repository}/manifests/${tag}`, blobs), blobs }
+}
+
+async function seedManifest(
+  subject: Subject,
+  headers: Record<string, string>,
+  path: string,
+  blobs: readonly Descriptor[],
+) {
+  const [config, ...layers] = blobs
+  const text = JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST, config, layers, annotations: { path } })
+  const put = call(subject, 'PUT', path, { headers: { ...headers, 'content-type': MANIFEST }, body: Buffer.from(text) })
+  await expectStatus(201, put, `${subject.key}: ${path}`)
+  return { path, bytes: text.length, sha256: sha256(text) }
+}
+
+export const pushHeaders = (subject: Subject, ...repositories: string[]) =>
+  subject.headers({ repositories, actions: 'pull,push' })
+
+/** Pushes manifests of one config under many tags, each another one; returns their paths. */
+export async function seedTags(subject: Subject, repository: string, count: number): Promise<string[]> {
+  const blobs = [await seedConfig(subject, repository)]
+  const headers = await pushHeaders(subject, repository)
+  const paths = Array.from({ length: count }, (_, n) => `/v2/${repository}/manifests/t${n}`)
+  const lanes = Array.from({ length: 8 }, async (_, lane) => {
+    for (let n = lane; n < count; n += 8) await seedManifest(subject, headers, paths[n]!, blobs)
   })
-  const put = await fetch(`${base}/manifests/1`, {
-    method: 'PUT',
-    headers: { ...headers, 'content-type': 'application/vnd.docker.distribution.manifest.v2+json' },
-    body: manifest,
-  })
-  if (put.status !== 201)
-    throw new Error(`${subject.name}: seeding the manifest answered ${put.status} ${await put.text()}`)
-  const blobs: Record<number, string> = {}
-  for (const size of sizes) blobs[size] = (await pushBlob(randomBytes(size))).digest
-  return { manifest: { bytes: manifest.length, sha256: createHash('sha256').update(manifest).digest('hex') }, blobs }
+  await Promise.all(lanes)
+  return paths
+}
+
+/** The config that manifests of the loads name. */
+export async function seedConfig(subject: Subject, repository: string): Promise<Descriptor> {
+  const body = Buffer.from('{}')
+  return { mediaType: CONFIG, digest: await seedBlob(subject, repository, body), size: body.byteLength }
+}
+
+/** Tags as Distribution keeps them, a folder each: pushing a hundred thousand would take it minutes. For lists, which read no more of a tag than its name. */
+export function seedTagFolders(subject: Subject, repository: string, count: number): void {
+  if (!subject.dataFolder) throw new Error(`${subject.key} keeps no tags in folders`)
+  const tags = join(subject.dataFolder, 'docker/registry/v2/repositories', repository, '_manifests/tags')
+  mkdirSync(tags, { recursive: true })
+  for (let n = 0; n < count; n++) mkdirSync(join(tags, `t${String(n).padStart(7, '0')}`))
 }

@@ -1,0 +1,3 @@
+module haven/perf
+
+go 1.22

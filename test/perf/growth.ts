@@ -1,0 +1,208 @@
+import { readFileSync } from 'node:fs'
+import { ADMIN_PASSWORD } from '@haven/testkit'
+import { call } from './http.ts'
+import type { Shown } from './judge.ts'
+import type { Operation } from './load.ts'
+import { CONFIG_DIGEST, MANY } from './rows.ts'
+import { sha256 } from './seed.ts'
+import { run } from './specials.ts'
+import { haven, type Scope, type Subject } from './subjects.ts'
+import type { RowId } from './targets.ts'
+
+const statements = readFileSync(new URL('./growth.sql', import.meta.url), 'utf8')
+  .replaceAll(/^--.*$/gm, '')
+  .split(/;$/m)
+  .map((statement) => statement.trim())
+  .filter((statement) => statement !== '')
+
+/** Adds rows first to last of everything that growth.sql seeds. */
+async function seedRows(subject: Subject, first: number, last: number): Promise<void> {
+  for (const statement of statements) {
+    await subject.installation!.query(
+      statement.replaceAll(/:(first|last)\b/g, (_, name) => String(name === 'first' ? first : last)),
+    )
+  }
+}
+
+export const tagName = (n: number) => `t${String(n).padStart(7, '0')}`
+export const seedMany = (subject: Subject, count: number) => seedRows(subject, 1, count)
+
+/** Digest of the nth artifact: growth.sql writes the same text. */
+const digestOf = (n: number) =>
+  `sha256:${sha256(
+    `{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"${CONFIG_DIGEST}","size":2},"layers":[],"annotations":{"n":"${String(n).padStart(7, '0')}"}}`,
+  )}`
+
+const SUBJECT_DIGEST = `sha256:${'5'.repeat(64)}`
+const ARTIFACTS = '/api/v2.0/projects/library/repositories/many/artifacts'
+const BASIC = { authorization: `Basic ${Buffer.from(`admin:${ADMIN_PASSWORD}`).toString('base64')}` }
+const PAGE = 100
+/** Of each kind at each size; rows that an earlier size has deleted are left out. */
+const DELETED = 100
+
+type Probe = {
+  name: string
+  scope: Scope
+  operation: (size: number, step: number) => Operation
+}
+
+const readOf = (paths: readonly string[]): Operation => ({ kind: 'read', method: 'GET', paths, status: 200, bytes: -1 })
+const onceOf = (method: 'GET' | 'DELETE', paths: readonly string[]): Operation => ({
+  kind: 'read',
+  method,
+  paths,
+  status: method === 'GET' ? 200 : 202,
+  bytes: -1,
+  once: true,
+})
+const range = (from: number, count: number) => Array.from({ length: count }, (_, n) => from + n)
+const many: Scope = { repositories: [MANY], actions: 'pull,delete' }
+
+const probes: readonly Probe[] = [
+  {
+    name: 'tags/list?n=100, first page',
+    scope: many,
+    operation: () => readOf([`/v2/${MANY}/tags/list?n=${PAGE}`]),
+  },
+  {
+    name: 'tags/list?n=100 at 90 %',
+    scope: many,
+    operation: (size) => readOf([`/v2/${MANY}/tags/list?n=${PAGE}&last=${tagName(size * 0.9 - PAGE)}`]),
+  },
+  {
+    name: '_catalog?n=100, first page',
+    scope: 'catalog',
+    operation: () => readOf([`/v2/_catalog?n=${PAGE}`]),
+  },
+  {
+    name: '_catalog?n=100 at 90 %',
+    scope: 'catalog',
+    operation: (size) =>
+      readOf([`/v2/_catalog?n=${PAGE}&last=library/catalog/r${String(size * 0.9 - PAGE).padStart(7, '0')}`]),
+  },
+  {
+    name: 'referrers?n=100',
+    scope: { repositories: ['library/signed'], actions: 'pull' },
+    operation: () => readOf([`/v2/library/signed/referrers/${SUBJECT_DIGEST}?n=${PAGE}`]),
+  },
+  {
+    name: 'manifest by tag, each another one',
+    scope: many,
+    // Multiples of a prime step through all of them without coming back soon.
+    operation: (size) =>
+      readOf(range(1, 500).map((n) => `/v2/${MANY}/manifests/${tagName(((n * 7919) % (size / 2)) + size / 2)}`)),
+  },
+  { name: 'artifacts, first page of 15', scope: 'none', operation: () => readOf([`${ARTIFACTS}?page=1&page_size=15`]) },
+  {
+    name: 'artifacts, page of 15 at 90 %',
+    scope: 'none',
+    operation: (size) => readOf([`${ARTIFACTS}?page=${Math.floor((size * 0.9) / 15)}&page_size=15`]),
+  },
+  {
+    name: 'DELETE tag',
+    scope: many,
+    operation: (_, step) =>
+      onceOf(
+        'DELETE',
+        range(1 + step * 2 * DELETED, DELETED).map((n) => `/v2/${MANY}/manifests/${tagName(n)}`),
+      ),
+  },
+  {
+    name: 'DELETE manifest',
+    scope: many,
+    operation: (_, step) =>
+      onceOf(
+        'DELETE',
+        range(1 + (step * 2 + 1) * DELETED, DELETED).map((n) => `/v2/${MANY}/manifests/${digestOf(n)}`),
+      ),
+  },
+]
+
+export type Growth = { sizes: number[]; probes: { name: string; p50Ms: number[]; slope: number }[] }
+
+/** p50 of each probe while everything grows in one Haven, and what the targets ask of it. */
+export async function growth(
+  sizes: readonly number[],
+  say: (text: string) => void,
+): Promise<{ growth: Growth; shown: Map<RowId, Shown> }> {
+  await using subject = await haven('haven')
+  const p50s = new Map<string, number[]>()
+  let seeded = 0
+  for (const [step, size] of sizes.entries()) {
+    say(`growth: ${size}`)
+    await seedRows(subject, seeded + 1, size)
+    seeded = size
+    for (const { name, scope, operation } of probes) {
+      const what = operation(size, step)
+      if (scope === 'none' && !(await isServed(subject))) continue
+      const asked = scope === 'none' ? { ...subject, headers: async () => BASIC } : subject
+      const load = { operation: what, connections: 1, seconds: 1.5 }
+      if (what.kind === 'read' && what.once !== true) await run(asked, scope, { ...load, seconds: 0.3 })
+      const { p50Ms } = await run(asked, scope, load)
+      p50s.set(name, [...(p50s.get(name) ?? []), p50Ms])
+    }
+  }
+  const rows = [...p50s].map(([name, p50Ms]) => ({ name, p50Ms, slope: slope(sizes, p50Ms) }))
+  return { growth: { sizes: [...sizes], probes: rows }, shown: shownOf(sizes, rows) }
+}
+
+/** Harbor's listings come after the registry's: those that are there are measured. */
+const isServed = async (subject: Subject) =>
+  (await call(subject, 'GET', `${ARTIFACTS}?page_size=1`, { headers: BASIC })).status === 200
+
+/** Of the straight line through log size and log time: 0 is flat, 1 grows with the size. */
+export function slope(sizes: readonly number[], times: readonly number[]): number {
+  const [xs, ys] = [sizes.map(Math.log), times.map(Math.log)]
+  const mean = (values: readonly number[]) => values.reduce((sum, value) => sum + value, 0) / values.length
+  const [x, y] = [mean(xs), mean(ys)]
+  const above = xs.reduce((sum, each, i) => sum + (each - x) * (ys[i]! - y), 0)
+  return above / xs.reduce((sum, each) => sum + (each - x) ** 2, 0)
+}
+
+function shownOf(sizes: readonly number[], rows: Growth['probes']): Map<RowId, Shown> {
+  const of = (name: string) => rows.find((row) => row.name === name)
+  const slopeOf = (name: string) => of(name)?.slope
+  const last = (name: string) => {
+    const times = of(name)?.p50Ms
+    return times && times.at(-1)! / times[0]!
+  }
+  const at = sizes.indexOf(100_000)
+  const values: [RowId, Record<string, number | undefined>][] = [
+    [
+      'P12',
+      {
+        'slope of the first page': slopeOf('artifacts, first page of 15'),
+        'slope at 90 %': slopeOf('artifacts, page of 15 at 90 %'),
+        'p50 at 10⁶ by 10³': last('artifacts, page of 15 at 90 %'),
+      },
+    ],
+    ['P13 growth', { 'p50 at 10⁶ by 10³': last('tags/list?n=100 at 90 %'), slope: slopeOf('tags/list?n=100 at 90 %') }],
+    [
+      'P17',
+      {
+        'p50 of deleting a tag at 10⁵': of('DELETE tag')?.p50Ms[at],
+        'p50 of deleting a manifest at 10⁵': of('DELETE manifest')?.p50Ms[at],
+        'slope of deleting a tag': slopeOf('DELETE tag'),
+        'slope of deleting a manifest': slopeOf('DELETE manifest'),
+      },
+    ],
+    [
+      'growth',
+      {
+        'slope of a page of the catalog': slopeOf('_catalog?n=100 at 90 %'),
+        'slope of a page of referrers': slopeOf('referrers?n=100'),
+        'slope of a manifest by tag': slopeOf('manifest by tag, each another one'),
+      },
+    ],
+  ]
+  return new Map(
+    values.map(([id, all]) => [
+      id,
+      {
+        values: Object.fromEntries(
+          Object.entries(all).filter((entry): entry is [string, number] => entry[1] !== undefined),
+        ),
+      },
+    ]),
+  )
+}

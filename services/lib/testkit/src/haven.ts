@@ -29,14 +29,19 @@ export type HavenInstallation = AsyncDisposable & {
   session(): Promise<AsyncDisposable & { query(sql: string): Promise<unknown> }>
 }
 
-export type HavenOptions = { shape?: 'single' | 'split'; env?: Record<string, string> }
+export type HavenOptions = {
+  shape?: 'single' | 'split'
+  env?: Record<string, string>
+  /** Default: a new folder. */
+  home?: string
+}
 
 /**
  * Haven as a user starts it (`haven up`), in a folder of its own with an embedded, durable Postgres and Redis. Disposing it stops and deletes it.
  * @throws with what `haven up` printed when it does not become healthy.
  */
 export async function startHaven(options: HavenOptions = {}): Promise<HavenInstallation> {
-  const home = mkdtempSync(join(tmpdir(), 'haven-home-'))
+  const home = options.home ?? mkdtempSync(join(tmpdir(), 'haven-home-'))
   const port = await freePort()
   const env = {
     ...process.env,

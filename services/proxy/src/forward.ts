@@ -105,9 +105,14 @@ export class Forwarder implements Disposable {
     }
     // The service's own length is that of its empty body.
     const headers = outboundHeaders(upstream, contentLength)
+    const own = new Set(res.getHeaderNames())
     for (let i = 0; i < headers.length; i += 2) res.appendHeader(headers[i]!, headers[i + 1]!)
     res.setHeader('Content-Length', wanted.length)
-    void handOver(req, res, storage, wanted, log)
+    void handOver(req, res, storage, wanted, log, () => {
+      for (const name of res.getHeaderNames()) if (!own.has(name)) res.removeHeader(name)
+      delete req.headers[internalHeaders.canSend]
+      this.#proxy.web(req, res)
+    })
   }
 
   #failed(error: NodeJS.ErrnoException, req: IncomingMessage, res: ServerResponse): void {

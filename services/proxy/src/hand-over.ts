@@ -1,7 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { ociEnvelope, problems } from '@haven/errors'
 import { sendProblem, type Logger } from '@haven/runtime'
-import type { BlobStorage, ByteRange } from '@haven/storage'
+import { ObjectMissing, ObjectTruncated, type BlobStorage, type ByteRange } from '@haven/storage'
 
 /** A body that a service leaves to the proxy: bytes of the store that both can read. */
 export interface HandOver extends ByteRange {
@@ -17,13 +17,17 @@ export function parseHandOver(header: string | string[]): HandOver | null {
   return { store: store!, key: key!, offset: Number(offset), length: Number(length) }
 }
 
-/** Sends the bytes as the body of an answer whose headers are set. An answer that cannot be completed is cut off. */
+/**
+ * Sends the bytes as the body of an answer whose headers are set. An answer that cannot be completed is cut off. `unreadable` is called
+ * instead when the store does not have what it should and nothing has left yet: the service that knows what it was can say so.
+ */
 export async function handOver(
   req: IncomingMessage,
   res: ServerResponse,
   storage: BlobStorage,
   { key, offset, length }: HandOver,
   log: Logger,
+  unreadable: () => void,
 ): Promise<void> {
   try {
     if (req.method !== 'HEAD') await storage.send(key, { offset, length }, res)
@@ -31,6 +35,8 @@ export async function handOver(
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ERR_STREAM_PREMATURE_CLOSE') return
     log.error({ err: error }, 'a blob could not be sent')
+    const lost = error instanceof ObjectMissing || error instanceof ObjectTruncated
+    if (lost && !res.headersSent) return unreadable()
     // Nothing of the body has left yet when the object is missing: the client can still be told.
     if (res.headersSent) res.destroy()
     else sendProblem(req, res, problems.internal({}), ociEnvelope)

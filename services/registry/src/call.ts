@@ -1,6 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { ArtifactDeps, PullCounter } from '@haven/artifacts'
 import { problems } from '@haven/errors'
+import { writeHead, type HeaderList } from '@haven/runtime'
+import type { SettingsReader } from '@haven/settings'
 import type { Access } from './access.ts'
 
 /** One request under `/v2`. */
@@ -18,27 +20,45 @@ export type RegistryContext = {
   /** The name a project has now; null when there is none. */
   readonly projectName: (id: number) => Promise<string | null>
   readonly blobReads: 'stream' | 'redirect'
-  /** Nothing may be changed. */
-  readonly readOnly: boolean
+  readonly settings: SettingsReader
 }
 
 export type Headers = Record<string, string | number | readonly string[]>
 
 /** Answers without a body. */
-export function answer({ res }: Call, status: number, headers: Headers = {}): void {
-  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
-  if (status !== 204 && res.req.method !== 'HEAD' && !('Content-Length' in headers)) res.setHeader('Content-Length', 0)
-  res.statusCode = status
-  res.end()
+export function answer(call: Call, status: number, headers: Headers = {}): void {
+  const sized = status === 204 || call.req.method === 'HEAD' || 'Content-Length' in headers
+  begin(call, status, sized ? headers : { ...headers, 'Content-Length': 0 })
+  call.res.end()
 }
 
-export function answerJson({ req, res }: Call, value: unknown, headers: Headers = {}): void {
+const MAX_WARNING_BYTES = 4096
+
+/** OCI Distribution, "Warnings": texts that clients show to their users, at most 4 KiB of them. */
+export function warn({ res }: Call, texts: readonly string[] | undefined): void {
+  if (!texts?.length) return
+  let left = MAX_WARNING_BYTES
+  const values = texts
+    .map((text) => `299 - "${text.replaceAll(/[^\u0020-\u007e]/g, '?').replaceAll(/["\\]/g, String.raw`\$&`)}"`)
+    .filter((value) => (left -= value.length) >= 0)
+  if (values.length > 0) res.setHeader('Warning', values)
+}
+
+/** Begins an answer that has no header yet; the caller ends it. */
+export function begin({ req, res }: Call, status: number, headers: Headers): void {
+  const list: HeaderList = []
+  for (const name of Object.keys(headers)) {
+    const value = headers[name]!
+    list.push(name, typeof value === 'object' ? [...value] : value)
+  }
+  writeHead(req, res, status, list)
+}
+
+export function answerJson(call: Call, value: unknown, headers: Headers = {}): void {
   const body = JSON.stringify(value)
-  res.setHeader('Content-Type', 'application/json; charset=utf-8')
-  for (const [name, given] of Object.entries(headers)) res.setHeader(name, given)
-  res.setHeader('Content-Length', Buffer.byteLength(body))
-  res.statusCode = 200
-  res.end(req.method === 'HEAD' ? undefined : body)
+  const type = { 'Content-Type': 'application/json; charset=utf-8' }
+  begin(call, 200, { ...type, ...headers, 'Content-Length': Buffer.byteLength(body) })
+  call.res.end(call.req.method === 'HEAD' ? undefined : body)
 }
 
 const MAX_PAGE = 10_000

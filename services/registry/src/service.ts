@@ -1,35 +1,50 @@
-import { artifactDeps, PullCounter, type ArtifactPolicies } from '@haven/artifacts'
+import { artifactDeps, projectPolicies, PullCounter, type ArtifactPolicies } from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import { ociEnvelope } from '@haven/errors'
 import { signIn, type Authorities, type SignInDeps, type TokenVerifier } from '@haven/identity'
-import { charge, type ProjectDirectory } from '@haven/projects'
-import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust } from '@haven/runtime'
+import type { ProjectDirectory } from '@haven/projects'
+import {
+  answerProblem,
+  enterDirectly,
+  finish,
+  serviceApp,
+  type Logger,
+  type Metrics,
+  type RequestHandler,
+  type Service,
+  type Trust,
+} from '@haven/runtime'
+import type { SettingsReader } from '@haven/settings'
 import type { BlobStorage } from '@haven/storage'
 import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
 import { blobReadsOf, type RegistrySettings } from './config.ts'
-import { route } from './routes.ts'
+import { isHot, route } from './routes.ts'
 
 export type RegistryDeps = {
-  settings: RegistrySettings
+  config: RegistrySettings
   db: Database
   storage: BlobStorage
-  projects: Pick<ProjectDirectory, 'byName' | 'byId'>
-  authorities: Pick<Authorities, 'of'>
-  tokens: Pick<TokenVerifier, 'verify'>
+  /** What administrators change while it runs. */
+  settings: SettingsReader
+  projects: Pick<ProjectDirectory, 'byName' | 'byId' | 'remembered'>
+  authorities: Pick<Authorities, 'of' | 'remembered'>
+  tokens: Pick<TokenVerifier, 'verify' | 'remembered'>
   signIn: SignInDeps
   log: Logger
   metrics: Metrics
   trust: Trust
-  /** Beside quota, which is always counted. */
+  /** Beside those that each project carries. */
   policies?: ArtifactPolicies
 }
 
 const seconds = (ms: number) => Math.ceil(ms / 1000)
 
+const apiVersion = ['Docker-Distribution-Api-Version', 'registry/2.0']
+
 /** The OCI Distribution API under `/v2`. What it is given stays the caller's to close. */
 export function createRegistry(deps: RegistryDeps): Service {
-  const { settings, db, storage, projects, log } = deps
+  const { config, db, storage, projects, log } = deps
   const pulls = new PullCounter(db, (err) => log.warn({ err }, 'pulls are not counted at the moment'))
   const context: RegistryContext = {
     pulls,
@@ -37,33 +52,39 @@ export function createRegistry(deps: RegistryDeps): Service {
       db,
       storage,
       settings: {
-        promiseSeconds: seconds(settings.blobGraceMs),
-        uploadLeaseSeconds: seconds(settings.uploadLeaseMs),
-        maxUploadsPerPrincipal: settings.uploadsPerPrincipal,
-        maxUploadsPerProject: settings.uploadsPerProject,
-        sparseIndexes: settings.sparseIndexes,
+        promiseSeconds: seconds(config.blobGraceMs),
+        uploadLeaseSeconds: seconds(config.uploadLeaseMs),
+        maxUploadsPerPrincipal: config.uploadsPerPrincipal,
+        maxUploadsPerProject: config.uploadsPerProject,
+        sparseIndexes: config.sparseIndexes,
       },
-      policies: { quota: charge, ...deps.policies },
+      policies: { ...projectPolicies, ...deps.policies },
     }),
     access: new Access({
       projects,
       authorities: deps.authorities,
       tokens: deps.tokens,
       signIn: (given) => signIn(deps.signIn, given),
-      externalUrl: settings.externalUrl ?? null,
+      externalUrl: config.externalUrl ?? null,
     }),
-    blobReads: blobReadsOf(settings),
-    readOnly: settings.readOnly,
+    blobReads: blobReadsOf(config),
+    settings: deps.settings,
     projectName: async (id) => (await projects.byId(id))?.name ?? null,
   }
 
-  const app = serviceApp({ name: 'registry', log, metrics: deps.metrics, trust: deps.trust, envelope: ociEnvelope })
+  const gate = { name: 'registry', log, metrics: deps.metrics, trust: deps.trust, headers: apiVersion }
+  const app = serviceApp({ ...gate, envelope: ociEnvelope })
   app.use((req, res) => route(req, res, context))
   finish(app)
+  const handler: RequestHandler = (req, res) => {
+    if (!isHot(req)) return app(req, res)
+    enterDirectly(req, res, gate)
+    route(req, res, context).catch((error: unknown) => answerProblem(req, res, error, ociEnvelope))
+  }
 
   return {
     name: 'registry',
-    handler: app,
+    handler,
     checks: { database: () => db.check(), storage: () => storage.check() },
     [Symbol.asyncDispose]: () => pulls[Symbol.asyncDispose](),
   }

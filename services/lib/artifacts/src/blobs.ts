@@ -2,6 +2,7 @@ import { problems } from '@haven/errors'
 import type { Digest } from '@haven/oci'
 import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
+import { repairStore } from './gc/verify-store.ts'
 import { nameOf, type DeleteGrant, type PullGrant, type PushGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
 import {
@@ -39,6 +40,19 @@ export async function headBlobForPush(
   if (found?.fresh) return found
   const renewed = found && (await findAndRenewBlob(db.writes, where, digest, storage.name, promiseSeconds))
   return renewed ?? absent(db, grant, digest)
+}
+
+/**
+ * For a reader that could not read a blob's bytes: they are looked at once more, and a blob that has lost them counts as absent from
+ * now on, so that the next push brings them back.
+ * @returns whether it has lost them.
+ */
+export async function reportUnreadable({ db, storage, settings }: ArtifactDeps, key: string): Promise<boolean> {
+  const found = { store: storage.name, key, digest: null, expectedBytes: null, actualBytes: null, repositories: [] }
+  const [repaired] = await repairStore(db, storage, [{ kind: 'missing', ...found }], {
+    trashSeconds: settings.trashSeconds,
+  })
+  return repaired?.action !== 'none'
 }
 
 async function absent(db: ArtifactDeps['db'], grant: PullGrant | PushGrant, digest: Digest): Promise<never> {

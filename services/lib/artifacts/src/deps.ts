@@ -2,6 +2,7 @@ import type { Database } from '@haven/db'
 import type { charge, usage } from '@haven/projects'
 import type { BlobStorage } from '@haven/storage'
 import type { Grant, PullGrant, Right } from './grants.ts'
+import { ManifestBytes } from './manifest-bytes.ts'
 import { OpenHashes } from './open-hashes.ts'
 
 /** Times are seconds and are measured by Postgres, since they decide what is deleted. */
@@ -52,11 +53,12 @@ export type ArtifactDeps = Readonly<{
   /** Where new blobs go and where they are read from. */
   storage: BlobStorage
   hashes: OpenHashes
+  manifestBytes: ManifestBytes
   settings: ArtifactSettings
   policies: ArtifactPolicies
 }>
 
-/** What the use cases need. One per process, since it holds the sums of uploads in flight. */
+/** What the use cases need. One per process, since it holds the sums of uploads in flight and the bytes of manifests. */
 export function artifactDeps(given: {
   db: Database
   storage: BlobStorage
@@ -67,6 +69,7 @@ export function artifactDeps(given: {
     db: given.db,
     storage: given.storage,
     hashes: new OpenHashes(),
+    manifestBytes: new ManifestBytes(),
     settings: { ...defaultArtifactSettings, ...given.settings },
     policies: given.policies ?? {},
   }

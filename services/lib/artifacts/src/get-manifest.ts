@@ -1,13 +1,25 @@
 import { problems } from '@haven/errors'
-import { digestOf, formatReference, mediaTypes, parseDigest, type Digest, type Reference } from '@haven/oci'
-import type { ArtifactDeps } from './deps.ts'
+import { digestOf, formatReference, mediaTypes, type Digest, type Reference } from '@haven/oci'
+import { messagesOf, type ArtifactDeps, type ArtifactPolicies } from './deps.ts'
 import { nameOf, type PullGrant, type PushGrant } from './grants.ts'
 import { listReferrers, referrersIndex } from './list-referrers.ts'
-import { getManifestRow, headManifestRow, isPromised, renewManifest, type ManifestFacts } from './store/manifests.ts'
+import {
+  getManifestRow,
+  headManifestRow,
+  isPromised,
+  renewManifest,
+  type ManifestFacts,
+  type StoredManifest,
+} from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
+import { subjectOfFallbackTag } from './subject-tags.ts'
 
 /** A manifest as it is served. `id` is null for one that we made up: see `synthesised`. */
-export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedSeconds'> & { id: string | null }
+export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedSeconds'> & {
+  id: string | null
+  /** What whoever pulls it should be told. */
+  warnings?: readonly string[]
+}
 
 /** Asks whether the caller may push to the repository as well. Only asked when it matters. */
 export type PushQuestion = () => Promise<PushGrant | null>
@@ -23,10 +35,29 @@ export async function getManifest(
   reference: Reference,
   mayPush?: PushQuestion,
 ): Promise<ServedManifest & { payload: Buffer }> {
+  const found = await readWhole(deps, grant, reference)
+  if (!found || (needsPromise(deps, found) && !(await promised(deps, found, mayPush)))) {
+    return absent(deps, grant, reference)
+  }
+  const { pullGate } = deps.policies
+  return pullGate ? { ...found, warnings: await passGate(pullGate, grant, found) } : found
+}
+
+/** The row says what there is, each time; its bytes are asked for only when they are not in memory. */
+async function readWhole(
+  { db, manifestBytes }: ArtifactDeps,
+  grant: PullGrant,
+  reference: Reference,
+): Promise<StoredManifest | null> {
   const where = { projectId: grant.project.id, path: grant.repository }
-  const found = await getManifestRow(deps.db.reads, where, reference)
-  if (!found || !(await promised(deps, found, mayPush))) return absent(deps, grant, reference)
-  await passGate(deps, grant, found)
+  const expected = manifestBytes.expected(where, reference)
+  if (expected) {
+    const facts = await headManifestRow(db.reads, where, reference)
+    if (facts === null) return null
+    if (facts.digest === expected.digest) return { ...facts, payload: expected.payload }
+  }
+  const found = await getManifestRow(db.reads, where, reference)
+  if (found) manifestBytes.keep(where, reference, found)
   return found
 }
 
@@ -39,10 +70,14 @@ export async function headManifest(
 ): Promise<ServedManifest> {
   const where = { projectId: grant.project.id, path: grant.repository }
   const found = await headManifestRow(deps.db.reads, where, reference)
-  if (!found || !(await promised(deps, found, mayPush))) return absent(deps, grant, reference)
-  await passGate(deps, grant, found)
-  return found
+  if (!found || (needsPromise(deps, found) && !(await promised(deps, found, mayPush)))) {
+    return absent(deps, grant, reference)
+  }
+  const { pullGate } = deps.policies
+  return pullGate ? { ...found, warnings: await passGate(pullGate, grant, found) } : found
 }
+
+const needsPromise = ({ settings }: ArtifactDeps, found: ManifestFacts) => !isPromised(found, settings.promiseSeconds)
 
 /** False when the manifest was deleted before it could be promised. */
 async function promised(
@@ -50,15 +85,20 @@ async function promised(
   found: ManifestFacts,
   mayPush: PushQuestion | undefined,
 ): Promise<boolean> {
-  if (!mayPush || isPromised(found, settings.promiseSeconds) || !(await mayPush())) return true
+  if (!mayPush || !(await mayPush())) return true
   return renewManifest(db.writes, found.id, settings.promiseSeconds)
 }
 
 // The same on HEAD: Docker skips the GET when it has the digest already, so a gate on GET alone is no gate.
-async function passGate({ policies }: ArtifactDeps, grant: PullGrant, { id, digest }: ManifestFacts): Promise<void> {
-  if (!policies.pullGate) return
-  const { allowed, reasons } = await policies.pullGate(grant, { id, digest })
-  if (!allowed) throw problems.policyViolation({ message: reasons.map(({ message }) => message).join(' ') })
+async function passGate(
+  pullGate: NonNullable<ArtifactPolicies['pullGate']>,
+  grant: PullGrant,
+  { id, digest }: ManifestFacts,
+): Promise<string[]> {
+  const { allowed, reasons } = await pullGate(grant, { id, digest })
+  const messages = messagesOf(reasons)
+  if (!allowed) throw problems.policyViolation({ message: messages.join(' ') })
+  return messages
 }
 
 async function absent(
@@ -91,9 +131,4 @@ async function synthesised(deps: ArtifactDeps, grant: PullGrant, repositoryId: n
     sizeBytes: payload.length,
     payload,
   }
-}
-
-const subjectOfFallbackTag = (tag: string): Digest | null => {
-  const dash = tag.indexOf('-')
-  return dash === -1 ? null : parseDigest(`${tag.slice(0, dash)}:${tag.slice(dash + 1)}`)
 }

@@ -1,6 +1,6 @@
 export { appendToUpload, type Chunk } from './append-to-upload.ts'
 export { countRepositories } from './count-repositories.ts'
-export { deleteBlob, getBlob, headBlobForPush } from './blobs.ts'
+export { deleteBlob, getBlob, headBlobForPush, reportUnreadable } from './blobs.ts'
 export { deleteManifest, deleteTag } from './delete-manifest.ts'
 export { artifactDeps, type ArtifactDeps, type ArtifactPolicies, type ArtifactSettings, type Verdict } from './deps.ts'
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
@@ -16,9 +16,9 @@ export {
   type PushGrant,
   type Right,
 } from './grants.ts'
-export { listReferrers, referrersIndex, type ReferrersQuery } from './list-referrers.ts'
+export { countReferrers, listReferrers, referrersIndex, type ReferrersQuery } from './list-referrers.ts'
 export { listRepositories } from './list-repositories.ts'
-export { listTags } from './list-tags.ts'
+export { listTagDetails, listTags } from './list-tags.ts'
 export { mountBlob, mountSources } from './mount-blob.ts'
 export { projectPolicies } from './project-policies.ts'
 export { PullCounter } from './pull-counter.ts'

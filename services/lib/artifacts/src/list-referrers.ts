@@ -1,7 +1,7 @@
 import { algorithmOf, encodedOf, mediaTypes, type Digest } from '@haven/oci'
 import type { ArtifactDeps } from './deps.ts'
 import type { PullGrant } from './grants.ts'
-import { referrersByFallbackTag, referrersBySubject, type Referrer } from './store/referrers.ts'
+import { countReferrersOf, referrersByFallbackTag, referrersBySubject, type Referrer } from './store/referrers.ts'
 
 const MAX_PAGE = 1_000
 /** OCI Distribution: an index of referrers should be no longer than any manifest may be. */
@@ -29,7 +29,7 @@ export async function listReferrers(
 ): Promise<{ referrers: Referrer[]; next: string | null }> {
   const where = { projectId: grant.project.id, path: grant.repository }
   const size = Math.min(limit ?? MAX_PAGE, MAX_PAGE)
-  const fallbackTag = `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
+  const fallbackTag = fallbackTagOf(subject)
   // On the pool: a long list on the shared read connection would hold up the pulls behind it.
   const [own, written] = await Promise.all([
     referrersBySubject(db.writes, where, subject, {
@@ -44,6 +44,12 @@ export async function listReferrers(
   ])
   return { referrers: [...own.referrers, ...written], next: own.next }
 }
+
+const fallbackTagOf = (subject: Digest) => `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
+
+/** How many there are on all pages, whatever their artifact type. */
+export const countReferrers = ({ db }: ArtifactDeps, grant: PullGrant, subject: Digest): Promise<number> =>
+  countReferrersOf(db.writes, { projectId: grant.project.id, path: grant.repository }, subject, fallbackTagOf(subject))
 
 /** The index that a list of referrers is answered as. */
 export const referrersIndex = (referrers: readonly Referrer[]) => ({

@@ -1,7 +1,7 @@
 import { problems } from '@haven/errors'
 import type { ArtifactDeps } from './deps.ts'
 import { nameOf, type PullGrant } from './grants.ts'
-import { tagNames } from './store/tags.ts'
+import { tagDetails, tagNames, type TagDetails } from './store/tags.ts'
 
 /**
  * Tags in the order of code points, from the first greater than `after`, which need not exist.
@@ -17,4 +17,15 @@ export async function listTags(
   const names = await tagNames(db.writes, { projectId: grant.project.id, path: grant.repository }, after, limit + 1)
   if (names === null) throw problems.nameUnknown({ repository: nameOf(grant) })
   return { tags: names.slice(0, limit), more: names.length > limit && limit > 0 }
+}
+
+/** As `listTags`, with what each tag points at and when it was pushed and pulled, so that nobody has to ask for each. */
+export async function listTagDetails(
+  { db }: ArtifactDeps,
+  grant: PullGrant,
+  { after, limit }: { after: string | null; limit: number },
+): Promise<{ tags: TagDetails[]; more: boolean }> {
+  const tags = await tagDetails(db.writes, { projectId: grant.project.id, path: grant.repository }, after, limit + 1)
+  if (tags === null) throw problems.nameUnknown({ repository: nameOf(grant) })
+  return { tags: tags.slice(0, limit), more: tags.length > limit && limit > 0 }
 }

@@ -144,7 +144,8 @@ export const problems = catalogue({
   ),
   manifestInvalid: define(
     { status: 400, oci: 'MANIFEST_INVALID', harbor: 'MANIFEST_INVALID' },
-    (p: { reason: string }) => `manifest invalid: ${p.reason}`,
+    // `path`: of the first fault, where it has one: `layers[3].digest`.
+    (p: { reason: string; path?: string }) => `manifest invalid: ${p.reason}`,
   ),
   // 404 and not Distribution's 400: OCI Distribution 1.1 lists 404 as the failure of a manifest PUT (end-7).
   manifestBlobUnknown: define<{ digests: readonly string[] }>(

@@ -76,6 +76,28 @@ describe('parseManifest', () => {
   const withLayers = (count: number) =>
     Buffer.from(JSON.stringify({ schemaVersion: 2, config: layer, layers: Array.from({ length: count }, () => layer) }))
 
+  it('says where the first fault is', () => {
+    const at = (text: string) => {
+      try {
+        parseManifest(mediaTypes.ociManifest, Buffer.from(text))
+      } catch (error) {
+        return (error as { entries: { facts?: unknown }[] }).entries[0]!.facts
+      }
+      return null
+    }
+    const config = JSON.stringify(layer)
+    const start = `{"schemaVersion":2,"config":${config},"layers":[${config}`
+    expect(at(`${start},{"mediaType":"a/b","size":1,"digest":"sha256:zz"}]}`)).toMatchObject({
+      path: 'layers[1].digest',
+    })
+    expect(at(`${start},{"mediaType":"a/b","size":-1,"digest":"${layer.digest}"}]}`)).toMatchObject({
+      path: 'layers[1].size',
+    })
+    expect(at(`${start}],"layers":[]}`)).toMatchObject({ path: 'layers' })
+    expect(at(`${start},{"size":1 2`)).toMatchObject({ path: 'layers[1].size' })
+    expect(at('{"schemaVersion":1}')).toEqual({ reason: expect.stringContaining('schema 1') })
+  })
+
   it('counts descriptors', () => {
     expect(parseManifest(mediaTypes.ociManifest, withLayers(maxDescriptors - 1)).edges).toHaveLength(maxDescriptors)
     expect(refusal(mediaTypes.ociManifest, withLayers(maxDescriptors))).toContain('descriptors')
@@ -113,14 +135,21 @@ describe('parseStrictJson', () => {
     (text) => expect(parseStrictJson(text, { maxDepth: 2 })).toEqual({ value: JSON.parse(text) }),
   )
   it.each([
-    '{"a":"\\\\\\u0000"}',
-    '{"\\u0000":1}',
-    '{"a":1,"a" \n:2}',
-    '[[[1]]]',
-    '{"a":',
-    '"a',
-    '"\\u00zz"',
-    '{"\\x":1}',
-    '',
-  ])('refuses %s', (text) => expect(parseStrictJson(text, { maxDepth: 2 })).toEqual({ wrong: expect.any(String) }))
+    ['{"a":"\\\\\\u0000"}', 'a'],
+    ['{"\\u0000":1}', '["\\u0000"]'],
+    ['{"a":1,"a" \n:2}', 'a'],
+    ['[[[1]]]', '[0][0]'],
+    ['{"a":', 'a'],
+    ['"a', ''],
+    ['"\\u00zz"', ''],
+    ['{"\\x":1}', '["\\"\\\\x\\""]'],
+    ['', ''],
+    ['{"layers":[{},{"digest":"x","x y":1 2}]}', 'layers[1]["x y"]'],
+    ['{"layers":[1,2],"b":{"c":1,}}', 'b.c'],
+  ])('refuses %s and says where', (text, path) =>
+    expect(parseStrictJson(text, { maxDepth: 2 + (text.includes('layers') ? 2 : 0) })).toEqual({
+      wrong: expect.any(String),
+      path,
+    }),
+  )
 })

@@ -79,7 +79,7 @@ const notManifestTypes = new Set([
  *
  * @param contentType the header's value; it must agree with a `mediaType` in the body (CVE-2021-41190).
  * @param algorithm of the digest: that of the reference it is pushed by.
- * @throws problems.manifestInvalid with the reason, problems.payloadTooLarge above `maxManifestBytes`.
+ * @throws problems.manifestInvalid with the reason and the path of the first fault, problems.payloadTooLarge above `maxManifestBytes`.
  */
 export function parseManifest(
   contentType: string | undefined,
@@ -94,14 +94,14 @@ export function parseManifest(
     throw invalid('schema 1 is not supported any more; push the image again with a client that writes schema 2 or OCI')
   }
   const kind = Object.hasOwn(kinds, mediaType) ? kinds[mediaType]! : 'unknown-artifact'
-  checkKeys(body, manifestKeys, 'the manifest')
+  checkKeys(body, manifestKeys, '')
   checkMediaType(body.mediaType, mediaType, kind)
-  if (kind !== 'unknown-artifact' && body.schemaVersion !== 2) throw invalid('schemaVersion must be 2')
+  if (kind !== 'unknown-artifact' && body.schemaVersion !== 2) throw invalid('schemaVersion must be 2', 'schemaVersion')
   checkShape(body, kind)
 
   const read = descriptorReader()
   const config = present(body.config) ? read(body.config, 'config') : null
-  if ((kind === 'image' || kind === 'docker-image') && config === null) throw invalid('config is missing')
+  if ((kind === 'image' || kind === 'docker-image') && config === null) throw invalid('config is missing', 'config')
   const layers = readList(body.layers, 'layers', read)
   const blobs = kind === 'unknown-artifact' ? readList(body.blobs, 'blobs', read) : []
   const children = readList(body.manifests, 'manifests', read)
@@ -157,7 +157,9 @@ export function requiredBlobs({ edges }: Manifest): Digest[] {
 
 type Json = Record<string, unknown>
 
-const invalid = (reason: string) => problems.manifestInvalid({ reason })
+/** `path` of what is wrong, where that is one place: `layers[3].digest`. */
+const invalid = (reason: string, path?: string) => problems.manifestInvalid({ reason, ...(path && { path }) })
+const wrongAt = (path: string, what: string) => invalid(`${path} ${what}`, path)
 const present = (value: unknown) => value !== undefined && value !== null
 const isObject = (value: unknown): value is Json => typeof value === 'object' && value !== null && !Array.isArray(value)
 
@@ -181,7 +183,7 @@ function readObject(bytes: Uint8Array): Json {
     throw invalid('it is not UTF-8')
   }
   const parsed = parseStrictJson(text, { maxDepth: maxManifestDepth })
-  if ('wrong' in parsed) throw invalid(parsed.wrong)
+  if ('wrong' in parsed) throw invalid(parsed.wrong, parsed.path)
   if (!isObject(parsed.value)) throw invalid('it is not a JSON object')
   return parsed.value
 }
@@ -205,7 +207,10 @@ function checkKeys(object: Json, known: readonly string[], where: string) {
   for (const key of Object.keys(object)) {
     const proper = properSpelling.get(key.toLowerCase())
     if (proper !== undefined && proper !== key && known.includes(proper)) {
-      throw invalid(`${where} has the key ${JSON.stringify(key)}, which is spelled ${proper}`)
+      throw invalid(
+        `${where || 'the manifest'} has the key ${JSON.stringify(key)}, which is spelled ${proper}`,
+        where ? `${where}.${key}` : key,
+      )
     }
   }
 }
@@ -215,7 +220,7 @@ function checkMediaType(inBody: unknown, mediaType: string, kind: ManifestKind) 
   if (!present(inBody) && !docker) return
   if (inBody !== mediaType) {
     const found = typeof inBody === 'string' ? inBody : JSON.stringify(inBody ?? '')
-    throw invalid(`mediaType in manifest should be '${mediaType}' not '${found.slice(0, 255)}'`)
+    throw invalid(`mediaType in manifest should be '${mediaType}' not '${found.slice(0, 255)}'`, 'mediaType')
   }
 }
 
@@ -224,12 +229,13 @@ function checkShape(body: Json, kind: ManifestKind) {
   const imageKeys = ['config', 'layers'].filter((key) => present(body[key]))
   const isList = present(body.manifests)
   if (isList && imageKeys.length > 0) throw invalid(`it has both manifests and ${imageKeys.join(' and ')}`)
-  if (isList && (kind === 'image' || kind === 'docker-image')) throw invalid('an image cannot have manifests')
+  if (isList && (kind === 'image' || kind === 'docker-image'))
+    throw invalid('an image cannot have manifests', 'manifests')
   if (imageKeys.length > 0 && (kind === 'index' || kind === 'docker-list')) {
     throw invalid(`an index cannot have ${imageKeys.join(' and ')}`)
   }
   if (!Object.hasOwn(body, 'manifests') && (kind === 'index' || kind === 'docker-list')) {
-    throw invalid('manifests is missing')
+    throw invalid('manifests is missing', 'manifests')
   }
 }
 
@@ -238,17 +244,17 @@ type ReadDescriptor = (value: unknown, where: string) => Descriptor
 function descriptorReader(): ReadDescriptor {
   let count = 0
   return (value, where) => {
-    if (++count > maxDescriptors) throw invalid(`it has more than ${maxDescriptors} descriptors`)
-    if (!isObject(value)) throw invalid(`${where} is not a descriptor`)
+    if (++count > maxDescriptors) throw invalid(`it has more than ${maxDescriptors} descriptors`, where)
+    if (!isObject(value)) throw wrongAt(where, 'is not a descriptor')
     checkKeys(value, descriptorKeys, where)
     const digest = typeof value.digest === 'string' ? parseDigest(value.digest) : null
-    if (digest === null) throw invalid(`${where}.digest is not a digest`)
+    if (digest === null) throw wrongAt(`${where}.digest`, 'is not a digest')
     if (!Number.isSafeInteger(value.size) || (value.size as number) < 0) {
-      throw invalid(`${where}.size is not a number of bytes`)
+      throw wrongAt(`${where}.size`, 'is not a number of bytes')
     }
     const mediaType = readText(value.mediaType, `${where}.mediaType`)
-    if (mediaType === null) throw invalid(`${where}.mediaType is missing`)
-    if (present(value.data) && typeof value.data !== 'string') throw invalid(`${where}.data is not a text`)
+    if (mediaType === null) throw wrongAt(`${where}.mediaType`, 'is missing')
+    if (present(value.data) && typeof value.data !== 'string') throw wrongAt(`${where}.data`, 'is not a text')
     const artifactType = readText(value.artifactType, `${where}.artifactType`)
     const platform = readPlatform(value.platform, `${where}.platform`)
     const annotations = readAnnotations(value.annotations, `${where}.annotations`)
@@ -268,7 +274,7 @@ function descriptorReader(): ReadDescriptor {
 // Go writes an empty list as null.
 function readList(value: unknown, where: string, read: ReadDescriptor): Descriptor[] {
   if (!present(value)) return []
-  if (!Array.isArray(value)) throw invalid(`${where} is not a list`)
+  if (!Array.isArray(value)) throw wrongAt(where, 'is not a list')
   return value.map((item, index) => read(item, `${where}[${index}]`))
 }
 
@@ -277,7 +283,7 @@ function readText(value: unknown, where: string): string | null {
   if (!present(value) || value === '') return null
   // Anything else could not be sent in a header.
   if (typeof value !== 'string' || value.length > 255 || /[^\u0020-\u007e]/.test(value)) {
-    throw invalid(`${where} is not a text of at most 255 printable characters`)
+    throw wrongAt(where, 'is not a text of at most 255 printable characters')
   }
   return value
 }
@@ -285,18 +291,18 @@ function readText(value: unknown, where: string): string | null {
 function readTexts(value: unknown, where: string): string[] | null {
   if (!present(value)) return null
   if (!Array.isArray(value) || !value.every((item) => typeof item === 'string' && item.isWellFormed())) {
-    throw invalid(`${where} is not a list of texts`)
+    throw wrongAt(where, 'is not a list of texts')
   }
   return value as string[]
 }
 
 function readAnnotations(value: unknown, where: string): Annotations | null {
   if (!present(value)) return null
-  if (!isObject(value)) throw invalid(`${where} is not an object`)
+  if (!isObject(value)) throw wrongAt(where, 'is not an object')
   for (const [key, text] of Object.entries(value)) {
     // A lone surrogate is no text to Postgres.
     if (typeof text !== 'string' || !text.isWellFormed() || !key.isWellFormed()) {
-      throw invalid(`${where}[${JSON.stringify(key.slice(0, 100))}] is not a text`)
+      throw wrongAt(`${where}[${JSON.stringify(key.slice(0, 100))}]`, 'is not a text')
     }
   }
   return value as Annotations
@@ -304,7 +310,7 @@ function readAnnotations(value: unknown, where: string): Annotations | null {
 
 function readPlatform(value: unknown, where: string): Platform | null {
   if (!present(value)) return null
-  if (!isObject(value)) throw invalid(`${where} is not an object`)
+  if (!isObject(value)) throw wrongAt(where, 'is not an object')
   const variant = readText(value.variant, `${where}.variant`)
   const version = readText(value['os.version'], `${where}.os.version`)
   const features = readTexts(value['os.features'], `${where}.os.features`)

@@ -5,46 +5,73 @@
 export function parseStrictJson(
   text: string,
   { maxDepth }: { maxDepth: number },
-): { value: unknown } | { wrong: string } {
-  const wrong = scan(text, maxDepth)
-  if (wrong !== null) return { wrong }
+): { value: unknown } | { wrong: string; path: string } {
+  const fault = scan(text, maxDepth, Infinity)
+  if (fault.wrong !== null) return { wrong: fault.wrong, path: fault.path }
   try {
     return { value: JSON.parse(text) }
   } catch (error) {
-    return { wrong: `it is no JSON: ${(error as SyntaxError).message}` }
+    const { message } = error as SyntaxError
+    // V8 says where it stopped, but for some tokens only shows what is around them: then the message has to do.
+    const [, stated] = /at position (\d+)/.exec(message) ?? []
+    const position = stated ? Number(stated) : message.includes('end of JSON') ? text.length : 0
+    return { wrong: `it is no JSON: ${message}`, path: scan(text, maxDepth, position).path }
   }
 }
 
-// Runs before JSON.parse, so that nothing is built from a text of four million brackets. Takes grammar for granted.
-function scan(text: string, maxDepth: number): string | null {
-  const open: (Set<string> | null)[] = []
-  for (let i = 0; i < text.length; i++) {
+type Level = { keys: Set<string> | null; at: string | number | null }
+
+/**
+ * What no reader should take, and where it is; with `wrong` null, the place of the character at `end`. Runs before JSON.parse, so that
+ * nothing is built from a text of four million brackets, and takes grammar for granted.
+ */
+function scan(text: string, maxDepth: number, end: number): { wrong: string | null; path: string } {
+  const open: Level[] = []
+  const fault = (wrong: string | null) => ({ wrong, path: pathOf(open) })
+  const last = Math.min(text.length, end)
+  for (let i = 0; i < last; i++) {
+    const level = open.at(-1)
     switch (text.charAt(i)) {
       case '{':
       case '[':
-        if (open.length === maxDepth) return `it is nested deeper than ${maxDepth} levels`
-        open.push(text.charAt(i) === '{' ? new Set() : null)
+        if (open.length === maxDepth) return fault(`it is nested deeper than ${maxDepth} levels`)
+        open.push(text.charAt(i) === '{' ? { keys: new Set(), at: null } : { keys: null, at: 0 })
         break
       case '}':
       case ']':
         open.pop()
         break
+      case ',':
+        if (typeof level?.at === 'number') level.at++
+        break
       case '"': {
-        const end = endOfString(text, i)
-        const literal = text.slice(i, end + 1)
+        const close = endOfString(text, i)
+        const literal = text.slice(i, close + 1)
         const escaped = literal.includes('\\')
-        if (escaped && /(?<!\\)(?:\\\\)*\\u0000/.test(literal)) return 'it holds a NUL character'
-        const keys = open.at(-1)
-        if (keys && isKey(text, end + 1)) {
+        if (level?.keys && isKey(text, close + 1)) {
           const key = escaped ? unescape(literal) : literal.slice(1, -1)
-          if (keys.has(key)) return `the key ${JSON.stringify(key.slice(0, 100))} stands twice in one object`
-          keys.add(key)
+          level.at = key
+          if (level.keys.has(key))
+            return fault(`the key ${JSON.stringify(key.slice(0, 100))} stands twice in one object`)
+          level.keys.add(key)
         }
-        i = end
+        if (escaped && /(?<!\\)(?:\\\\)*\\u0000/.test(literal)) return fault('it holds a NUL character')
+        i = close
       }
     }
   }
-  return null
+  return fault(null)
+}
+
+/** `layers[3].annotations["org.example"]`; empty at the top. */
+function pathOf(open: readonly Level[]): string {
+  let path = ''
+  for (const { at } of open) {
+    if (typeof at === 'number') path += `[${at}]`
+    else if (at !== null)
+      path += /^[A-Za-z_]\w*$/.test(at) ? `${path && '.'}${at}` : `[${JSON.stringify(at.slice(0, 100))}]`
+  }
+  return path
 }
 
 function endOfString(text: string, start: number): number {

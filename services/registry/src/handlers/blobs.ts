@@ -1,7 +1,8 @@
-import { deleteBlob, getBlob, headBlobForPush } from '@haven/artifacts'
+import { deleteBlob, getBlob, headBlobForPush, reportUnreadable } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import { formatContentRange, parseRange, type Digest, type RegistryPath } from '@haven/oci'
-import { contextOf } from '@haven/runtime'
+import { contextOf, settle } from '@haven/runtime'
+import { ObjectMissing, ObjectTruncated } from '@haven/storage'
 import { answer, matchesEtag, type Call, type RegistryContext } from '../call.ts'
 import { redirectFor } from '../redirect.ts'
 import { sendPart, sendParts } from '../send-blob.ts'
@@ -9,8 +10,8 @@ import { sendPart, sendParts } from '../send-blob.ts'
 type At = Extract<RegistryPath, { kind: 'blob' }>
 
 export async function head(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
-  const grant = await access.require(call.req, 'pull', at.name)
-  const pushing = await access.allows(call.req, 'push', at.name)
+  const grant = access.known(call.req, 'pull', at.name) ?? (await access.require(call.req, 'pull', at.name))
+  const pushing = access.known(call.req, 'push', at.name) ?? (await access.allows(call.req, 'push', at.name))
   const blob = pushing
     ? await headBlobForPush(artifacts, pushing, at.digest)
     : await getBlob(artifacts, grant, at.digest)
@@ -21,7 +22,7 @@ export async function head(call: Call, at: At, { access, artifacts }: RegistryCo
 
 export async function get(call: Call, at: At, { access, artifacts, blobReads }: RegistryContext): Promise<void> {
   const { req, res } = call
-  const grant = await access.require(req, 'pull', at.name)
+  const grant = access.known(req, 'pull', at.name) ?? (await access.require(req, 'pull', at.name))
   const { key, sizeBytes } = await getBlob(artifacts, grant, at.digest)
   const { storage } = artifacts
   const headers = headersOf(at.digest)
@@ -47,14 +48,23 @@ export async function get(call: Call, at: At, { access, artifacts, blobReads }: 
     const reason = `no byte of the blob is in the range ${range}: it has ${sizeBytes}`
     throw problems.rangeInvalid({ reason }, { headers: unsatisfiable })
   }
+  settle(req, res)
   for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
   res.statusCode = wanted === 'whole' ? 200 : 206
-  if (wanted !== 'whole' && wanted.length > 1) {
-    return sendParts(res, storage, key, wanted, { sizeBytes, type })
+  try {
+    if (wanted !== 'whole' && wanted.length > 1) {
+      return await sendParts(res, storage, key, wanted, { sizeBytes, type })
+    }
+    const part = wanted === 'whole' ? { first: 0, last: sizeBytes - 1 } : wanted[0]!
+    if (wanted !== 'whole') res.setHeader('Content-Range', formatContentRange(part, sizeBytes))
+    await sendPart(res, storage, key, part, contextOf(req))
+  } catch (error) {
+    if (!(error instanceof ObjectMissing || error instanceof ObjectTruncated)) throw error
+    const lost = await reportUnreadable(artifacts, key)
+    if (!lost || res.headersSent) throw error
+    for (const name of [...Object.keys(headers), 'Content-Range', 'Content-Length']) res.removeHeader(name)
+    throw problems.blobUnknown({ digest: at.digest }, { cause: error })
   }
-  const part = wanted === 'whole' ? { first: 0, last: sizeBytes - 1 } : wanted[0]!
-  if (wanted !== 'whole') res.setHeader('Content-Range', formatContentRange(part, sizeBytes))
-  await sendPart(res, storage, key, part, contextOf(req))
 }
 
 /** Only the link goes: another repository's is another's (threats.md A28). */

@@ -1,4 +1,4 @@
-import { listReferrers, referrersIndex } from '@haven/artifacts'
+import { countReferrers, listReferrers, referrersIndex } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import { formatLink, formatRegistryPath, mediaTypes, type RegistryPath } from '@haven/oci'
 import { answerJson, readPage, type Call, type RegistryContext } from '../call.ts'
@@ -14,15 +14,16 @@ export async function list(
   if (last !== null && !/^\d{1,18}$/.test(last))
     throw problems.badRequest({ message: 'invalid pagination: last is not ours' })
   const artifactType = call.query.get('artifactType') || null
-  const { referrers, next } = await listReferrers(artifacts, grant, at.digest, {
-    artifactType,
-    after: last,
-    limit: Math.max(1, limit),
-  })
+  const [{ referrers, next }, total] = await Promise.all([
+    listReferrers(artifacts, grant, at.digest, { artifactType, after: last, limit: Math.max(1, limit) }),
+    last === null ? countReferrers(artifacts, grant, at.digest) : null,
+  ])
   const filter = artifactType === null ? {} : { artifactType }
   answerJson(call, referrersIndex(referrers), {
     // Exactly this text, without a charset: crane and ORAS compare it.
     'Content-Type': mediaTypes.ociIndex,
+    // Harbor's; with the first page only, since it must be counted.
+    ...(total !== null && { 'X-Total-Count': total }),
     ...(artifactType !== null && { 'OCI-Filters-Applied': 'artifactType' }),
     ...(next !== null && { Link: formatLink(formatRegistryPath(at), { ...filter, last: next, n: limit }) }),
   })

@@ -44,6 +44,18 @@ const byFallbackTag = statement<Row>(
     order by e.position limit $6`,
 )
 
+const count = statement<{ total: number }>(
+  'referrers count',
+  `select ((select count(*) from artifacts.manifests m where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null)
+         + (select count(*) from artifacts.tags t
+              join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
+             where t.repository_id = r.id and t.name = $4
+               and not exists (select from artifacts.manifests m
+                                where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $3 and m.deleted_at is null)))::int
+          as total
+     from artifacts.repositories r where r.project_id = $1 and r.path = $2 and r.deleted_at is null`,
+)
+
 type In = { projectId: number; path: string }
 const descriptor = ({ mediaType, digest, size, artifactType, annotations }: Row): Referrer => ({
   mediaType,
@@ -85,3 +97,11 @@ export async function referrersByFallbackTag(
   const rows = await sql.rows(byFallbackTag, [projectId, path, fallbackTag, artifactType, subject, limit])
   return rows.map(descriptor)
 }
+
+/** How many referrers there are, of any artifact type. */
+export const countReferrersOf = async (
+  sql: Sql,
+  { projectId, path }: In,
+  subject: string,
+  fallbackTag: string,
+): Promise<number> => (await sql.one(count, [projectId, path, subject, fallbackTag]))?.total ?? 0

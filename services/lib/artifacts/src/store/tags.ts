@@ -41,8 +41,30 @@ const list = statement<{ name: string | null }>(
   `select t.name from artifacts.repositories r
      left join lateral (
        select name from artifacts.tags
-        where repository_id = r.id and ($3::text is null or name collate "C" > $3)
+        where repository_id = r.id and name collate "C" > coalesce($3::text, '')
         order by name collate "C" limit $4) t on true
+    where r.project_id = $1 and r.path = $2 and r.deleted_at is null and r.first_pushed_at is not null
+    order by t.name collate "C"`,
+)
+
+export type TagDetails = {
+  name: string
+  digest: string
+  mediaType: string
+  sizeBytes: number
+  pushedAt: Date
+  pulledAt: Date | null
+}
+
+const listDetails = statement<TagDetails | { name: null }>(
+  'tags list details',
+  `select t.name, t.digest, t."mediaType", t."sizeBytes", t."pushedAt", t."pulledAt" from artifacts.repositories r
+     left join lateral (
+       select t.name, m.digest, m.media_type as "mediaType", m.total_bytes::float8 as "sizeBytes", t.pushed_at as "pushedAt",
+              t.pulled_at as "pulledAt"
+         from artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id
+        where t.repository_id = r.id and t.name collate "C" > coalesce($3::text, '')
+        order by t.name collate "C" limit $4) t on true
     where r.project_id = $1 and r.path = $2 and r.deleted_at is null and r.first_pushed_at is not null
     order by t.name collate "C"`,
 )
@@ -98,6 +120,17 @@ export async function tagNames(
 ): Promise<string[] | null> {
   const rows = await sql.rows(list, [projectId, path, after, limit])
   return rows.length === 0 ? null : rows.flatMap(({ name }) => (name === null ? [] : [name]))
+}
+
+/** As `tagNames`, with what they point at. */
+export async function tagDetails(
+  sql: Sql,
+  { projectId, path }: { projectId: number; path: string },
+  after: string | null,
+  limit: number,
+): Promise<TagDetails[] | null> {
+  const rows = await sql.rows(listDetails, [projectId, path, after, limit])
+  return rows.length === 0 ? null : rows.filter((row): row is TagDetails => row.name !== null)
 }
 
 function digestOfRow(row: { digest: string } | null): string {

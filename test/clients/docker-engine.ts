@@ -1,42 +1,82 @@
 import { spawn } from 'node:child_process'
-import { mkdirSync, mkdtempSync, openSync, rmSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, openSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { findTool } from '@haven/testkit/tools'
+import { startContainerd, type Containerd } from './containerd.ts'
 import { must, run, type RunOptions } from './tools.ts'
 
 export type DockerEngine = AsyncDisposable & {
   docker(args: readonly string[], options?: RunOptions): ReturnType<typeof run>
   mustDocker(args: readonly string[], options?: RunOptions): Promise<string>
-  readonly env: Record<string, string>
+}
+
+type Parts = {
+  folder: string
+  daemon: string
+  client: string
+  args?: readonly string[]
+  env?: Record<string, string>
+  containerd?: Containerd
 }
 
 const READY_MS = 60_000
 
-/** A Docker engine of the test's own: socket, data and client configuration in a temporary folder, no bridge, no firewall rules. */
-export async function startDocker(): Promise<DockerEngine> {
+/** What engine 29 needs, for `lacking`. */
+export const engine29Tools = ['dockerd29', 'docker29', 'docker-buildx', 'runc15', 'containerd', 'ctr']
+
+/** Debian's engine (20.10) with its builder of old, and whichever client is in the PATH. */
+export const startDocker20 = () =>
+  start({
+    folder: newFolder(),
+    daemon: findTool('dockerd')!,
+    client: findTool('docker')!,
+    env: { DOCKER_BUILDKIT: '0' },
+  })
+
+/** Engine 29: images in containerd, BuildKit by the plug-in buildx. */
+export async function startDocker29(): Promise<DockerEngine> {
+  const folder = newFolder()
+  mkdirSync(join(folder, 'config/cli-plugins'))
+  symlinkSync(findTool('docker-buildx')!, join(folder, 'config/cli-plugins/docker-buildx'))
+  const containerd = await startContainerd(folder)
+  const runtime = ['--add-runtime', `runc15=${findTool('runc15')!}`, '--default-runtime', 'runc15']
+  return start({
+    folder,
+    daemon: findTool('dockerd29')!,
+    client: findTool('docker29')!,
+    args: ['--containerd', containerd.socket, ...runtime],
+    containerd,
+  })
+}
+
+function newFolder() {
   const folder = mkdtempSync(join(tmpdir(), 'haven-docker-'))
-  const socket = `unix://${folder}/docker.sock`
   mkdirSync(join(folder, 'config'))
+  return folder
+}
+
+/** An engine of the test's own: socket, data and client configuration in a temporary folder, no bridge, no firewall rules. */
+async function start({ folder, daemon: file, client, args = [], env: more, containerd }: Parts): Promise<DockerEngine> {
+  const socket = `unix://${folder}/docker.sock`
   const log = openSync(join(folder, 'dockerd.log'), 'a')
   const daemon = spawn(
-    findTool('dockerd')!,
+    file,
     [
       ...['--data-root', join(folder, 'data'), '--exec-root', join(folder, 'exec'), '-H', socket],
-      ...['-p', join(folder, 'docker.pid'), '--bridge=none', '--iptables=false', '--ip6tables=false'],
+      ...['-p', join(folder, 'docker.pid'), '--bridge=none', '--iptables=false', '--ip6tables=false', ...args],
     ],
     { stdio: ['ignore', log, log] },
   )
   const gone = new Promise<void>((resolve) => daemon.once('exit', () => resolve()))
-  const env = { DOCKER_HOST: socket, DOCKER_CONFIG: join(folder, 'config') }
-  const client = findTool('docker')!
+  const env = { DOCKER_HOST: socket, DOCKER_CONFIG: join(folder, 'config'), ...more }
   const engine: DockerEngine = {
-    env,
     docker: (args, options = {}) => run(client, args, { ...options, env: { ...env, ...options.env } }),
     mustDocker: (args, options = {}) => must(client, args, { ...options, env: { ...env, ...options.env } }),
     async [Symbol.asyncDispose]() {
       daemon.kill('SIGTERM')
       await gone
+      await containerd?.[Symbol.asyncDispose]()
       await run('umount', [join(folder, 'exec/netns/default')])
       rmSync(folder, { recursive: true, force: true })
     },

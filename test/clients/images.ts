@@ -17,7 +17,7 @@ export async function buildImage(engine: DockerEngine, name: string, text: strin
       join(folder, 'Dockerfile'),
       `FROM scratch\nCOPY bin /bin\nCOPY random /random\nCMD ["/bin/busybox", "echo", "${text}"]\n`,
     )
-    await engine.mustDocker(['build', '-q', '-t', name, folder], { env: { DOCKER_BUILDKIT: '0' } })
+    await engine.mustDocker(['build', '-q', '-t', name, folder])
   } finally {
     rmSync(folder, { recursive: true, force: true })
   }

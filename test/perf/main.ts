@@ -33,6 +33,8 @@ const { values: options } = parseArgs({
     rounds: { type: 'string' },
     /** Rows by the beginning of their id (P5, or "P5 1 MiB"), commas between; such a run leaves no history. */
     only: { type: 'string', default: '' },
+    /** What grows, by ascending numbers of rows. */
+    sizes: { type: 'string', default: '1000,10000,100000,1000000' },
     'no-start': { type: 'boolean', default: false },
     /** Also `make up` in a fresh clone with nothing cached. */
     cold: { type: 'boolean', default: false },
@@ -178,7 +180,7 @@ async function grow() {
   }
   const ids = Object.keys(about) as RowId[]
   if (tier !== 'full' || !ids.some(wanted)) return
-  const { growth: found, shown } = await growth([1e3, 1e4, 1e5, 1e6], say)
+  const { growth: found, shown } = await growth(options.sizes.split(',').map(Number), say)
   grown = found
   for (const id of ids) add(id, about[id]!, shown.get(id)!)
 }

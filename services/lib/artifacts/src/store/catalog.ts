@@ -1,17 +1,28 @@
 import { statement, type Sql } from '@haven/db'
 
+// From one project to the next by the index, since a `distinct` reads every repository.
 const projects = statement<{ id: number }>(
   'catalog projects',
-  `select distinct project_id as id from artifacts.repositories where deleted_at is null and first_pushed_at is not null`,
+  `with recursive listed (id) as (
+     (select project_id from artifacts.repositories where deleted_at is null and first_pushed_at is not null order by project_id limit 1)
+     union all
+     select (select r.project_id from artifacts.repositories r
+              where r.project_id > l.id and r.deleted_at is null and r.first_pushed_at is not null
+              order by r.project_id limit 1)
+       from listed l where l.id is not null)
+   select id from listed where id is not null`,
 )
+// No more than a page of each project: a large one is not read to its end for the sake of the order.
 const page = statement<{ projectId: number; path: string }>(
   'catalog page',
   `select p.id as "projectId", r.path
-     from unnest($1::int[]) with ordinality as p (id, position)
-     join artifacts.repositories r on r.project_id = p.id
-    where r.deleted_at is null and r.first_pushed_at is not null
-      and (p.position > 1 or $2::text is null or r.path collate "C" > $2)
-      and exists (select from artifacts.manifests m where m.repository_id = r.id and m.deleted_at is null)
+     from unnest($1::int[]) with ordinality as p (id, position),
+          lateral (
+            select r.path from artifacts.repositories r
+             where r.project_id = p.id and r.deleted_at is null and r.first_pushed_at is not null
+               and r.path collate "C" > case when p.position = 1 then coalesce($2::text, '') else '' end
+               and exists (select from artifacts.manifests m where m.repository_id = r.id and m.deleted_at is null)
+             order by r.path collate "C" limit $3) r
     order by p.position, r.path collate "C" limit $3`,
 )
 

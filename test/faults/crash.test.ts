@@ -181,6 +181,43 @@ describe('one process for requests, one for the rest', () => {
   }, 180_000)
 })
 
+it('collects garbage without a pause, of a promise of a second, and loses nothing that is referenced (F36, I4, I12)', async () => {
+  const seed = newSeed('F36')
+  await using haven = await startHaven({
+    env: { REGISTRY_BLOB_GRACE: '1s', HAVEN_TRASH: '0s', REGISTRY_UPLOAD_LEASE: '2s' },
+  })
+  const client = new Client(haven.url)
+  expect((await client.signIn(repositories)).status).toBe(200)
+  const load = startLoad(client, seed, { actors: 16 })
+  const endsAt = performance.now() + Number(process.env.FAULTS_SECONDS ?? 8) * 1000
+  let runs = 0
+  try {
+    do {
+      expect(await collectGarbage(client)).toBe('Success')
+      runs++
+    } while (performance.now() < endsAt || runs < 3)
+  } finally {
+    await load.stop()
+  }
+  const { history } = load
+  const pushed = history.of('push manifest')
+  process.stderr.write(`F36: ${runs} runs, ${JSON.stringify(history.statuses())}\n`)
+  expect(pushed.filter(({ result }) => result === 'ok').length).toBeGreaterThan(20)
+  // A push that takes longer than the promise is told that a blob of it is gone; nothing is left without an answer.
+  expect(pushed.filter(({ status }) => ![201, 400, 404].includes(status))).toEqual([])
+  expect(await check(history, [client], { unreferencedMayGo: true })).toEqual([])
+  await sleep(1100)
+  expect(await collectGarbage(client)).toBe('Success')
+  await expectCleanStore(haven, client)
+  const [idle] = await haven.query<{ links: number; blobs: number }>(`
+    select (select count(*)::int from artifacts.blob_links k join artifacts.blobs b on b.id = k.blob_id where not exists (
+             select from artifacts.manifest_edges e where e.repository_id = k.repository_id and e.digest = b.digest)) as links,
+           (select count(*)::int from artifacts.blobs b where not exists (
+             select from artifacts.blob_links k where k.blob_id = b.id)) as blobs`)
+  expect(idle).toEqual({ links: 0, blobs: 0 })
+  client.close()
+}, 180_000)
+
 describe('one process a service', () => {
   it('loses nothing acknowledged when proxy, registry, token and core are killed (F02)', async () => {
     const seed = newSeed('F02, split')

@@ -1,5 +1,6 @@
-import { randomBytes } from 'node:crypto'
-import { rmSync, writeFileSync } from 'node:fs'
+import { createHash, randomBytes } from 'node:crypto'
+import { readdirSync, readFileSync, readlinkSync, rmSync, writeFileSync } from 'node:fs'
+import { request } from 'node:http'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { startHaven, type HavenInstallation } from '@haven/testkit'
@@ -236,6 +237,110 @@ describe('many clients at once', () => {
     }
     expect(tags).toHaveLength(64)
   }, 60_000)
+})
+
+/** Files of unfinished uploads that a process has open. */
+const openUploads = (pid: number): string[] =>
+  readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+    try {
+      const target = readlinkSync(`/proc/${pid}/fd/${fd}`)
+      return target.includes('/incoming/') ? [target] : []
+    } catch {
+      return [] // closed meanwhile
+    }
+  })
+
+const residentMib = (pid: number): number =>
+  Number(/^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![1]) / 1024
+
+describe('clients of all kinds', () => {
+  it('vanish at each tenth of an upload: nothing stays open, and nothing stays in the store (F10, I8)', async () => {
+    const pid = haven.processes().front!
+    const piece = randomBytes(MIB)
+    /** Sends so many of ten pieces, and is gone. */
+    const vanish = async (tenths: number) => {
+      const { location } = await client.startUpload(repository)
+      await new Promise<void>((resolve) => {
+        const req = request(new URL(location, haven.url), {
+          method: 'PATCH',
+          headers: {
+            authorization: client.authorization,
+            'content-type': 'application/octet-stream',
+            'content-length': String(10 * MIB),
+          },
+        })
+        req.once('error', () => resolve())
+        req.once('close', () => resolve())
+        const send = (n: number) => {
+          if (n === tenths) req.destroy()
+          else req.write(piece, () => send(n + 1))
+        }
+        req.flushHeaders()
+        send(0)
+      })
+      return location
+    }
+    const locations: string[] = []
+    for (let round = 0; round < 4; round++) {
+      locations.push(...(await Promise.all(Array.from({ length: 10 }, (_, tenths) => vanish(tenths)))))
+    }
+    // Each is where it was before its only chunk, and goes on from there.
+    for (const location of locations.slice(0, 10)) {
+      expect((await client.send('GET', location)).headers.range).toBe('0-0')
+    }
+    expect((await client.patch(locations[3]!, piece, 0)).status).toBe(202)
+    expect((await client.finish(locations[3]!, digestOf(piece))).status).toBe(201)
+    await until('nothing of them is open', () => openUploads(pid).length === 0, 20_000)
+    await sweep()
+    expect(filesOf(haven).incoming).toEqual([])
+    expect(await disagreements(haven)).toEqual([])
+  }, 120_000)
+
+  it('send nothing, single bytes, or more than there is memory (F11)', async () => {
+    const empty = Buffer.alloc(0)
+    expect((await client.pushBlob(repository, empty)).status).toBe(201)
+    expect(await client.getBlob(repository, digestOf(empty))).toMatchObject({ status: 200, body: empty })
+
+    const bytes = randomBytes(60)
+    const { location } = await client.startUpload(repository)
+    for (let at = 0; at < bytes.length; at++) {
+      const sent = await client.patch(location, bytes.subarray(at, at + 1), at)
+      expect({ status: sent.status, range: sent.headers.range }).toEqual({ status: 202, range: `0-${at}` })
+    }
+    expect((await client.finish(location, digestOf(bytes))).status).toBe(201)
+    expect((await client.getBlob(repository, digestOf(bytes))).body.equals(bytes)).toBe(true)
+
+    const pieces = Number(process.env.FAULTS_LARGE_MIB ?? 600)
+    const pid = haven.processes().front!
+    const [piece, sum] = [randomBytes(MIB), createHash('sha256')]
+    const large = await client.startUpload(repository)
+    let highest = 0
+    await new Promise<void>((resolve, reject) => {
+      const headers = { authorization: client.authorization, 'content-type': 'application/octet-stream' }
+      const req = request(new URL(large.location, haven.url), { method: 'PATCH', headers })
+      req.once('error', reject)
+      req.once('response', (res) => {
+        res.resume()
+        if (res.statusCode === 202) resolve()
+        else reject(new Error(`answered ${res.statusCode}`))
+      })
+      const send = (n: number) => {
+        if (n === pieces) return void req.end()
+        if (n % 20 === 0) highest = Math.max(highest, residentMib(pid))
+        sum.update(piece)
+        req.write(piece, () => send(n + 1))
+      }
+      send(0)
+    })
+    process.stderr.write(`F11: at most ${Math.round(highest)} MiB resident while ${pieces} MiB came\n`)
+    expect(highest).toBeLessThan(300)
+    const digest = `sha256:${sum.digest('hex')}`
+    expect((await client.finish(large.location, digest)).status).toBe(201)
+    expect((await client.headBlob(repository, digest)).headers['content-length']).toBe(String(pieces * MIB))
+    expect((await client.send('DELETE', `/v2/${repository}/blobs/${digest}`)).status).toBe(202)
+    await haven.query(`update artifacts.blobs set promised_until = now() where digest = $1`, [digest])
+    await sweep()
+  }, 180_000)
 })
 
 describe('the checker itself', () => {

@@ -210,7 +210,7 @@ describe('haven up refuses to start', () => {
 })
 
 itMounting(
-  titled('a store that is full refuses what does not fit, and serves and takes what does', noMount),
+  titled('a store that is full refuses what does not fit, and serves and takes what does (F31)', noMount),
   async () => {
     await withSmallDisk(24, async (path) => {
       await using haven = await startHaven({ env: { STORAGE_PATH: path, HAVEN_TRASH: '0s' } })

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { HavenInstallation } from '@haven/testkit'
-import { Client, digestOf, IMAGE_TYPE, type Answer } from '../faults/client.ts'
+import { digestOf, IMAGE_TYPE, type Answer, type Client } from '../faults/client.ts'
 import {
   garbageCollectionEnded,
   isHealthy,

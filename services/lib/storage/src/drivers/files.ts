@@ -139,7 +139,7 @@ export class FileStorage implements BlobStorage {
       if (fd === null) return await this.#requireComplete(key, sizeBytes)
       await this.#syncAndClose(key, fd, staged, sizeBytes)
       if (!(await placeOnce(staged, final))) await this.#requireComplete(key, sizeBytes)
-      await Promise.all([this.#folders.sync(final), unlinkIfThere(staged)])
+      await Promise.all([this.#syncFolder(key, final), unlinkIfThere(staged)])
     } catch (error) {
       throw asProblem(error)
     }
@@ -353,13 +353,23 @@ export class FileStorage implements BlobStorage {
     return (await statOrNull(final)) ? null : openNew(staged, 0)
   }
 
+  /** After a failure the object goes: a folder's sync, too, reports an error once and would succeed the next time. */
+  async #syncFolder(key: ObjectKey, final: string) {
+    try {
+      await this.#folders.sync(final)
+    } catch (error) {
+      await unlinkIfThere(final)
+      throw new UploadLost(key, 'the disk refused its name', { cause: asProblem(error) })
+    }
+  }
+
   /** For a repetition: an earlier attempt placed the object, but may have stopped before the folder was synced. */
   async #requireComplete(key: ObjectKey, sizeBytes: number) {
     const final = join(this.#root, key)
     const found = await statOrNull(final)
     if (!found) throw new UploadLost(key, 'its file is gone')
     if (found.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, found.size)
-    await this.#folders.sync(final)
+    await this.#syncFolder(key, final)
   }
 
   async #syncAndClose(key: ObjectKey, fd: number, staged: string, sizeBytes: number) {
@@ -472,10 +482,17 @@ function codeOf(error: unknown): string {
   return String(known?.code ?? known?.message ?? error)
 }
 
+const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
+/** The file system is there and does not take what it is given: read-only after an error, gone from the network, not ours to write. */
+const REFUSING = new Set(['EROFS', 'EIO', 'ESTALE', 'ENODEV', 'ENXIO', 'EACCES', 'EPERM'])
+
 function asProblem(error: unknown): unknown {
-  return ['ENOSPC', 'EDQUOT', 'EFBIG'].includes(codeOf(error))
-    ? problems.diskFull({ reason: 'the blob store is full' }, { cause: error })
-    : error
+  const code = codeOf(error)
+  if (FULL.has(code)) return problems.diskFull({ reason: 'the blob store is full' }, { cause: error })
+  if (REFUSING.has(code)) {
+    return problems.storageUnreachable({ reason: `its folder refuses to be written (${code})` }, { cause: error })
+  }
+  return error
 }
 
 function* shards(): Generator<string> {

@@ -152,7 +152,8 @@ const NOTHING = { manifest: { path: '/', bytes: 0, sha256: '' }, blobs: [] }
 async function memory() {
   if (wanted('P14')) {
     say('memory of downloads')
-    await using ours = await haven('haven')
+    // All clients of the load have one address.
+    await using ours = await haven('haven', { PROXY_SOCKETS_PER_CLIENT: '1000' })
     await using peer = await behindNginx('N3')
     add('P14', 'peak memory of 256 downloads of 16 MiB', await downloadMemory(ours, peer))
   }

@@ -102,7 +102,8 @@ export async function objectStore({ large }: { large: boolean }): Promise<{ show
   await using store = await FakeS3.start()
   await using subject = await haven('haven', {
     STORAGE_DRIVER: 's3',
-    S3_ENDPOINT: store.endpoint,
+    // A client is not redirected to the host that it came to.
+    S3_ENDPOINT: store.endpoint.replace('127.0.0.1', 'localhost'),
     S3_ACCESS_KEY: 'perf',
     S3_SECRET_KEY: 'perf-secret',
     REGISTRY_BLOB_READS: 'redirect',
@@ -122,10 +123,10 @@ export async function objectStore({ large }: { large: boolean }): Promise<{ show
   const get = (path: string, status: number) => expectStatus(status, call(subject, 'GET', path, { headers }), path)
   await get(image.manifest.path, 200)
   const manifestGet = await counted(() => get(image.manifest.path, 200))
+  // The config is small: it is sent, as everything is below the size at which a second request costs more than the bytes.
   let through = 0
-  for (const { digest } of image.blobs) {
-    const answer = await get(`/v2/${REPOSITORY}/blobs/${digest}`, 307)
-    through += answer.body.byteLength
+  for (const { digest } of image.blobs.slice(1)) {
+    through += (await get(`/v2/${REPOSITORY}/blobs/${digest}`, 307)).body.byteLength
   }
   // The store in memory knows no CopyObject: a registry that copied would have failed.
   const values = {
@@ -133,7 +134,7 @@ export async function objectStore({ large }: { large: boolean }): Promise<{ show
     'S3 requests of a push of 64 MiB': middle,
     'S3 requests of a manifest GET': manifestGet,
     'bytes copied inside S3': 0,
-    'blob bytes through us in a redirected pull': through,
+    'layer bytes through us in a redirected pull': through,
     'SQL transactions of a warm manifest GET': await transactionsPerGet(subject, image.manifest.path),
   }
   return {

@@ -58,7 +58,7 @@ export const targets = {
     most('S3 requests of a push of 64 MiB', '', 6),
     most('S3 requests of a manifest GET', '', 0),
     most('bytes copied inside S3', '', 0),
-    most('blob bytes through us in a redirected pull', '', 0),
+    most('layer bytes through us in a redirected pull', '', 0),
     most('SQL transactions of a warm manifest GET', '', 1.05),
   ],
   'P16 512 MiB': [most('S3 requests of a push of 512 MiB', '', 34)],

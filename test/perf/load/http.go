@@ -77,7 +77,7 @@ func (c *connection) read(method string, sink io.Writer) (answer, error) {
 	if got.status, err = strconv.Atoi(string(line[9:12])); err != nil {
 		return got, err
 	}
-	chunked := false
+	chunked, closing := false, false
 	for {
 		line, err = c.reader.ReadSlice('\n')
 		if err != nil {
@@ -99,7 +99,7 @@ func (c *connection) read(method string, sink io.Writer) (answer, error) {
 		case bytes.EqualFold(name, []byte("transfer-encoding")):
 			chunked = bytes.EqualFold(value, []byte("chunked"))
 		case bytes.EqualFold(name, []byte("connection")) && bytes.EqualFold(value, []byte("close")):
-			return got, errors.New("the server closes the connection after status " + strconv.Itoa(got.status))
+			closing = true
 		}
 	}
 	if method == "HEAD" || got.status == 204 || got.status == 304 {
@@ -115,6 +115,9 @@ func (c *connection) read(method string, sink io.Writer) (answer, error) {
 	}
 	if complaint, is := sink.(*limited); is && err == nil {
 		err = fmt.Errorf("%d %s", got.status, complaint.text)
+	}
+	if closing && err == nil {
+		err = errors.New("the server closes the connection")
 	}
 	return got, err
 }

@@ -1,6 +1,17 @@
 import { randomBytes } from 'node:crypto'
-import { chmodSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  chmodSync,
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs'
+import { dirname, join } from 'node:path'
 import { problems } from '@haven/errors'
 
 /** What an installation keeps to itself: one secret for each pair of services, and the key that seals secrets at rest. */
@@ -130,12 +141,18 @@ export class Home {
     return join(this.folder, 'state.json')
   }
 
-  /** Whole or not at all: a reader never sees half a file. */
+  /**
+   * Whole or not at all, a power cut included: a reader never sees half a file, and the key is on the disk before anything is sealed
+   * with it.
+   */
   #write(file: string, content: string) {
     const temporary = `${file}.${process.pid}.tmp`
-    writeFileSync(temporary, content, { mode: 0o600 })
+    writeFileSync(temporary, content, { mode: 0o600, flush: true })
     chmodSync(temporary, 0o600)
     renameSync(temporary, file)
+    const folder = openSync(dirname(file), 'r')
+    fsyncSync(folder)
+    closeSync(folder)
   }
 }
 

@@ -9,9 +9,10 @@ import { startSite, type Site } from './site.ts'
 import { must } from './tools.ts'
 
 const lack = lacking('containerd', 'ctr', 'runc', 'skopeo', 'busybox')
+const suite = lack ? describe.skip : describe
 const as = ['--plain-http', '--user', `admin:${ADMIN_PASSWORD}`]
 
-;(lack ? describe.skip : describe)(titled('containerd', lack), () => {
+suite(titled('containerd', lack), () => {
   let site: Site
   let containerd: Containerd
   let image: string

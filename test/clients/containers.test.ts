@@ -10,10 +10,11 @@ import { PASSWORD, privateProject } from './people.ts'
 import { startSite, type Site } from './site.ts'
 
 const lack = lacking('podman', 'buildah', 'skopeo', 'busybox')
+const suite = lack ? describe.skip : describe
 const plain = '--tls-verify=false'
 const both = ['--src-tls-verify=false', '--dest-tls-verify=false']
 
-;(lack ? describe.skip : describe)(titled('podman, buildah and skopeo', lack), () => {
+suite(titled('podman, buildah and skopeo', lack), () => {
   let site: Site
   let tools: ContainersTools
   let context: string

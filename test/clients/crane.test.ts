@@ -9,8 +9,9 @@ import { tarOf, writeLayout } from './layout.ts'
 import { startSite, type Site } from './site.ts'
 
 const lack = lacking('crane', 'busybox', 'versitygw')
+const suite = lack ? describe.skip : describe
 
-;(lack ? describe.skip : describe)(titled('crane', lack), () => {
+suite(titled('crane', lack), () => {
   let site: Site
   let crane: GoTool
   let image: string

@@ -23,7 +23,7 @@ type Parts = {
 const READY_MS = 60_000
 
 /** What engine 29 needs, for `lacking`. */
-export const engine29Tools = ['dockerd29', 'docker29', 'docker-buildx', 'runc15', 'containerd', 'ctr']
+export const engine29Tools = ['dockerd29', 'docker', 'docker-buildx', 'runc15', 'containerd', 'ctr']
 
 /** Debian's engine (20.10) with its builder of old, and whichever client is in the PATH. */
 export const startDocker20 = () =>
@@ -44,8 +44,9 @@ export async function startDocker29(): Promise<DockerEngine> {
   return start({
     folder,
     daemon: findTool('dockerd29')!,
-    client: findTool('docker29')!,
+    client: findTool('docker')!,
     args: ['--containerd', containerd.socket, ...runtime],
+    env: { DOCKER_BUILDKIT: '1' },
     containerd,
   })
 }

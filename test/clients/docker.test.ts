@@ -7,8 +7,9 @@ import { PASSWORD, privateProject } from './people.ts'
 import { startSite, type Site } from './site.ts'
 
 const lack = lacking('dockerd', 'docker', 'busybox')
+const suite = lack ? describe.skip : describe
 
-;(lack ? describe.skip : describe)(titled('docker 20.10', lack), () => {
+suite(titled('docker 20.10', lack), () => {
   let site: Site
   let engine: DockerEngine
   let image: string

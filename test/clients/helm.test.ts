@@ -8,9 +8,10 @@ import { startSite, type Site } from './site.ts'
 import { must } from './tools.ts'
 
 const lack = lacking('helm', 'helm3', 'oras', 'gpg')
+const suite = lack ? describe.skip : describe
 const plain = '--plain-http'
 
-;(lack ? describe.skip : describe)(titled('helm', lack), () => {
+suite(titled('helm', lack), () => {
   let site: Site
   let oras: GoTool
 

@@ -7,9 +7,10 @@ import { writeLayout } from './layout.ts'
 import { startSite, type Site } from './site.ts'
 
 const lack = lacking('oras', 'busybox', 'versitygw')
+const suite = lack ? describe.skip : describe
 const plain = '--plain-http'
 
-;(lack ? describe.skip : describe)(titled('oras', lack), () => {
+suite(titled('oras', lack), () => {
   let site: Site
   let oras: GoTool
   let image: string

@@ -7,8 +7,9 @@ import { writeLayout } from './layout.ts'
 import { startSite, type Site } from './site.ts'
 
 const lack = lacking('regctl', 'busybox')
+const suite = lack ? describe.skip : describe
 
-;(lack ? describe.skip : describe)(titled('regctl', lack), () => {
+suite(titled('regctl', lack), () => {
   let site: Site
   let regctl: GoTool
   let image: string

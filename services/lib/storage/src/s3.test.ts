@@ -140,6 +140,17 @@ describe('S3 storage', () => {
       expect(digest(await pull(key))).toBe(digest(bytes))
     })
 
+    it('does not ask a second time while the store joins many bytes in silence', async () => {
+      const key = newObjectKey()
+      const { state } = await hasty.append(key, null, 0, inPieces(randomBytes(40 * MiB)), { last: true })
+      fake.gate = (operation) =>
+        // Longer than the 500 ms of other requests, shorter than 40 MiB may take.
+        operation === 'CompleteMultipartUpload' ? new Promise((resolve) => setTimeout(resolve, 1200)) : undefined
+      fake.requests.clear()
+      await hasty.complete(key, state, 40 * MiB)
+      expect(counts()).toEqual({ CompleteMultipartUpload: 1 })
+    })
+
     it('asks for the object before it completes again: the first time may have counted', async () => {
       fake.fail('CompleteMultipartUpload', 'error after')
       await push(randomBytes(22 * MiB), { last: true })

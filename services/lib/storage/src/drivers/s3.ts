@@ -283,7 +283,7 @@ export class S3Storage implements BlobStorage {
   async #join(key: ObjectKey, upload: string, etags: readonly string[], sizeBytes: number) {
     const expected = joinedEtag(etags)
     const name = this.#name(key)
-    const etag = await retrying(this.#client.retry, () => this.#client.complete(name, upload, etags), {
+    const etag = await retrying(this.#client.retry, () => this.#client.complete(name, upload, etags, sizeBytes), {
       // A failure says little: the store may have joined the parts all the same, so the object is looked at before a repetition.
       settled: async (error) => {
         if (error instanceof S3Failure && error.status === 503) return null

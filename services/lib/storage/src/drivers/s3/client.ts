@@ -1,3 +1,4 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import * as http from 'node:http'
 import * as https from 'node:https'
 import { Client, type ClientOptions } from 'minio'
@@ -34,6 +35,9 @@ const QUARTER_HOUR_MS = 900_000
 const MAX_SIGNATURES = 20_000
 /** A store that takes a part more slowly than this is as good as silent. */
 const SLOWEST_BYTES_PER_MS = 64
+// A store that copies parts together says nothing until it is done (versitygw: 30 s for 3 GiB on a busy disk). Asking again meanwhile
+// would join the same parts twice at once.
+const SLOWEST_JOINED_BYTES_PER_MS = 16 * 1024
 
 /**
  * One bucket. Control calls go through `minio`; bytes through signed requests of `node:http`, which costs a fifth of the CPU of
@@ -47,6 +51,8 @@ export class S3Client {
   readonly #agent: http.Agent
   readonly #options: S3Options
   readonly #idleTimeoutMs: number
+  /** How long requests of `minio` that begin in this call may be silent, where it is longer than others. */
+  readonly #patienceMs = new AsyncLocalStorage<number>()
   readonly retry: RetryPolicy
 
   constructor(options: S3Options) {
@@ -154,10 +160,13 @@ export class S3Client {
   }
 
   /** One attempt to join the parts; the object's ETag. The caller finds out what a failure means. */
-  async complete(name: string, upload: string, etags: readonly string[]): Promise<string> {
+  async complete(name: string, upload: string, etags: readonly string[], sizeBytes: number): Promise<string> {
     try {
       const parts = etags.map((etag, i) => ({ part: i + 1, etag }))
-      const { etag } = await this.#minio.completeMultipartUpload(this.#options.bucket, name, upload, parts)
+      const patienceMs = this.#idleTimeoutMs + sizeBytes / SLOWEST_JOINED_BYTES_PER_MS
+      const { etag } = await this.#patienceMs.run(patienceMs, () =>
+        this.#minio.completeMultipartUpload(this.#options.bucket, name, upload, parts),
+      )
       return etag
     } catch (error) {
       // S3 answers 200 before it is done and may send an error document then, which minio takes in more than one wrong way.
@@ -244,8 +253,9 @@ export class S3Client {
   }
 
   #limited(request: http.ClientRequest): http.ClientRequest {
-    return request.setTimeout(this.#idleTimeoutMs, () => {
-      request.destroy(timedOut(`the store was silent for ${this.#idleTimeoutMs} ms`))
+    const limitMs = this.#patienceMs.getStore() ?? this.#idleTimeoutMs
+    return request.setTimeout(limitMs, () => {
+      request.destroy(timedOut(`the store was silent for ${limitMs} ms`))
     })
   }
 }

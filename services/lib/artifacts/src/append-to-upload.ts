@@ -1,6 +1,5 @@
-import type { Hash } from 'node:crypto'
 import { problems } from '@haven/errors'
-import { UploadLost, type UploadState } from '@haven/storage'
+import { UploadLost, type RunningSum, type UploadState } from '@haven/storage'
 import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import type { PushGrant } from './grants.ts'
@@ -8,6 +7,9 @@ import { requireWritable } from './require-writable.ts'
 import { discardUpload, recordUpload, type UploadRow } from './store/uploads.ts'
 import { uploadLimit, type UploadLimit } from './upload-limit.ts'
 import { claim, type Claim } from './uploads-claim.ts'
+
+/** Fewer are summed in less time than it takes to hand them to another thread. */
+const MIN_BYTES_ASIDE = 128 * 1024
 
 /** Bytes that a client sends. */
 export type Chunk = {
@@ -47,7 +49,7 @@ export type Staged = {
   offsetBytes: number
   state: UploadState | null
   /** Sum of all bytes so far; null when another process saw some of them. */
-  hash: Hash | null
+  hash: RunningSum | null
 }
 
 /** Writes and sums a claimed upload's next bytes. The caller records where it is now. */
@@ -60,12 +62,15 @@ export async function stageChunk(
 ): Promise<Staged> {
   const { upload, signal } = held
   const { id, key, offsetBytes, state, digestAlgorithm } = upload
-  const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm)
-  const before = hash?.copy()
+  const aside = deps.storage.sharesBuffers === true && (chunk.sizeBytes ?? Infinity) >= MIN_BYTES_ASIDE
+  const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm, aside)
+  // At the beginning there is nothing to come back to.
+  const before = offsetBytes > 0 ? hash?.copy() : undefined
   await faultPoint('chunk.beforeStage')
   try {
     const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk, offsetBytes, limit), {
-      onChunk: hash ? (bytes) => void hash.update(bytes) : undefined,
+      onChunk: hash?.update ?? undefined,
+      onBuffer: hash?.updateAside ?? undefined,
       signal: chunk.signal ? AbortSignal.any([chunk.signal, signal]) : signal,
       last,
       sizeHint: chunk.sizeBytes ?? undefined,

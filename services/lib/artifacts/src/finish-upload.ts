@@ -75,9 +75,9 @@ async function complete(
       reason: `provided digest did not match uploaded content: ${digest} is ${actual}`,
     })
   }
-  const summed = hash !== null && upload.digestAlgorithm === algorithm
+  const summed = hash !== null && !hash.lost && upload.digestAlgorithm === algorithm
   if (summed) {
-    const actual = `${algorithm}:${hash.copy().digest('hex')}`
+    const actual = `${algorithm}:${await hash.digest()}`
     if (actual !== digest) await refuse(actual)
     await faultPoint('finish.afterVerify')
   }

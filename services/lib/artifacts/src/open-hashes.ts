@@ -1,7 +1,7 @@
-import { createHash, type Hash } from 'node:crypto'
 import type { SupportedAlgorithm } from '@haven/oci'
+import { beginSum, type RunningSum } from '@haven/storage'
 
-type Entry = { readonly hash: Hash; readonly offsetBytes: number; readonly algorithm: SupportedAlgorithm }
+type Entry = { readonly hash: RunningSum; readonly offsetBytes: number; readonly algorithm: SupportedAlgorithm }
 
 /** An upload that somebody opened and left takes a few hundred bytes here until newer ones push it out. */
 const MAX_ENTRIES = 10_000
@@ -13,15 +13,18 @@ const MAX_ENTRIES = 10_000
 export class OpenHashes {
   readonly #entries = new Map<string, Entry>()
 
-  /** The sum of the upload's first `offsetBytes` bytes, to go on with; null when this process did not see all of them. */
-  take(upload: string, offsetBytes: number, algorithm: SupportedAlgorithm): Hash | null {
+  /**
+   * The sum of the upload's first `offsetBytes` bytes, to go on with; null when this process did not see all of them.
+   * @param aside whether a sum that begins now is made on another thread.
+   */
+  take(upload: string, offsetBytes: number, algorithm: SupportedAlgorithm, aside = false): RunningSum | null {
     const entry = this.#entries.get(upload)
     this.#entries.delete(upload)
-    if (entry?.offsetBytes === offsetBytes && entry.algorithm === algorithm) return entry.hash
-    return offsetBytes === 0 ? createHash(algorithm) : null
+    if (entry?.offsetBytes === offsetBytes && entry.algorithm === algorithm && !entry.hash.lost) return entry.hash
+    return offsetBytes === 0 ? beginSum(algorithm, { aside }) : null
   }
 
-  keep(upload: string, offsetBytes: number, algorithm: SupportedAlgorithm, hash: Hash): void {
+  keep(upload: string, offsetBytes: number, algorithm: SupportedAlgorithm, hash: RunningSum): void {
     if (this.#entries.size >= MAX_ENTRIES) {
       for (const oldest of this.#entries.keys()) {
         this.#entries.delete(oldest)

@@ -71,6 +71,20 @@ describe('Database', () => {
     expect(await database.db.reads.one(slow, [2])).toBeNull()
   })
 
+  it('asks once for all who ask the same in one turn, and in one write for all that is asked', async () => {
+    await database.db.prisma.$executeRaw`create sequence asked`
+    const next = statement<{ n: number }>('next shared', `select nextval('asked')::int as n`)
+    const echo = statement<{ n: number }>('echo shared', 'select $1::int as n')
+    const { reads } = database.db
+    const [same, others] = await Promise.all([
+      Promise.all(Array.from({ length: 5 }, () => reads.one(next, []))),
+      Promise.all(Array.from({ length: 5 }, (_, n) => reads.one(echo, [n]))),
+    ])
+    expect(same.map((row) => row!.n)).toEqual([1, 1, 1, 1, 1])
+    expect(others).toEqual([0, 1, 2, 3, 4].map((n) => ({ n })))
+    expect(await reads.one(next, [])).toEqual({ n: 2 })
+  })
+
   it('fails only those who shared a read that failed', async () => {
     const divide = statement<{ n: number }>('divide', 'select 10 / $1::int as n')
     const outcomes = await Promise.allSettled([0, 0, 0, 5].map((by) => database.db.reads.one(divide, [by])))

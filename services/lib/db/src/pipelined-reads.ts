@@ -1,3 +1,4 @@
+import type { Writable } from 'node:stream'
 import pg from 'pg'
 import { ServerSilent, type SilenceWatch } from './silence.ts'
 
@@ -51,6 +52,7 @@ class Lane {
   #movedAt = 0
   #ticking: NodeJS.Timeout | null = null
   #stuck = false
+  #joining = false
 
   constructor(
     config: pg.ClientConfig,
@@ -74,6 +76,7 @@ class Lane {
 
   async ask(query: pg.QueryConfig): Promise<pg.QueryResult> {
     await this.#connected
+    this.#joinWrites()
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { query, resolve, reject, settled: false }
       this.#waiting.add(waiting)
@@ -90,6 +93,18 @@ class Lane {
 
   end(): Promise<void> {
     return this.#client.end()
+  }
+
+  /** What is asked in this turn leaves in one write: a write of its own costs as much as the question. */
+  #joinWrites() {
+    if (this.#joining) return
+    this.#joining = true
+    const { stream } = (this.#client as pg.Client & { connection: { stream: Writable } }).connection
+    stream.cork()
+    process.nextTick(() => {
+      this.#joining = false
+      stream.uncork()
+    })
   }
 
   #settle(waiting: Waiting, tell: () => void) {

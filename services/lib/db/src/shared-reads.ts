@@ -1,15 +1,19 @@
 import type { Sql, Statement } from './database.ts'
 
-type Asked = { running: Promise<object[]>; next: Promise<object[]> | null }
+type Asked = { begun: boolean; readonly running: Promise<object[]>; next: Promise<object[]> | null }
 
 /**
  * Reads for many who ask the same at once: whoever asks while the same question is being answered shares the next answer with all
  * others who ask in that time. Each answer is read after it was asked for, so it is as new as one of its own. The rows are shared too:
  * they must not be changed.
+ *
+ * A read begins when everything that arrived with it has been looked at, which costs no time: requests that came at the same moment share it
+ * from the start, and different questions leave in one write.
  */
 export class SharedReads implements Sql {
   readonly #reads: Sql
   readonly #asked = new Map<string, Asked>()
+  #arrived: Promise<void> | null = null
 
   constructor(reads: Sql) {
     this.#reads = reads
@@ -19,6 +23,7 @@ export class SharedReads implements Sql {
     const key = statement.name + JSON.stringify(values)
     const asked = this.#asked.get(key)
     if (!asked) return this.#run(key, statement, values)
+    if (!asked.begun) return asked.running as Promise<Row[]>
     // The running answer may have been read before this question came.
     const again = () => this.#run(key, statement, values)
     asked.next ??= asked.running.then(again, again)
@@ -29,14 +34,29 @@ export class SharedReads implements Sql {
     return (await this.rows(statement, values))[0] ?? null
   }
 
-  async #run<Row extends object>(key: string, statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
-    const running = this.#reads.rows(statement, values)
-    const asked: Asked = { running, next: null }
-    this.#asked.set(key, asked)
-    try {
-      return await running
-    } finally {
+  #run<Row extends object>(key: string, statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    const read = () => {
+      asked.begun = true
+      return this.#reads.rows(statement, values)
+    }
+    const forget = () => {
       if (this.#asked.get(key) === asked && asked.next === null) this.#asked.delete(key)
     }
+    const running = this.#allArrived().then(read)
+    const asked: Asked = { begun: false, running, next: null }
+    this.#asked.set(key, asked)
+    running.then(forget, forget)
+    return running
+  }
+
+  /** Resolves when the loop has looked at all sockets that had something to say. */
+  #allArrived(): Promise<void> {
+    this.#arrived ??= new Promise((resolve) => {
+      setImmediate(() => {
+        this.#arrived = null
+        resolve()
+      })
+    })
+    return this.#arrived
   }
 }

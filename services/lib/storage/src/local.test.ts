@@ -45,6 +45,32 @@ describe('file storage', () => {
 
   const incoming = () => readdir(join(root, 'incoming'))
 
+  it('shows whole buffers in shared memory, and reuses none before it was used', async () => {
+    await using storage = await FileStorage.open(root)
+    const bytes = randomBytes(5 * MiB + 77)
+    const seen: Buffer[] = []
+    const key = newObjectKey()
+    await storage.append(key, null, 0, inPieces(bytes), {
+      onBuffer: async (buffer) => {
+        expect(buffer.buffer).toBeInstanceOf(SharedArrayBuffer)
+        await new Promise((resolve) => setTimeout(resolve, 20))
+        seen.push(Buffer.from(buffer))
+      },
+    })
+    expect(Buffer.concat(seen).equals(bytes)).toBe(true)
+  })
+
+  it('fails with what its buffers were used for, and can go on', async () => {
+    await using storage = await FileStorage.open(root)
+    const bytes = randomBytes(3 * MiB)
+    const key = newObjectKey()
+    const { state } = await storage.append(key, null, 0, inPieces(bytes.subarray(0, MiB)))
+    const onBuffer = () => Promise.reject(new Error('the thread that sums has ended'))
+    const rest = () => inPieces(bytes.subarray(MiB))
+    await expect(storage.append(key, state, MiB, rest(), { onBuffer })).rejects.toThrow('the thread that sums')
+    expect(await storage.append(key, state, MiB, rest())).toMatchObject({ written: 2 * MiB })
+  })
+
   /** A storage for whose process some calls of node:fs are others. */
   const withFs = async (changed: Partial<typeof fs>, changedPromises: Partial<typeof fs.promises> = {}) => {
     let storage: FileStorage | undefined

@@ -39,6 +39,7 @@ const statOf = promisify(fstat)
  */
 export class FileStorage implements BlobStorage {
   readonly name = 'files'
+  readonly sharesBuffers = true as const
   readonly #root: string
   readonly #pool = new BufferPool()
   readonly #folders: FolderSync
@@ -69,7 +70,7 @@ export class FileStorage implements BlobStorage {
     state: UploadState | null,
     offset: number,
     source: AsyncIterable<Uint8Array>,
-    { onChunk, signal, sizeHint }: AppendOptions = {},
+    { onChunk, onBuffer, signal, sizeHint }: AppendOptions = {},
   ) {
     const uuid = uuidOf(key)
     const token = randomUUID()
@@ -80,7 +81,7 @@ export class FileStorage implements BlobStorage {
     let filling = this.#pool.take(size)
     let writing = this.#pool.take(size)
     let filled = 0
-    let write: Promise<void> = Promise.resolve()
+    let used: Promise<void> = Promise.resolve()
     let directFd: number | null = null
     const writeOut = async (buffer: Buffer, length: number, position: number) => {
       if (this.#direct && length === size && position % PAGE === 0 && this.#pool.isAligned(buffer)) {
@@ -95,11 +96,12 @@ export class FileStorage implements BlobStorage {
       await writeFully(fd, buffer, length, position)
     }
     const flush = async () => {
-      await write
+      await used
       ;[filling, writing] = [writing, filling]
-      write = writeOut(writing, filled, offset + written - filled)
+      const write = writeOut(writing, filled, offset + written - filled)
+      used = onBuffer ? bothDone(write, onBuffer(writing.subarray(0, filled))) : write
       // Awaited before the next write and at the end; until then a rejection must not count as unhandled.
-      write.catch(() => {})
+      used.catch(() => {})
       filled = 0
     }
     try {
@@ -116,10 +118,10 @@ export class FileStorage implements BlobStorage {
         }
       }
       if (filled > 0) await flush()
-      await write
+      await used
       return { state: { token }, written }
     } catch (error) {
-      await write.catch(() => {})
+      await used.catch(() => {})
       await this.#giveBack(uuid, token, state === null ? null : tokenOf(state), offset)
       throw asProblem(error)
     } finally {
@@ -405,6 +407,13 @@ function readOnce(fd: number, buffer: Buffer, length: number, position: number):
   return new Promise((resolve, reject) => {
     read(fd, buffer, 0, length, position, (error, bytes) => (error ? reject(error) : resolve({ buffer, bytes })))
   })
+}
+
+/** Waits for both also when one fails: whoever is told must be able to reuse what they read. */
+async function bothDone(one: Promise<void>, other: Promise<void>): Promise<void> {
+  await Promise.allSettled([one, other])
+  await one
+  await other
 }
 
 /** A write may take only a part, above all on a disk that is nearly full. */

@@ -77,7 +77,7 @@ export async function startCore(env: Record<string, string> = {}) {
     settings[Symbol.dispose]()
     projects[Symbol.dispose]()
     authorities[Symbol.dispose]()
-    signIn[Symbol.dispose]()
+    await signIn[Symbol.asyncDispose]()
     redis.disconnect()
     await database[Symbol.asyncDispose]()
   }
@@ -124,6 +124,8 @@ export async function startCore(env: Record<string, string> = {}) {
     url,
     db,
     authorities,
+    directory: projects,
+    signIn,
     send,
     admin,
     /** An account, whose credentials are the answer. */

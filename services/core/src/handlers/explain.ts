@@ -103,18 +103,24 @@ async function authorityOf(
 ): Promise<Authority> {
   if (named === undefined) return caller.authority()
   if (named === 'anonymous') return deps.authorities.of(anonymous)
-  const [, kind, name = ''] = /^(user|robot):(.+)$/s.exec(named) ?? []
+  const [, kind, name = ''] = /^(user|robot|group):(.+)$/s.exec(named) ?? []
   if (kind === undefined) {
-    throw problems.badRequest({ message: 'principal is user:<name>, robot:<full name> or anonymous' })
+    throw problems.badRequest({ message: 'principal is user:<name>, robot:<full name>, group:<name> or anonymous' })
   }
   if (caller.principal.kind === kind && caller.name === name) return caller.authority()
   const ofSystem = await may(caller, { resource: 'user', action: 'read', on: 'system' })
   const ofProject = project && (await may(caller, { resource: 'member', action: 'update', on: { project } }))
   if (!ofSystem && !ofProject) throw refusal(caller)
+  const unknown = () => problems.notFound({ message: `${kind} ${name} not found` })
+  if (kind === 'group') {
+    const group = await deps.authorities.ofGroup(name)
+    if (!group) throw unknown()
+    return group
+  }
   const principal = await find(deps, kind, name)
   // An administrator of a project knows the robots of his project and no others.
   const known = principal && (ofSystem || principal.kind !== 'robot' || principal.projectId === project?.id)
-  if (!known) throw problems.notFound({ message: `${kind} ${name} not found` })
+  if (!known) throw unknown()
   return deps.authorities.of(principal)
 }
 

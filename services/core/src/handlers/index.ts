@@ -3,10 +3,14 @@ import { configurationHandlers } from './configuration.ts'
 import { explainHandlers } from './explain.ts'
 import { gcHandlers } from './gc.ts'
 import { healthHandlers } from './health.ts'
+import { immutableHandlers } from './immutable.ts'
 import { jobserviceHandlers, scheduleHandlers } from './jobs.ts'
+import { labelHandlers } from './label.ts'
 import { logHandlers } from './logs.ts'
 import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
+import { robotHandlers } from './robot.ts'
+import { quotaHandlers } from './quota.ts'
 import { systemHandlers } from './system.ts'
 import { permissionsHandlers, userHandlers } from './user.ts'
 
@@ -20,6 +24,10 @@ export const handlers: Handlers = {
   ...memberHandlers,
   ...userHandlers,
   ...permissionsHandlers,
+  ...robotHandlers,
+  ...labelHandlers,
+  ...immutableHandlers,
+  ...quotaHandlers,
   ...gcHandlers,
   ...jobserviceHandlers,
   ...scheduleHandlers,

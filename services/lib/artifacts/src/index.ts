@@ -4,6 +4,7 @@ export { deleteBlob, getBlob, headBlobForPush, reportUnreadable } from './blobs.
 export { deleteManifest, deleteTag } from './delete-manifest.ts'
 export { artifactDeps, type ArtifactDeps, type ArtifactPolicies, type ArtifactSettings, type Verdict } from './deps.ts'
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
+export { detachLabel } from './detach-label.ts'
 export { finishUpload } from './finish-upload.ts'
 export { getManifest, headManifest, type ServedManifest } from './get-manifest.ts'
 export {

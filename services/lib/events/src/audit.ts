@@ -3,6 +3,9 @@ import {
   ArtifactPushedSchema,
   ConfigurationChangedSchema,
   Door,
+  LabelCreatedSchema,
+  LabelDeletedSchema,
+  LabelUpdatedSchema,
   MemberAddedSchema,
   MemberKind,
   MemberRemovedSchema,
@@ -11,6 +14,12 @@ import {
   ProjectDeletedSchema,
   ProjectUpdatedSchema,
   RepositoryDeletedSchema,
+  RobotCreatedSchema,
+  RobotDeletedSchema,
+  RobotRefusal,
+  RobotSecretRefreshedSchema,
+  RobotSignInRefusedSchema,
+  RobotUpdatedSchema,
   SigningKeyRotatedSchema,
   TagDeletedSchema,
   TagMovedSchema,
@@ -32,7 +41,7 @@ import type { EventHandler, RecordedEvent } from './dispatcher.ts'
 /** One line of the audit log. Operation and resource type join to Harbor's event type (`create_artifact`). */
 export type AuditLine = {
   operation: 'create' | 'delete' | 'update' | 'pull' | 'login' | 'logout'
-  resourceType: 'artifact' | 'tag' | 'repository' | 'project' | 'member' | 'user' | 'robot' | 'configuration'
+  resourceType: 'artifact' | 'tag' | 'repository' | 'project' | 'member' | 'user' | 'robot' | 'label' | 'configuration'
   resource: string
   description: string
   success?: boolean
@@ -66,6 +75,10 @@ audited(ProjectCreatedSchema, (m) => line('create', 'project', m.project?.name ?
 audited(ProjectUpdatedSchema, (m) => line('update', 'project', m.project?.name ?? ''))
 audited(ProjectDeletedSchema, (m) => line('delete', 'project', m.project?.name ?? ''))
 
+audited(LabelCreatedSchema, (m) => line('create', 'label', m.label?.name ?? ''))
+audited(LabelUpdatedSchema, (m) => line('update', 'label', m.label?.name ?? ''))
+audited(LabelDeletedSchema, (m) => line('delete', 'label', m.label?.name ?? ''))
+
 audited(MemberAddedSchema, (m) => memberLine('create', m.membership))
 audited(MemberUpdatedSchema, (m) => memberLine('update', m.membership))
 audited(MemberRemovedSchema, (m) => memberLine('delete', m.membership))
@@ -89,6 +102,28 @@ audited(UserSysadminChangedSchema, (m) => {
 })
 audited(UserSignedInSchema, (m) => ({ ...line('login', 'user', m.user?.name ?? '', 'login'), success: m.succeeded }))
 audited(UserSignedOutSchema, (m) => line('logout', 'user', m.user?.name ?? '', 'logout'))
+
+audited(RobotCreatedSchema, (m) => line('create', 'robot', m.robot?.name ?? ''))
+audited(RobotUpdatedSchema, (m) => {
+  const name = m.robot?.name ?? ''
+  return line('update', 'robot', name, `update robot ${name}: ${m.fields.join(', ')}`)
+})
+audited(RobotSecretRefreshedSchema, (m) => {
+  const name = m.robot?.name ?? ''
+  return line('update', 'robot', name, `refresh secret of robot ${name}`)
+})
+audited(RobotDeletedSchema, (m) => line('delete', 'robot', m.robot?.name ?? ''))
+const refusals: Readonly<Record<RobotRefusal, string>> = {
+  [RobotRefusal.UNSPECIFIED]: 'refused',
+  [RobotRefusal.WRONG_SECRET]: 'the secret was wrong',
+  [RobotRefusal.DISABLED]: 'the robot is disabled',
+  [RobotRefusal.EXPIRED]: 'the robot is expired',
+}
+audited(RobotSignInRefusedSchema, (m) => ({
+  ...line('login', 'robot', m.robot?.name ?? '', `login: ${refusals[m.reason]}`),
+  success: false,
+}))
+
 audited(ConfigurationChangedSchema, (m) =>
   line('update', 'configuration', m.keys.join(','), `update configuration: ${m.keys.join(', ')}`),
 )

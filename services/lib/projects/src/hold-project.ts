@@ -1,5 +1,6 @@
 import { statement, type Sql } from '@haven/db'
 import { problems } from '@haven/errors'
+import type { Transaction } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
 
 // Key share: holders do not wait for each other nor for settings that change; a deletion, which frees the unique name, waits for them.
@@ -14,4 +15,14 @@ const hold = statement<{ id: number }>(
  */
 export async function holdProject(tx: Sql, { id, name }: Pick<ProjectNode, 'id' | 'name'>): Promise<void> {
   if (!(await tx.one(hold, [id]))) throw problems.projectNotFound({ project: name })
+}
+
+/** The same for several projects in a transaction of Prisma, by one statement. @throws projectNotFound for any that was deleted */
+export async function holdProjects(tx: Pick<Transaction, '$queryRaw'>, ids: readonly number[]): Promise<void> {
+  if (ids.length === 0) return
+  const held = await tx.$queryRaw<{ id: number }[]>`
+    select id from projects.projects where id = any(${[...ids]}::int[]) and deleted_at is null order by id for key share`
+  const found = new Set(held.map(({ id }) => id))
+  const gone = ids.find((id) => !found.has(id))
+  if (gone !== undefined) throw problems.projectNotFound({ project: gone })
 }

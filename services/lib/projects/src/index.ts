@@ -15,8 +15,17 @@ export {
   type Scalar,
   type Sort,
 } from './filters.ts'
+export {
+  createImmutableRule,
+  deleteImmutableRule,
+  listImmutableRules,
+  updateImmutableRule,
+  type ImmutableRule,
+  type RuleText,
+} from './immutable-rules.ts'
 export { protectionOf, type Protection } from './immutable-tags.ts'
-export { holdProject } from './hold-project.ts'
+export { holdProject, holdProjects } from './hold-project.ts'
+export { createLabel, deleteLabel, findLabel, listLabels, updateLabel, type Label, type LabelText } from './labels.ts'
 export { listProjects, projectNames, readProject, type ProjectDetails, type ProjectQuery } from './list-projects.ts'
 export {
   addMember,
@@ -28,13 +37,16 @@ export {
   type NewMember,
 } from './members.ts'
 export {
+  changeQuotaLimit,
   charge,
   foldQuotas,
+  listQuotas,
   MAX_QUOTA_BYTES,
   parseQuotaLimit,
   setQuotaLimit,
   UNLIMITED,
   usage,
+  type QuotaDetails,
   type QuotaUsage,
 } from './quotas.ts'
 export { addMetadatum, removeMetadatum, setMetadatum, updateProject } from './update-project.ts'

@@ -1,6 +1,9 @@
-import { statement, type Database, type Sql } from '@haven/db'
+import { Prisma, statement, type Database, type Sql } from '@haven/db'
 import { problems } from '@haven/errors'
-import type { Transaction } from './deps.ts'
+import { emit, type EventSource } from '@haven/events'
+import { ProjectUpdatedSchema } from '@haven/proto/events'
+import type { ProjectDeps, Transaction } from './deps.ts'
+import { orderToSql, pageToSql, type Fields, type Page, type Sort } from './filters.ts'
 
 /** Harbor's own upper end: 1024 TiB. */
 export const MAX_QUOTA_BYTES = 1024 * 1024 ** 4
@@ -107,4 +110,62 @@ export async function foldQuotas({ writes }: Pick<Database, 'writes'>, signal?: 
     total += folded
     if (folded < FOLD_BATCH) return total
   }
+}
+
+export type QuotaDetails = QuotaUsage & {
+  projectId: number
+  projectName: string
+  ownerId: number
+  createdAt: Date
+  updatedAt: Date
+}
+
+const quotaFields: Fields = {
+  id: { column: Prisma.sql`"projectId"`, type: 'number' },
+  'hard.storage': { column: Prisma.sql`hard`, type: 'number' },
+  'used.storage': { column: Prisma.sql`used`, type: 'number' },
+  creation_time: { column: Prisma.sql`"createdAt"`, type: 'time' },
+  update_time: { column: Prisma.sql`"updatedAt"`, type: 'time' },
+}
+
+/** A page of the quotas of projects that are there, and how many there are. `projectId`: of one only. */
+export async function listQuotas(
+  { prisma }: Pick<Database, 'prisma'>,
+  query: { projectId?: number; sort?: readonly Sort[]; page: Page },
+): Promise<{ total: number; quotas: QuotaDetails[] }> {
+  const of = query.projectId === undefined ? Prisma.sql`true` : Prisma.sql`p.id = ${query.projectId}`
+  const order = orderToSql(query.sort ?? [], quotaFields, Prisma.sql`"projectId"`, Prisma.sql`"projectId"`)
+  type Row = Omit<QuotaDetails, 'hardBytes' | 'usedBytes'> & { hard: bigint; used: bigint }
+  const [rows, [count]] = await Promise.all([
+    prisma.$queryRaw<Row[]>`
+      select * from (
+        select q.project_id as "projectId", p.name as "projectName", p.owner_id as "ownerId", q.hard_bytes as hard,
+               q.used_bytes + coalesce(d.bytes, 0)::bigint as used, q.created_at as "createdAt", q.updated_at as "updatedAt"
+          from projects.quotas q
+          join projects.projects p on p.id = q.project_id and p.deleted_at is null
+          left join (select project_id, sum(delta_bytes) as bytes from projects.quota_deltas group by project_id) d
+            on d.project_id = q.project_id
+         where ${of}) quotas
+       order by ${order} ${pageToSql(query.page)}`,
+    prisma.$queryRaw<[{ total: bigint }]>`
+      select count(*) as total from projects.quotas q
+        join projects.projects p on p.id = q.project_id and p.deleted_at is null where ${of}`,
+  ])
+  const quotas = rows.map(({ hard, used, ...row }) => ({ ...row, hardBytes: Number(hard), usedBytes: Number(used) }))
+  return { total: Number(count.total), quotas }
+}
+
+/** Says how much a project may hold. What it holds already stays, even if it is more. @throws badRequest */
+export async function changeQuotaLimit(
+  { db }: Pick<ProjectDeps, 'db'>,
+  source: EventSource,
+  project: { id: number; name: string },
+  bytes: number,
+): Promise<void> {
+  const hardBytes = parseQuotaLimit(bytes)
+  await db.prisma.$transaction(async (tx) => {
+    await setQuotaLimit(tx, project.id, hardBytes)
+    const about = { id: BigInt(project.id), name: project.name }
+    await emit(tx, ProjectUpdatedSchema, source, { project: about, fields: ['storage_limit'] })
+  })
 }

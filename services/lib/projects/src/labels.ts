@@ -1,0 +1,162 @@
+import { isUniqueViolation, Prisma, type Database } from '@haven/db'
+import { problems } from '@haven/errors'
+import { emit, type EventSource } from '@haven/events'
+import { LabelCreatedSchema, LabelDeletedSchema, LabelUpdatedSchema } from '@haven/proto/events'
+import type { Transaction } from './deps.ts'
+import type { ProjectNode } from './directory.ts'
+import {
+  conditionsToSql,
+  escapeLike,
+  orderToSql,
+  pageToSql,
+  type Condition,
+  type Fields,
+  type Page,
+  type Sort,
+} from './filters.ts'
+
+type Deps = { db: Database }
+type Owner = Pick<ProjectNode, 'id' | 'name'>
+
+export type Label = {
+  id: number
+  name: string
+  description: string
+  color: string
+  /** 0: of the whole installation. */
+  projectId: number
+  createdAt: Date
+  updatedAt: Date
+}
+
+export type LabelText = Pick<Label, 'name' | 'description' | 'color'>
+
+const MAX_NAME = 128
+const MAX_COLOR = 16
+
+/** @throws badRequest for what is too long. The color is not looked at: Harbor's is whatever the portal sends. */
+function requireFit({ name, color }: LabelText): void {
+  if (name.length > MAX_NAME)
+    throw problems.badRequest({ message: `a label's name has at most ${MAX_NAME} characters` })
+  if (color.length > MAX_COLOR)
+    throw problems.badRequest({ message: `a label's color has at most ${MAX_COLOR} characters` })
+}
+
+/**
+ * Makes a label of a project or, without one, of the whole installation. Answers its id.
+ * @throws badRequest; conflict when there is one of this name.
+ */
+export async function createLabel(
+  { db }: Deps,
+  source: EventSource,
+  project: Owner | null,
+  text: LabelText,
+): Promise<number> {
+  requireFit(text)
+  return named(text.name, () =>
+    db.prisma.$transaction(async (tx) => {
+      const place = { scope: project ? 'p' : 'g', projectId: project?.id ?? 0 }
+      const { id } = await tx.label.create({ data: { ...text, ...place } })
+      await emit(tx, LabelCreatedSchema, source, { ...about(project), label: { id: BigInt(id), name: text.name } })
+      return id
+    }),
+  )
+}
+
+/** Replaces name, description and color. @throws badRequest; notFound; conflict when another has this name. */
+export async function updateLabel(
+  { db }: Deps,
+  source: EventSource,
+  project: Owner | null,
+  id: number,
+  text: LabelText,
+): Promise<void> {
+  requireFit(text)
+  await named(text.name, () =>
+    db.prisma.$transaction(async (tx) => {
+      const { count } = await tx.label.updateMany({ where: { id, deletedAt: null }, data: text })
+      if (count === 0) throw noLabel(id)
+      await emit(tx, LabelUpdatedSchema, source, { ...about(project), label: { id: BigInt(id), name: text.name } })
+    }),
+  )
+}
+
+/**
+ * Deletes a label. `detach` takes it off what carries it, in the same transaction.
+ * @throws notFound
+ */
+export async function deleteLabel(
+  { db }: Deps,
+  source: EventSource,
+  project: Owner | null,
+  label: Pick<Label, 'id' | 'name'>,
+  detach: (tx: Transaction) => Promise<unknown>,
+): Promise<void> {
+  await db.prisma.$transaction(async (tx) => {
+    const gone = await tx.label.updateMany({
+      where: { id: label.id, deletedAt: null },
+      data: { deletedAt: new Date() },
+    })
+    if (gone.count === 0) throw noLabel(label.id)
+    await detach(tx)
+    await emit(tx, LabelDeletedSchema, source, { ...about(project), label: { id: BigInt(label.id), name: label.name } })
+  })
+}
+
+/** @throws notFound */
+export async function findLabel({ db }: Deps, id: number): Promise<Label> {
+  const label = await db.prisma.label.findFirst({ where: { id, deletedAt: null } })
+  if (!label) throw noLabel(id)
+  return label
+}
+
+const fields: Fields = {
+  id: { column: Prisma.sql`id`, type: 'number' },
+  name: { column: Prisma.sql`name`, type: 'text' },
+  description: { column: Prisma.sql`description`, type: 'text' },
+  color: { column: Prisma.sql`color`, type: 'text' },
+  creation_time: { column: Prisma.sql`created_at`, type: 'time' },
+  update_time: { column: Prisma.sql`updated_at`, type: 'time' },
+}
+
+export type LabelQuery = {
+  /** 0: those of the whole installation. */
+  projectId: number
+  /** Part of the name. */
+  name?: string
+  conditions?: readonly Condition[]
+  sort?: readonly Sort[]
+  page: Page
+}
+
+/** A page of labels and how many there are in all. */
+export async function listLabels({ db }: Deps, query: LabelQuery): Promise<{ total: number; labels: Label[] }> {
+  const where = Prisma.join(
+    [
+      Prisma.sql`project_id = ${query.projectId} and deleted_at is null`,
+      ...(query.name ? [Prisma.sql`name like ${`%${escapeLike(query.name)}%`}`] : []),
+      ...conditionsToSql(query.conditions ?? [], fields),
+    ],
+    ' and ',
+  )
+  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`)
+  const [labels, [count]] = await Promise.all([
+    db.prisma.$queryRaw<Label[]>`
+      select id, name, description, color, project_id as "projectId", created_at as "createdAt", updated_at as "updatedAt"
+        from projects.labels where ${where} order by ${order} ${pageToSql(query.page)}`,
+    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from projects.labels where ${where}`,
+  ])
+  return { total: Number(count.total), labels }
+}
+
+const noLabel = (id: number) => problems.notFound({ message: `label ${id} not found` })
+const about = (project: Owner | null) => (project ? { project: { id: BigInt(project.id), name: project.name } } : {})
+
+async function named<T>(name: string, change: () => Promise<T>): Promise<T> {
+  try {
+    return await change()
+  } catch (error) {
+    if (isUniqueViolation(error)) throw problems.conflict({ message: `label ${name} already exists` })
+    throw error
+  }
+}

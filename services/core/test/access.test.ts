@@ -46,9 +46,9 @@ describe('operations that are served', () => {
   })
 
   it('answer 501 in the envelope where they are not', async () => {
-    const reply = await core.admin('GET', '/robots')
+    const reply = await core.admin('GET', '/scanners')
     expect(reply.status).toBe(501)
-    expect(reply.body).toMatchObject({ errors: [{ message: expect.stringContaining('ListRobot') as unknown }] })
+    expect(reply.body).toMatchObject({ errors: [{ message: expect.stringContaining('listScanners') as unknown }] })
   })
 })
 

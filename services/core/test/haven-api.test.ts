@@ -12,6 +12,7 @@ let collector: Awaited<ReturnType<typeof startCollector>>
 let owner: Credentials & { id: number }
 let guest: Credentials
 let stranger: Credentials
+let groupie: Credentials & { id: number }
 let shopId: number
 
 /** Something that answers as the log collector is told to. */
@@ -37,6 +38,7 @@ beforeAll(async () => {
   owner = await core.user('owner')
   guest = await core.user('guest')
   stranger = await core.user('stranger')
+  groupie = await core.user('groupie')
   shopId = await core.project('shop', owner)
   await core.project('open', ADMIN, { metadata: { public: 'true' } })
   const added = await core.send('POST', '/api/v2.0/projects/shop/members', {
@@ -194,6 +196,7 @@ describe('explaining a permission', () => {
           message: 'owner is projectAdmin of project shop, which includes repository:push',
           grants: true,
           role: 'projectAdmin',
+          grant: { id: expect.any(Number) as unknown, node: 'project' },
         },
       ],
       wouldAllow: [],
@@ -255,9 +258,41 @@ describe('explaining a permission', () => {
     await core.db.prisma.robot.create({ data: { name: 'ci', nameKey: 'open+ci', projectId: shopId + 1 } })
     expect((await ask(ADMIN, { ...push, principal: 'robot:robot$open+ci' })).body).toMatchObject({
       allowed: false,
+      wouldAllow: [], // a robot of another project can be given nothing here
+    })
+    expect((await ask(ADMIN, { ...push, project: 'open', principal: 'robot:robot$open+ci' })).body).toMatchObject({
+      allowed: false,
       wouldAllow: [{ kind: 'permission' }],
     })
     expect((await ask(owner, { ...push, principal: 'robot:robot$open+ci' })).status).toBe(404)
+  })
+
+  it('tells what a group gives its members, and which grant it is', async () => {
+    const { id } = await core.db.prisma.group.create({
+      data: { name: 'devs', provider: 'ldap', externalId: 'cn=devs' },
+    })
+    await core.db.prisma.groupMember.create({ data: { groupId: id, userId: Number(groupie.id) } })
+    const about = { ...push, principal: 'group:devs' }
+    expect((await ask(owner, about)).body).toMatchObject({
+      allowed: false,
+      reasons: [{ code: 'no-grant', message: 'nothing gives repository:push on project shop to devs' }],
+      wouldAllow: [{ kind: 'role', role: 'developer' }],
+    })
+    const granted = await core.db.prisma.grant.create({
+      data: { principalKind: 'group', principalId: id, roleId: 2, nodeKind: 'project', projectId: shopId },
+    })
+    core.authorities.forget()
+    const grant = { id: granted.id, node: 'project' }
+    expect((await ask(owner, about)).body).toMatchObject({
+      allowed: true,
+      reasons: [{ code: 'role', message: 'devs is developer of project shop, which includes repository:push', grant }],
+    })
+    expect((await ask(owner, { ...push, principal: 'user:groupie' })).body).toMatchObject({
+      allowed: true,
+      reasons: [{ code: 'role', via: 'group', grant }],
+    })
+    expect((await ask(owner, { ...push, principal: 'group:none' })).status).toBe(404)
+    expect((await ask(guest, about)).status).toBe(403)
   })
 
   it('shows a stranger no project, and a visitor nothing', async () => {

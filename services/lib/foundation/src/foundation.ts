@@ -86,7 +86,7 @@ export class Foundation {
   readonly signIn = once((): SignInDeps => {
     const { redisPrefix } = this.config
     const robotPrefix = async () => (await this.settings().read()).robot_name_prefix
-    return signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix })
+    return this.#host.use(signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix }))
   })
 }
 

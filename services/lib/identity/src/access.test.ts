@@ -196,7 +196,7 @@ describe('decide', () => {
     const gone = new Authority(ann, { active: false, grants: [grant({ roleId: roles.projectAdmin.id })] }, held)
     expect(decide(gone, { resource: 'repository', action: 'pull', on: { project: open } })).toEqual({
       allowed: false,
-      reasons: [{ code: 'inactive', facts: { kind: 'user', name: 'ann' } }],
+      reasons: [{ code: 'inactive', facts: { kind: 'user', name: 'ann', because: 'deleted' } }],
     })
   })
 

@@ -1,5 +1,5 @@
 import { statement, TwoGenerations, type Database } from '@haven/db'
-import { Authority, heldRole, type GrantFacts, type HeldRole, type RoleFacts } from './authority.ts'
+import { Authority, heldRole, type GrantFacts, type HeldRole, type Inactivity, type RoleFacts } from './authority.ts'
 import type { Principal } from './principal.ts'
 
 const maxAgeMs = 5_000
@@ -59,6 +59,17 @@ export class Authorities implements Disposable {
     }
   }
 
+  /** What a group gives its members, by the group's name; null: there is none. Never kept: people ask for it, and seldom. */
+  async ofGroup(name: string): Promise<Authority | null> {
+    const group = await this.#db.reads.one(groupByName, [name])
+    if (!group) return null
+    const [grants, rolesById] = await Promise.all([
+      this.#db.reads.rows(grantsOf, [null, null, group.id]),
+      this.#rolesById(this.#now() + maxAgeMs),
+    ])
+    return new Authority({ kind: 'group', ...group }, { active: true, grants }, rolesById)
+  }
+
   async #load(key: string, principal: Exclude<Principal, { kind: 'service' }>): Promise<Authority> {
     const epoch = this.#epoch
     const untilMs = this.#now() + maxAgeMs
@@ -67,6 +78,7 @@ export class Authorities implements Disposable {
       this.#db.reads.rows(grantsOf, [
         principal.kind === 'user' ? principal.id : null,
         principal.kind === 'robot' ? principal.id : null,
+        null,
       ]),
       this.#rolesById(untilMs),
     ])
@@ -82,12 +94,17 @@ export class Authorities implements Disposable {
       const row = await this.#db.reads.one(userState, [principal.id])
       return {
         principal: row ? { ...principal, name: row.name } : principal,
-        active: row?.active ?? false,
+        active: row !== null && row.inactiveBecause === null,
+        inactiveBecause: row?.inactiveBecause ?? null,
         passwordId: row?.passwordId ?? null,
       }
     }
     const row = await this.#db.reads.one(robotState, [principal.id])
-    return { principal: row ? { ...principal, projectId: row.projectId } : principal, active: row?.active ?? false }
+    return {
+      principal: row ? { ...principal, projectId: row.projectId } : principal,
+      active: row !== null && row.inactiveBecause === null,
+      inactiveBecause: row?.inactiveBecause ?? null,
+    }
   }
 
   async #rolesById(untilMs: number): Promise<ReadonlyMap<number, HeldRole>> {
@@ -107,19 +124,20 @@ export class Authorities implements Disposable {
 const keyOf = (principal: Exclude<Principal, { kind: 'service' }>) =>
   principal.kind === 'anonymous' ? 'anonymous' : `${principal.kind}:${principal.id}`
 
-const userState = statement<{ name: string; active: boolean; passwordId: number | null }>(
+const userState = statement<{ name: string; inactiveBecause: Inactivity | null; passwordId: number | null }>(
   'identity: user state',
   `select u.username as name,
-          u.disabled_at is null and u.deleted_at is null as active,
+          case when u.deleted_at is not null then 'deleted' when u.disabled_at is not null then 'disabled' end as "inactiveBecause",
           (select max(c.id) from identity.credentials c
             where c.user_id = u.id and c.kind = 'password' and c.revoked_at is null) as "passwordId"
      from identity.users u where u.id = $1::int`,
 )
 
-const robotState = statement<{ projectId: number | null; active: boolean }>(
+const robotState = statement<{ projectId: number | null; inactiveBecause: Inactivity | null }>(
   'identity: robot state',
   `select project_id as "projectId",
-          disabled_at is null and deleted_at is null and (expires_at is null or expires_at > now()) as active
+          case when deleted_at is not null then 'deleted' when disabled_at is not null then 'disabled'
+               when expires_at <= now() then 'expired' end as "inactiveBecause"
      from identity.robots where id = $1::int`,
 )
 
@@ -131,9 +149,14 @@ const grantsOf = statement<GrantFacts>(
     where (principal_kind = 'everyone'
         or (principal_kind = 'user' and principal_id = $1::int)
         or (principal_kind = 'robot' and principal_id = $2::int)
-        or (principal_kind = 'group' and principal_id in
-             (select group_id from identity.group_members where user_id = $1::int)))
+        or (principal_kind = 'group' and (principal_id = $3::int or principal_id in
+             (select group_id from identity.group_members where user_id = $1::int))))
       and (expires_at is null or expires_at > now())`,
+)
+
+const groupByName = statement<{ id: number; name: string }>(
+  'identity: group by name',
+  'select id, name from identity.groups where name = $1 order by id limit 1',
 )
 
 const allRoles = statement<RoleFacts>(

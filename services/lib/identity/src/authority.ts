@@ -1,7 +1,7 @@
 import { problems } from '@haven/errors'
 import { compileDoublestar, type Matcher } from '@haven/oci'
 import { permissionTest, roles, type Permission, type PermissionTest } from './permissions.ts'
-import type { Principal } from './principal.ts'
+import type { Subject } from './principal.ts'
 
 /** A role as rows say it: presets and those that people made. */
 export type RoleFacts = {
@@ -40,6 +40,9 @@ export type GrantFacts = {
   readonly tagPattern: string | null
 }
 
+/** Why a credential proves nobody any more. */
+export type Inactivity = 'disabled' | 'expired' | 'deleted'
+
 /** A grant ready to be asked. */
 export type HeldGrant = {
   readonly id: number
@@ -60,9 +63,10 @@ const nothing: Matcher = () => false
 
 /** What one principal may do, at one moment. Made by `Authorities`; `decide` reads it. */
 export class Authority {
-  readonly principal: Principal
+  readonly principal: Subject
   /** False once the user or robot is disabled, deleted or expired: the credential proves nobody any more. */
   readonly active: boolean
+  readonly inactiveBecause: Inactivity | null
   readonly systemAdmin: boolean
   /** The password that is valid now, for sessions that began with another; null where there is none. */
   readonly passwordId: number | null
@@ -70,12 +74,18 @@ export class Authority {
   readonly #everyProject: HeldGrant[] = []
 
   constructor(
-    principal: Principal,
-    facts: { active: boolean; passwordId?: number | null; grants: readonly GrantFacts[] },
+    principal: Subject,
+    facts: {
+      active: boolean
+      inactiveBecause?: Inactivity | null
+      passwordId?: number | null
+      grants: readonly GrantFacts[]
+    },
     rolesById: ReadonlyMap<number, HeldRole>,
   ) {
     this.principal = principal
     this.active = facts.active
+    this.inactiveBecause = facts.active ? null : (facts.inactiveBecause ?? 'deleted')
     this.passwordId = facts.passwordId ?? null
     let systemAdmin = false
     for (const grant of facts.grants) {
@@ -98,6 +108,12 @@ export class Authority {
   *grantsOn(projectId: number | null): Iterable<HeldGrant> {
     yield* this.#byProject.get(projectId) ?? []
     if (projectId !== null) yield* this.#everyProject
+  }
+
+  /** Every grant, wherever it is. */
+  *allGrants(): Iterable<HeldGrant> {
+    for (const grants of this.#byProject.values()) yield* grants
+    yield* this.#everyProject
   }
 
   /** Roles held on the project itself, strongest first. Harbor shows the first as `current_user_role_id`. */

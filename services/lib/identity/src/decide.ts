@@ -1,5 +1,5 @@
 import type { Authority, HeldGrant } from './authority.ts'
-import { isPublic, scannerPull } from './permissions.ts'
+import { isPublic, scannerPull, type Permission } from './permissions.ts'
 import { nameOf, type ProjectNode } from './principal.ts'
 
 export type Question = {
@@ -47,9 +47,7 @@ export function decide(authority: Authority, question: Question): Verdict {
   const { principal } = authority
   if (principal.kind === 'service')
     return { allowed: true, reasons: [{ code: 'service', facts: { name: principal.name } }] }
-  if (!authority.active) {
-    return { allowed: false, reasons: [{ code: 'inactive', facts: { kind: principal.kind, name: nameOf(principal) } }] }
-  }
+  if (!authority.active) return { allowed: false, reasons: [inactive(authority)] }
   if (authority.systemAdmin && question.action !== scannerPull) {
     return { allowed: true, reasons: [{ code: 'system-admin', facts: { name: nameOf(principal) } }] }
   }
@@ -71,6 +69,36 @@ export function decide(authority: Authority, question: Question): Verdict {
   if (allowing.length > 0) return { allowed: true, reasons: allowing }
   const facts = { resource: question.resource, action: question.action }
   return { allowed: false, reasons: [{ code: authority.systemAdmin ? 'not-for-administrators' : 'no-grant', facts }] }
+}
+
+const inactive = ({ principal, inactiveBecause: because }: Authority): Reason => ({
+  code: 'inactive',
+  facts: { kind: principal.kind, name: nameOf(principal), because },
+})
+
+/** Where a permission is handed on: the system, one project by its id, or all projects, those to come included. */
+export type Scope = 'system' | 'every-project' | number
+
+/**
+ * May this principal give others a permission? Only what grants of his own give on all of the scope: what everybody may do while a
+ * project is public is not his to give, and what a deny took from a part of the scope he lacks (threats.md A09, A10).
+ */
+export function mayPassOn(authority: Authority, { resource, action }: Permission, scope: Scope): boolean {
+  if (authority.principal.kind === 'service') return true
+  if (!authority.active) return false
+  if (authority.systemAdmin) return action !== scannerPull
+  const permits = (grant: HeldGrant) => grant.permits(resource, action)
+  const inScope = [
+    ...(scope === 'every-project' ? authority.allGrants() : authority.grantsOn(scope === 'system' ? null : scope)),
+  ]
+  if (inScope.some((grant) => grant.effect === 'deny' && permits(grant))) return false
+  return inScope.some(
+    (grant) =>
+      grant.effect === 'allow' &&
+      (scope === 'system' ? grant.node.kind === 'system' : grant.node.kind === 'project') &&
+      (scope !== 'every-project' || grant.node.projectId === null) &&
+      permits(grant),
+  )
 }
 
 function covers({ node }: HeldGrant, on: Question['on']): boolean {

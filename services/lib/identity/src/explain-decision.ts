@@ -1,10 +1,12 @@
 import type { Authority } from './authority.ts'
 import { decide, type Question, type Reason, type ReasonCode } from './decide.ts'
 import {
+  grantedResource,
   isPublic,
   permissionsOf,
   projectKnows,
   projectRoles,
+  robotCatalogue,
   roles,
   systemKnows,
   type RoleName,
@@ -18,6 +20,8 @@ export type ExplainedReason = Readonly<{
   grants: boolean
   role?: string
   via?: string
+  /** The grant that it is about. */
+  grant?: Readonly<{ id: number; node: string }>
 }>
 
 /** One thing that would turn a refusal into a permission. */
@@ -64,7 +68,7 @@ function explain(authority: Authority, question: Question, { code, facts }: Reas
     permission: `${who} was given ${what} on ${where}${via}`,
     'push-implies-pull': `${who} may push to ${where}, and a robot that may push may pull`,
     'public-project': `${placeOf(question)} is public: everybody has ${what} there`,
-    inactive: `${who} is disabled, deleted or expired, and may do nothing`,
+    inactive: `${who} is ${authority.inactiveBecause ?? 'gone'}, and may do nothing`,
     denied: `${what} on ${where} was taken from ${who}${via}`,
     'no-grant': `nothing gives ${what} on ${placeOf(question)} to ${who}`,
     'not-for-administrators': `${what} is given by name only: being an administrator does not include it`,
@@ -75,34 +79,46 @@ function explain(authority: Authority, question: Question, { code, facts }: Reas
     grants: !refusing.has(code),
     ...(role !== undefined && { role }),
     ...(through !== undefined && { via: through }),
+    ...(typeof facts.grant === 'number' && { grant: { id: facts.grant, node: String(facts.node) } }),
   }
 }
 
 const refusing: ReadonlySet<ReasonCode> = new Set(['inactive', 'denied', 'no-grant', 'not-for-administrators'])
 
-function remedies({ principal }: Authority, question: Question, reasons: readonly Reason[]): Remedy[] {
+function remedies({ principal, inactiveBecause }: Authority, question: Question, reasons: readonly Reason[]): Remedy[] {
   const { resource, action, on } = question
   const codes = new Set(reasons.map(({ code }) => code))
   const place = placeOf(question)
   if (codes.has('inactive')) {
-    return [{ kind: 'enable', message: `${nameOf(principal)} enabled again, or made anew` }]
+    const mended = { disabled: 'enabled again', expired: 'given a longer duration', deleted: 'made anew' }
+    return [{ kind: 'enable', message: `${nameOf(principal)} ${mended[inactiveBecause ?? 'deleted']}` }]
   }
   if (codes.has('denied')) return [{ kind: 'permission', message: `the denial on ${place} taken back` }]
   const given: Remedy = {
     kind: 'permission',
     message: `${resource || 'project'}:${action} on ${place} given by itself`,
   }
-  if (principal.kind === 'robot') return [given]
   const opened: Remedy[] =
     on !== 'system' && isPublic(resource, action) ? [{ kind: 'public-project', message: `${place} made public` }] : []
+  if (principal.kind === 'robot') return [...(mayBeGiven(principal, question) ? [given] : []), ...opened]
   if (principal.kind === 'anonymous') return opened
   if (codes.has('not-for-administrators')) return [given]
   const weakest = on === 'system' ? undefined : projectRoles.toReversed().find((role) => holds(role, resource, action))
   const named: Remedy[] = weakest
     ? [{ kind: 'role', role: weakest, message: `the role ${roles[weakest].title}, or a stronger one, in ${place}` }]
     : []
+  if (principal.kind === 'group') return [...named, ...opened]
   const administrator: Remedy = { kind: 'role', role: 'systemAdmin', message: 'being a system administrator' }
   return [...named, ...opened, administrator]
+}
+
+/** A robot of a project is given what is in the catalogue of projects, in its own project; one of the system everything in both. */
+function mayBeGiven(robot: Extract<Authority['principal'], { kind: 'robot' }>, { resource, action, on }: Question) {
+  if (robot.projectId !== null && (on === 'system' || on.project.id !== robot.projectId)) return false
+  const level = on === 'system' ? 'system' : 'project'
+  return robotCatalogue(level).some(
+    (each) => grantedResource(level, each.resource) === resource && each.action === action,
+  )
 }
 
 const holds = (role: RoleName, resource: string, action: string) =>

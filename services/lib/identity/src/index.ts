@@ -2,7 +2,7 @@ export { Authorities } from './authorities.ts'
 export { Authority } from './authority.ts'
 export type { GrantFacts, HeldGrant, RoleFacts } from './authority.ts'
 export { decide } from './decide.ts'
-export type { ProjectTarget, Question, Reason, ReasonCode, Verdict } from './decide.ts'
+export type { ProjectTarget, Question, Reason, ReasonCode, Scope, Verdict } from './decide.ts'
 export { explainDecision, isKnownPermission } from './explain-decision.ts'
 export type { ExplainedDecision, ExplainedReason, Remedy } from './explain-decision.ts'
 export {
@@ -31,6 +31,18 @@ export { findRobotByName, RememberedSignIns, signIn, signInDeps } from './sign-i
 export type { SignedIn, SignInDeps, SignInInput } from './sign-in.ts'
 export { ensureSigningKey, rotateAgedSigningKey, rotateSigningKey, SigningKeys } from './signing-keys.ts'
 export type { Sealer } from './signing-keys.ts'
+export {
+  createRobot,
+  deleteRobot,
+  findRobot,
+  listRobots,
+  refreshRobotSecret,
+  requireRobotDuration,
+  requireRobotName,
+  robotUses,
+  updateRobot,
+} from './robots.ts'
+export type { RobotFacts, RobotPermission, RobotUse } from './robots.ts'
 export { LoginThrottle } from './throttle.ts'
 export { tokenAllows, TokenIssuer, tokenIssuer, tokenService, TokenVerifier } from './tokens.ts'
 export type { Access, TokenPrincipal, VerifiedToken } from './tokens.ts'

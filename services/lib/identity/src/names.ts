@@ -6,16 +6,17 @@ export const nameKey = (name: string): string => name.normalize('NFKC').trim().t
 // Harbor's rule (harbor-features.md D). `$` keeps robots' names apart; what cannot be seen cannot be told apart.
 const forbidden = /[,"~#%$\p{C}\p{Zl}\p{Zp}]/u
 
+/** Whether somebody may be called this. */
+export const canBeUsername = (name: string): boolean =>
+  name.length >= 1 && name.length <= 255 && !forbidden.test(name) && nameKey(name) !== '' && name === name.trim()
+
 /** @throws badRequest */
 export function requireUsername(name: string): string {
-  const wrong =
-    name.length < 1 || name.length > 255
-      ? 'username with illegal length'
-      : forbidden.test(name) || nameKey(name) === '' || name !== name.trim()
-        ? 'username contains illegal characters'
-        : null
-  if (wrong) throw problems.badRequest({ message: wrong })
-  return name
+  if (canBeUsername(name)) return name
+  const wrongLength = name.length < 1 || name.length > 255
+  throw problems.badRequest({
+    message: `username ${wrongLength ? 'with illegal length' : 'contains illegal characters'}`,
+  })
 }
 
 /** @throws badRequest */

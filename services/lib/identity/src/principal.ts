@@ -7,6 +7,9 @@ export type Principal =
   /** One of our own processes, proved by its secret. */
   | { readonly kind: 'service'; readonly name: string }
 
+/** Whose rights can be asked after: a group never calls, but its grants are its members'. */
+export type Subject = Principal | { readonly kind: 'group'; readonly id: number; readonly name: string }
+
 /** What deciding needs to know of a project. */
 export type ProjectNode = {
   readonly id: number
@@ -18,6 +21,6 @@ export type ProjectNode = {
 export const anonymous: Principal = Object.freeze({ kind: 'anonymous' })
 
 /** The name that logs, audit and token subjects show; empty for nobody. */
-export function nameOf(principal: Principal): string {
+export function nameOf(principal: Subject): string {
   return principal.kind === 'anonymous' ? '' : principal.name
 }

@@ -140,6 +140,7 @@ describe('signIn', () => {
     expect(await attempt('Ann', 'Secret-1')).toEqual(ann)
     expect(await attempt('ANN', 'Secret-1')).toEqual(ann)
     expect(await attempt('ann@EXAMPLE.com', 'Secret-1')).toEqual(ann)
+    await deps.uses.flush()
     const used = await database.db.prisma.credential.findFirstOrThrow({ where: { userId: id } })
     expect(used).toMatchObject({ lastUsedAddress: address, lastUsedAgent: 'docker/29', lastUsedAt: expect.any(Date) })
   })

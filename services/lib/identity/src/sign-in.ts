@@ -1,10 +1,13 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { statement, TwoGenerations, type Database } from '@haven/db'
 import { problems } from '@haven/errors'
+import { emit } from '@haven/events'
+import { RobotRefusal, RobotSignInRefusedSchema } from '@haven/proto/events'
 import type { Redis } from 'ioredis'
-import { nameKey } from './names.ts'
+import { LastUses } from './last-uses.ts'
+import { canBeUsername, nameKey } from './names.ts'
 import { hashPassword, isOutdated, verifyNothing, verifySecret, type StoredSecret } from './passwords.ts'
-import type { Principal } from './principal.ts'
+import { anonymous, type Principal } from './principal.ts'
 import { LoginThrottle } from './throttle.ts'
 
 export type SignedIn = Extract<Principal, { kind: 'user' | 'robot' }>
@@ -22,6 +25,7 @@ export type SignInDeps = {
   readonly db: Database
   readonly throttle: LoginThrottle
   readonly remembered: RememberedSignIns
+  readonly uses: LastUses
   /** What a robot's name begins with: the configuration's `robot_name_prefix`. */
   readonly robotPrefix: () => Promise<string>
 }
@@ -30,22 +34,30 @@ export type SignInDeps = {
 export function signInDeps(
   db: Database,
   options: { redis?: Redis | null; redisPrefix?: string; robotPrefix?: () => Promise<string> } = {},
-): SignInDeps & Disposable {
+): SignInDeps & Disposable & AsyncDisposable {
   const remembered = new RememberedSignIns(db)
+  const uses = new LastUses(db)
   return {
     db,
     remembered,
+    uses,
     throttle: new LoginThrottle({
       redis: options.redis ?? null,
       ...(options.redisPrefix !== undefined && { prefix: options.redisPrefix }),
     }),
     robotPrefix: options.robotPrefix ?? (() => Promise.resolve('robot$')),
-    [Symbol.dispose]: () => remembered[Symbol.dispose](),
+    [Symbol.dispose]() {
+      remembered[Symbol.dispose]()
+      uses[Symbol.dispose]()
+    },
+    async [Symbol.asyncDispose]() {
+      remembered[Symbol.dispose]()
+      await uses[Symbol.asyncDispose]()
+    },
   }
 }
 
 const maxAgeMs = 60_000
-const maxAgentLength = 255
 const maxNameLength = 255
 
 /**
@@ -55,8 +67,8 @@ const maxNameLength = 255
  */
 export class RememberedSignIns implements Disposable {
   readonly #secret = randomBytes(32)
-  readonly #kept = new TwoGenerations<{ principal: SignedIn; untilMs: number }>(10_000)
-  readonly #running = new Map<string, Promise<SignedIn>>()
+  readonly #kept = new TwoGenerations<{ proved: Proved; untilMs: number }>(10_000)
+  readonly #running = new Map<string, Promise<Proved>>()
   readonly #now: () => number
   readonly #stop: () => void
   #epoch = 0
@@ -76,10 +88,10 @@ export class RememberedSignIns implements Disposable {
   }
 
   /** The answer that is kept, or that of `verify`; requests with the same name and password share one check. */
-  async of(name: string, password: string, verify: () => Promise<SignedIn>): Promise<SignedIn> {
+  async of(name: string, password: string, verify: () => Promise<Proved>): Promise<Proved> {
     const key = createHmac('sha256', this.#secret).update(`${name.length}:${name}${password}`).digest('base64url')
     const kept = this.#kept.get(key)
-    if (kept && this.#now() < kept.untilMs) return kept.principal
+    if (kept && this.#now() < kept.untilMs) return kept.proved
     const running = this.#running.get(key)
     if (running) return running
     const epoch = this.#epoch
@@ -87,9 +99,9 @@ export class RememberedSignIns implements Disposable {
     const verifying = verify()
     this.#running.set(key, verifying)
     try {
-      const principal = await verifying
-      if (epoch === this.#epoch) this.#kept.set(key, { principal, untilMs })
-      return principal
+      const proved = await verifying
+      if (epoch === this.#epoch) this.#kept.set(key, { proved, untilMs })
+      return proved
     } finally {
       if (this.#running.get(key) === verifying) this.#running.delete(key)
     }
@@ -111,21 +123,23 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
   const { name, password, address } = input
   // Nobody is called by a name with NUL, and Postgres could not be asked for it (threats.md A77).
   if (name === '' || name.length > maxNameLength || name.includes('\0') || password === '') throw refused()
-  return deps.remembered.of(name, password, async () => {
+  const { principal, credentialId } = await deps.remembered.of(name, password, async () => {
     const prefix = await deps.robotPrefix()
     const isRobot = prefix !== '' && name.startsWith(prefix)
     // Disposed when Postgres is away or the hashing pool full, too: an attempt left open would count until this process ends.
     using attempt = await deps.throttle.begin(isRobot ? name : nameKey(name), address)
     const proved = isRobot
-      ? await proveRobot(deps.db, name.slice(prefix.length), name, password)
+      ? await proveRobot(deps.db, name.slice(prefix.length), input)
       : await proveUser(deps.db, name, password)
     if (proved === null) {
       await attempt.failed()
       throw refused()
     }
-    await Promise.all([attempt.succeeded(), noteUse(deps.db, proved.credentialId, input)])
-    return proved.principal
+    await attempt.succeeded()
+    return proved
   })
+  deps.uses.note(credentialId, input)
+  return principal
 }
 
 const refused = () => problems.unauthorized({ message: 'incorrect user name or password' })
@@ -147,21 +161,38 @@ async function proveUser(db: Database, name: string, password: string): Promise<
 }
 
 /**
- * Robots may have several valid secrets, so that one can be exchanged without an outage. A generated secret costs microseconds
- * to check; that an unknown robot is refused as fast shows nothing worth knowing.
+ * Robots may have several valid secrets, so that one can be exchanged without an outage. Why one is refused goes to the audit log and
+ * not to whoever tries. A generated secret costs microseconds to check; that an unknown robot is refused as fast shows nothing worth
+ * knowing.
  */
-async function proveRobot(db: Database, key: string, name: string, secret: string): Promise<Proved | null> {
+async function proveRobot(db: Database, key: string, input: SignInInput): Promise<Proved | null> {
+  const { name, password } = input
   const rows = await db.reads.rows(robotByName, [key])
-  let proved: Proved | null = null
+  const [robot] = rows
+  // The prefix can be changed to one that names of people begin with, too.
+  if (!robot) return canBeUsername(name) ? proveUser(db, name, password) : null
+  let credentialId: number | null = null
   for (const row of rows) {
-    if ((await verifySecret(row, secret)) && proved === null) {
-      proved = {
-        principal: { kind: 'robot', id: row.id, name, projectId: row.projectId },
-        credentialId: row.credentialId,
-      }
-    }
+    if (row.credentialId === null) continue
+    const { credentialId: id, version, hash, salt } = row as RobotRow & StoredSecret
+    if ((await verifySecret({ version, hash, salt }, password)) && credentialId === null) credentialId = id
   }
-  return proved
+  const principal: SignedIn = { kind: 'robot', id: robot.id, name, projectId: robot.projectId }
+  const reason = refusalOf(robot, credentialId)
+  if (reason === null && credentialId !== null) return { principal, credentialId }
+  const source = { principal: credentialId === null ? anonymous : principal, address: input.address }
+  await emit(db.writes, RobotSignInRefusedSchema, source, {
+    robot: { id: BigInt(robot.id), name },
+    ...(robot.projectId !== null && { project: { id: BigInt(robot.projectId), name: key.split('+')[0]! } }),
+    reason: reason ?? RobotRefusal.UNSPECIFIED,
+  })
+  return null
+}
+
+function refusalOf({ disabled, expired }: RobotRow, credentialId: number | null): RobotRefusal | null {
+  if (credentialId === null) return RobotRefusal.WRONG_SECRET
+  if (disabled) return RobotRefusal.DISABLED
+  return expired ? RobotRefusal.EXPIRED : null
 }
 
 /** A robot by the name that clients send, whether it may do something or not. Null: there is none. */
@@ -178,9 +209,6 @@ export async function findRobotByName(
 /** Only while the hash is still the one that was checked: the password may have been changed meanwhile. */
 const replaceHash = (db: Database, credentialId: number, checked: string, next: StoredSecret) =>
   db.writes.rows(upgradeHash, [credentialId, checked, next.version, next.hash, next.salt])
-
-const noteUse = (db: Database, credentialId: number, { address, agent }: SignInInput) =>
-  db.writes.rows(noteCredentialUse, [credentialId, address, agent?.slice(0, maxAgentLength) ?? null])
 
 type UserRow = {
   id: number
@@ -204,23 +232,30 @@ const userByLogin = statement<UserRow>(
     limit 1`,
 )
 
-const robotByName = statement<StoredSecret & { id: number; projectId: number | null; credentialId: number }>(
+type RobotRow = {
+  id: number
+  projectId: number | null
+  disabled: boolean
+  expired: boolean
+  credentialId: number | null
+  version: string | null
+  hash: string | null
+  salt: string | null
+}
+
+const robotByName = statement<RobotRow>(
   'identity: robot by name',
-  `select r.id, r.project_id as "projectId", c.id as "credentialId", c.version, c.hash, c.salt
-     from identity.robots r join identity.credentials c on c.robot_id = r.id
-    where r.name_key = $1 and r.deleted_at is null and r.disabled_at is null and (r.expires_at is null or r.expires_at > now())
-      and c.kind = 'robot-secret' and c.revoked_at is null and (c.expires_at is null or c.expires_at > now())
-    order by c.id desc
+  `select r.id, r.project_id as "projectId", r.disabled_at is not null as disabled,
+          coalesce(r.expires_at <= now(), false) as expired, c.id as "credentialId", c.version, c.hash, c.salt
+     from identity.robots r
+     left join identity.credentials c
+       on c.robot_id = r.id and c.kind = 'robot-secret' and c.revoked_at is null and (c.expires_at is null or c.expires_at > now())
+    where r.name_key = $1 and r.deleted_at is null
+    order by c.id desc nulls last
     limit 5`,
 )
 
 const upgradeHash = statement(
   'identity: upgrade a hash',
   `update identity.credentials set version = $3, hash = $4, salt = $5 where id = $1::int and hash = $2`,
-)
-
-const noteCredentialUse = statement(
-  'identity: note the use of a credential',
-  `update identity.credentials set last_used_at = now(), last_used_address = $2, last_used_agent = $3
-    where id = $1::int and (last_used_at is null or last_used_at < now() - interval '1 minute')`,
 )

@@ -9,6 +9,7 @@ import {
   UserUpdatedSchema,
 } from '@haven/proto/events'
 import type { Authorities } from './authorities.ts'
+import { toOrder, toWhere, type Columns, type ListCondition, type ListSort } from './list-conditions.ts'
 import { nameKey, requireComment, requireEmail, requireRealname, requireUsername } from './names.ts'
 import { hashPassword, requirePasswordRule, verifySecret, type StoredSecret } from './passwords.ts'
 import { roles } from './permissions.ts'
@@ -185,33 +186,24 @@ export async function findUserByName({ db }: Pick<UserDeps, 'db'>, name: string)
   return row && facts(row, await systemAdminsAmong(db.prisma, [row.id]))
 }
 
-type Scalar = string | number | Date
-
 /** A term of a list query, by the API's name of the field. What a user does not have is ignored. */
-export type UserCondition = { readonly field: string } & (
-  | { readonly match: 'exact' | 'contains'; readonly value: string }
-  | { readonly match: 'range'; readonly min?: Scalar; readonly max?: Scalar; readonly exclusive?: boolean }
-  | { readonly match: 'in' | 'all'; readonly values: readonly Scalar[] }
-)
+export type UserCondition = ListCondition
 
 export type UserQuery = {
   readonly conditions?: readonly UserCondition[]
-  readonly sort?: readonly { readonly field: string; readonly descending: boolean }[]
+  readonly sort?: readonly ListSort[]
   /** `size` 0: everything. Pages count from 1. */
   readonly page: { readonly number: number; readonly size: number }
 }
 
-/** The only columns that a query reaches (threats.md R4). */
-const columns = {
+const columns: Columns = {
   user_id: { column: 'id', type: 'number' },
   username: { column: 'username', type: 'text' },
   email: { column: 'email', type: 'text' },
   realname: { column: 'realname', type: 'text' },
   creation_time: { column: 'createdAt', type: 'time' },
   update_time: { column: 'updatedAt', type: 'time' },
-} as const
-
-const columnOf = (field: string) => (Object.hasOwn(columns, field) ? columns[field as keyof typeof columns] : undefined)
+}
 
 /**
  * A page of users, the first administrator left out as Harbor does, and how many there are.
@@ -224,17 +216,13 @@ export async function listUsers(
   const where: Prisma.UserWhereInput = {
     deletedAt: null,
     id: { not: adminId },
-    AND: (query.conditions ?? []).flatMap((condition) => toWhere(condition)),
+    AND: toWhere(query.conditions ?? [], columns),
   }
-  const sorts = (query.sort ?? []).flatMap(({ field, descending }) => {
-    const known = columnOf(field)
-    return known ? [{ [known.column]: descending ? ('desc' as const) : ('asc' as const) }] : []
-  })
   const { number, size } = query.page
   const [rows, total] = await Promise.all([
     db.prisma.user.findMany({
       where,
-      orderBy: [...sorts, { id: 'asc' }],
+      orderBy: [...toOrder(query.sort ?? [], columns), { id: 'asc' }],
       ...(size > 0 && { skip: (number - 1) * size, take: size }),
     }),
     db.prisma.user.count({ where }),
@@ -244,48 +232,6 @@ export async function listUsers(
     rows.map((row) => row.id),
   )
   return { total, users: rows.map((row) => facts(row, admins)) }
-}
-
-function toWhere(condition: UserCondition): Prisma.UserWhereInput[] {
-  const known = columnOf(condition.field)
-  if (!known) return []
-  const { column, type } = known
-  const value = (given: Scalar) => typed(type, condition.field, given)
-  switch (condition.match) {
-    case 'exact':
-      return [{ [column]: value(condition.value) }]
-    case 'contains':
-      if (type !== 'text') return [{ [column]: value(condition.value) }]
-      return [{ [column]: { contains: condition.value.replaceAll(/[%_\\]/g, String.raw`\$&`), mode: 'insensitive' } }]
-    case 'range': {
-      const { min, max, exclusive } = condition
-      return [
-        {
-          [column]: {
-            ...(min !== undefined && { [exclusive ? 'gt' : 'gte']: value(min) }),
-            ...(max !== undefined && { [exclusive ? 'lt' : 'lte']: value(max) }),
-          },
-        },
-      ]
-    }
-    case 'in':
-      return [{ [column]: { in: condition.values.map(value) } }]
-    case 'all':
-      return [] // only for fields that hold several values; a user has none
-  }
-}
-
-function typed(type: 'text' | 'number' | 'time', field: string, given: Scalar): Scalar {
-  if (type === 'text') return String(given)
-  if (type === 'number') {
-    const number = Number(given)
-    if (Number.isInteger(number) && Math.abs(number) < 2 ** 31) return number
-  } else {
-    const time =
-      given instanceof Date ? given : new Date(/(?:[zZ]|[+-]\d\d:\d\d)$/.test(String(given)) ? given : `${given}Z`)
-    if (!Number.isNaN(time.getTime())) return time
-  }
-  throw problems.badRequest({ message: `invalid value of ${field}: ${String(given)}` })
 }
 
 /** The ids of the users of these names; names that nobody has are left out. */

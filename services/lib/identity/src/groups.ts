@@ -1,0 +1,216 @@
+import { isUniqueViolation, type Database, type Prisma } from '@haven/db'
+import { problems } from '@haven/errors'
+import { emit, type EventSource } from '@haven/events'
+import { GroupCreatedSchema, GroupDeletedSchema, GroupRenamedSchema } from '@haven/proto/events'
+import type { Authorities } from './authorities.ts'
+import { canonicalDn } from './directories/dn.ts'
+import { toWhere, type Columns, type ListCondition } from './list-conditions.ts'
+
+/** A group that a directory or an issuer tells of. Who is in it is theirs to say; what it may do is granted here. */
+export type GroupFacts = {
+  readonly id: number
+  readonly name: string
+  /** ldap | http | oidc */
+  readonly provider: string
+  /** What the provider calls it: a canonical DN, else its name. */
+  readonly externalId: string
+}
+
+export type NewGroup = {
+  readonly provider: string
+  readonly name: string
+  /** For LDAP. */
+  readonly dn?: string
+}
+
+export type GroupDeps = {
+  readonly db: Database
+  /** Told at once of changes that this process makes, so that its next request sees them. */
+  readonly authorities: Pick<Authorities, 'forget'>
+}
+
+type Transaction = Prisma.TransactionClient
+
+const ldap = 'ldap'
+
+/**
+ * Makes a group, so that something can be granted to it. Answers its id.
+ * @throws badRequest for a name or DN that is none; conflict when the provider has a group of this name or DN.
+ */
+export async function createGroup(deps: GroupDeps, source: EventSource, input: NewGroup): Promise<number> {
+  const data = requireGroup(input)
+  return orConflict(data.name, () =>
+    deps.db.prisma.$transaction(async (tx) => (await insertGroup(tx, source, data)).id),
+  )
+}
+
+/**
+ * The group of this provider that has this name (LDAP: this DN), made if there is none. Of two directory groups with one name, the
+ * second is called by its DN.
+ */
+export async function ensureGroup(deps: GroupDeps, source: EventSource, input: NewGroup): Promise<GroupFacts> {
+  const data = requireGroup(input)
+  const { prisma } = deps.db
+  const known = () =>
+    prisma.group.findUnique({ where: { provider_externalId: { provider: data.provider, externalId: data.externalId } } })
+  const found = await known()
+  if (found) return facts(found)
+  const taken = await prisma.group.count({ where: { provider: data.provider, name: data.name } })
+  try {
+    const name = taken > 0 ? data.externalId : data.name
+    return facts(await prisma.$transaction((tx) => insertGroup(tx, source, { ...data, name })))
+  } catch (error) {
+    if (!isUniqueViolation(error)) throw error
+    // Another sign-in of a member was faster; or it took the name for another DN, and then ours is free the second time.
+    const other = await known()
+    if (other) return facts(other)
+    return facts(await prisma.$transaction((tx) => insertGroup(tx, source, { ...data, name: data.externalId })))
+  }
+}
+
+/**
+ * Calls a group something else. An LDAP group keeps its DN; others are known by their name, and whoever was in the one of the old
+ * name is in this one again when the provider says so at the next sign-in.
+ * @throws badRequest, notFound, conflict
+ */
+export async function renameGroup(deps: GroupDeps, source: EventSource, id: number, to: string): Promise<void> {
+  const name = requireGroupName(to)
+  await orConflict(name, () =>
+    deps.db.prisma.$transaction(async (tx) => {
+      const group = await tx.group.findUnique({ where: { id } })
+      if (!group) throw problems.notFound({ message: `the user group with id ${id} is not found` })
+      if (group.name === name) return
+      await tx.group.update({ where: { id }, data: { name, ...(group.provider !== ldap && { externalId: name }) } })
+      if (group.provider !== ldap) await tx.groupMember.deleteMany({ where: { groupId: id } })
+      await emit(tx, GroupRenamedSchema, source, { group: ref({ ...group, name }), previousName: group.name })
+    }),
+  )
+  deps.authorities.forget()
+}
+
+/** Deletes a group with everything that was granted to it. That there is none is no mistake (harbor-api.md, tag usergroup). */
+export async function deleteGroup(deps: GroupDeps, source: EventSource, id: number): Promise<void> {
+  await deps.db.prisma.$transaction(async (tx) => {
+    // The row first: a member that is being added holds it, and is there to be taken once the row is ours.
+    const { count } = await tx.$queryRaw<Row[]>`select * from identity.groups where id = ${id}::int for update`.then(
+      (rows) => ({ count: rows.length }),
+    )
+    const group = count > 0 ? await tx.group.findUnique({ where: { id } }) : null
+    if (!group) return
+    await tx.grant.deleteMany({ where: { principalKind: 'group', principalId: id } })
+    await tx.group.delete({ where: { id } })
+    await emit(tx, GroupDeletedSchema, source, { group: ref(group) })
+  })
+  deps.authorities.forget()
+}
+
+export async function findGroup({ db }: Pick<GroupDeps, 'db'>, id: number): Promise<GroupFacts | null> {
+  const row = isId(id) ? await db.prisma.group.findUnique({ where: { id } }) : null
+  return row && facts(row)
+}
+
+/** By its whole name; without a provider, the first of any. */
+export async function findGroupByName(
+  { db }: Pick<GroupDeps, 'db'>,
+  name: string,
+  provider?: string,
+): Promise<GroupFacts | null> {
+  const where = { name, ...(provider !== undefined && { provider }) }
+  const row = await db.prisma.group.findFirst({ where, orderBy: { id: 'asc' } })
+  return row && facts(row)
+}
+
+const columns: Columns = {
+  group_name: { column: 'name', type: 'text' },
+  provider: { column: 'provider', type: 'text' },
+  external_id: { column: 'externalId', type: 'text' },
+}
+
+/** A page of groups in the order in which they were made, and how many there are. `size` 0: everything. */
+export async function listGroups(
+  { db }: Pick<GroupDeps, 'db'>,
+  query: {
+    readonly conditions: readonly ListCondition[]
+    readonly page: { readonly number: number; readonly size: number }
+  },
+): Promise<{ total: number; groups: GroupFacts[] }> {
+  const where: Prisma.GroupWhereInput = { AND: toWhere(query.conditions, columns) }
+  const { number, size } = query.page
+  const [rows, total] = await Promise.all([
+    db.prisma.group.findMany({
+      where,
+      orderBy: { id: 'asc' },
+      ...(size > 0 && { skip: (number - 1) * size, take: size }),
+    }),
+    db.prisma.group.count({ where }),
+  ])
+  return { total, groups: rows.map(facts) }
+}
+
+/**
+ * Puts a user into these groups of a provider and out of its others, as the provider said when the user signed in. Writes only what
+ * changed, since each write makes every process forget what it knows of rights.
+ */
+export async function syncMemberships(
+  deps: GroupDeps,
+  userId: number,
+  provider: string,
+  groupIds: readonly number[],
+): Promise<void> {
+  const { prisma } = deps.db
+  const rows = await prisma.groupMember.findMany({
+    where: { userId, group: { provider } },
+    select: { groupId: true },
+  })
+  const before = new Set(rows.map((row) => row.groupId))
+  const after = new Set(groupIds)
+  const gone = [...before].filter((id) => !after.has(id))
+  const added = [...after].filter((id) => !before.has(id))
+  if (gone.length > 0) await prisma.groupMember.deleteMany({ where: { userId, groupId: { in: gone } } })
+  if (added.length > 0) {
+    // A group may have been deleted in between; it is made again at the next sign-in.
+    await prisma.$executeRaw`
+      insert into identity.group_members (group_id, user_id)
+      select id, ${userId}::int from identity.groups where id = any(${added}::int[]) on conflict do nothing`
+  }
+  if (gone.length > 0 || added.length > 0) deps.authorities.forget()
+}
+
+type Row = Prisma.GroupGetPayload<object>
+type GroupData = { provider: string; name: string; externalId: string }
+
+function requireGroup({ provider, name, dn }: NewGroup): GroupData {
+  requireGroupName(name)
+  return { provider, name, externalId: provider === ldap ? canonicalDn(dn ?? '') : name }
+}
+
+/** @throws badRequest */
+function requireGroupName(name: string): string {
+  if (name.trim() !== '' && name.length <= 255 && !/\p{Cc}/u.test(name)) return name
+  throw problems.badRequest({ message: 'the name of a group has 1 to 255 characters, none of them a control character' })
+}
+
+async function insertGroup(tx: Transaction, source: EventSource, data: GroupData): Promise<Row> {
+  const group = await tx.group.create({ data })
+  await emit(tx, GroupCreatedSchema, source, { group: ref(group) })
+  return group
+}
+
+async function orConflict<T>(name: string, change: () => Promise<T>): Promise<T> {
+  try {
+    return await change()
+  } catch (error) {
+    if (!isUniqueViolation(error)) throw error
+    throw problems.conflict({ message: `there is a user group ${name}, or one with this DN, already` }, { cause: error })
+  }
+}
+
+const isId = (id: number) => Number.isSafeInteger(id) && id > 0 && id < 2 ** 31
+
+const ref = (row: Pick<Row, 'id' | 'name' | 'provider'>) => ({
+  id: BigInt(row.id),
+  name: row.name,
+  provider: row.provider,
+})
+
+const facts = ({ id, name, provider, externalId }: Row): GroupFacts => ({ id, name, provider, externalId })

@@ -126,6 +126,7 @@ export async function startCore(env: Record<string, string> = {}) {
     authorities,
     directory: projects,
     signIn,
+    settings,
     send,
     admin,
     /** An account, whose credentials are the answer. */

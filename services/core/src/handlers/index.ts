@@ -1,4 +1,5 @@
 import type { Handlers } from '../handler.ts'
+import { allowlistHandlers } from './allowlist.ts'
 import { configurationHandlers } from './configuration.ts'
 import { explainHandlers } from './explain.ts'
 import { gcHandlers } from './gc.ts'
@@ -11,19 +12,26 @@ import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
 import { robotHandlers } from './robot.ts'
 import { quotaHandlers } from './quota.ts'
+import { searchHandlers } from './search.ts'
+import { statisticHandlers } from './statistic.ts'
 import { systemHandlers } from './system.ts'
 import { permissionsHandlers, userHandlers } from './user.ts'
+import { usergroupHandlers } from './usergroup.ts'
 
 /** Every operation that is served. What is missing here is listed in test/api/not-yet.txt. */
 export const handlers: Handlers = {
   ...healthHandlers,
   ...systemHandlers,
+  ...statisticHandlers,
+  ...searchHandlers,
+  ...allowlistHandlers,
   ...configurationHandlers,
   ...projectHandlers,
   ...projectMetadataHandlers,
   ...memberHandlers,
   ...userHandlers,
   ...permissionsHandlers,
+  ...usergroupHandlers,
   ...robotHandlers,
   ...labelHandlers,
   ...immutableHandlers,

@@ -1,5 +1,16 @@
 import { problems } from '@haven/errors'
-import { decide, findUser, findUserByName, permissionsOf, projectRoles, roles } from '@haven/identity'
+import {
+  decide,
+  ensureGroup,
+  findGroup,
+  findGroupByName,
+  findUser,
+  findUserByName,
+  permissionsOf,
+  projectRoles,
+  roles,
+  type GroupFacts,
+} from '@haven/identity'
 import {
   addMember,
   changeMember,
@@ -15,6 +26,7 @@ import type { CoreContext } from '../context.ts'
 import type { Handlers } from '../handler.ts'
 import { created, ok } from '../http/answer.ts'
 import { listAnswer, pageOf } from '../lists/page.ts'
+import { providerOf, providerOfMode } from '../present/group.ts'
 import { presentMember } from '../present/member.ts'
 
 export const memberHandlers: Handlers = {
@@ -29,7 +41,7 @@ export const memberHandlers: Handlers = {
 
   async createProjectMember({ project, body, caller, at }, context) {
     const roleId = requireRole(body?.role_id)
-    const who = await findWho(context, body ?? {})
+    const who = await findWho(context, caller, body ?? {})
     await requireMayGive(caller, project, roleId)
     const id = await addMember(context, caller.source, project, { ...who, roleId }).catch((error: unknown) => {
       if (!problems.conflict.is(error)) throw error
@@ -80,11 +92,14 @@ async function requireMayGive(caller: Caller, project: ProjectFacts, roleId: num
   if (!holds) throw problems.forbidden({ message: 'a role that holds more than your own cannot be given or taken' })
 }
 
-/** User id, then group id, then user name, then the group's other names: Harbor's order. */
+type Who = Omit<NewMember, 'roleId'>
+
+/** User id, then group id, then user name, then the group's DN, then its name: Harbor's order. */
 async function findWho(
   context: CoreContext,
+  caller: Caller,
   body: NonNullable<BodyOf<'createProjectMember'>>,
-): Promise<Omit<NewMember, 'roleId'>> {
+): Promise<Who> {
   const { member_user: user, member_group: group } = body
   if (user?.user_id) {
     const found = await findUser(context, user.user_id)
@@ -93,14 +108,34 @@ async function findWho(
     }
     return { kind: 'user', memberId: found.id, name: found.username }
   }
-  if (group?.id) throw problems.badRequest({ message: `Group ${group.id} not found` })
+  if (group?.id) {
+    const found = await findGroup(context, group.id)
+    if (!found) throw problems.badRequest({ message: `Group ${group.id} not found` })
+    return asMember(found)
+  }
   if (user?.username) {
     const found = await findUserByName(context, user.username)
     if (!found) throw problems.notFound({ message: `user ${user.username} is not found` })
     return { kind: 'user', memberId: found.id, name: found.username }
   }
-  // Groups are of directories; with accounts of our own there is none to look in.
-  const groupName = group?.ldap_group_dn || group?.group_name
-  if (groupName) throw problems.notFound({ message: `${groupName} not found: not supported` })
+  if (group?.ldap_group_dn) throw problems.notFound({ message: `${group.ldap_group_dn} not found: not supported` })
+  if (group?.group_name) return asMember(await findNamedGroup(context, caller, group.group_name, group.group_type))
   throw problems.badRequest({ message: 'at least one of member_user or member_group must be provided' })
+}
+
+const asMember = ({ id, name }: GroupFacts): Who => ({ kind: 'group', memberId: id, name })
+
+/** Where a provider answers for its groups at sign-in only, a name that nobody has used yet becomes a group. */
+async function findNamedGroup(
+  context: CoreContext,
+  caller: Caller,
+  name: string,
+  type: number | undefined,
+): Promise<GroupFacts> {
+  const found = await findGroupByName(context, name, type ? providerOf(type) : undefined)
+  if (found) return found
+  const provider = providerOfMode((await context.settings.read()).auth_mode)
+  if (provider !== 'http' && provider !== 'oidc')
+    throw problems.notFound({ message: `${name} not found: not supported` })
+  return ensureGroup(context, caller.source, { provider, name })
 }

@@ -3,6 +3,9 @@ import {
   ArtifactPushedSchema,
   ConfigurationChangedSchema,
   Door,
+  GroupCreatedSchema,
+  GroupDeletedSchema,
+  GroupRenamedSchema,
   LabelCreatedSchema,
   LabelDeletedSchema,
   LabelUpdatedSchema,
@@ -41,7 +44,17 @@ import type { EventHandler, RecordedEvent } from './dispatcher.ts'
 /** One line of the audit log. Operation and resource type join to Harbor's event type (`create_artifact`). */
 export type AuditLine = {
   operation: 'create' | 'delete' | 'update' | 'pull' | 'login' | 'logout'
-  resourceType: 'artifact' | 'tag' | 'repository' | 'project' | 'member' | 'user' | 'robot' | 'label' | 'configuration'
+  resourceType:
+    | 'artifact'
+    | 'tag'
+    | 'repository'
+    | 'project'
+    | 'member'
+    | 'user'
+    | 'robot'
+    | 'group'
+    | 'label'
+    | 'configuration'
   resource: string
   description: string
   success?: boolean
@@ -102,6 +115,13 @@ audited(UserSysadminChangedSchema, (m) => {
 })
 audited(UserSignedInSchema, (m) => ({ ...line('login', 'user', m.user?.name ?? '', 'login'), success: m.succeeded }))
 audited(UserSignedOutSchema, (m) => line('logout', 'user', m.user?.name ?? '', 'logout'))
+
+audited(GroupCreatedSchema, (m) => line('create', 'group', m.group?.name ?? ''))
+audited(GroupRenamedSchema, (m) => {
+  const name = m.group?.name ?? ''
+  return line('update', 'group', name, `rename group ${m.previousName} to ${name}`)
+})
+audited(GroupDeletedSchema, (m) => line('delete', 'group', m.group?.name ?? ''))
 
 audited(RobotCreatedSchema, (m) => line('create', 'robot', m.robot?.name ?? ''))
 audited(RobotUpdatedSchema, (m) => {

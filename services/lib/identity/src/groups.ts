@@ -3,8 +3,8 @@ import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { GroupCreatedSchema, GroupDeletedSchema, GroupRenamedSchema } from '@haven/proto/events'
 import type { Authorities } from './authorities.ts'
-import { canonicalDn } from './directories/dn.ts'
-import { toWhere, type Columns, type ListCondition } from './list-conditions.ts'
+import { canonicalDn, isDn } from './directories/dn.ts'
+import { escapeLike } from './list-conditions.ts'
 
 /** A group that a directory or an issuer tells of. Who is in it is theirs to say; what it may do is granted here. */
 export type GroupFacts = {
@@ -52,7 +52,9 @@ export async function ensureGroup(deps: GroupDeps, source: EventSource, input: N
   const data = requireGroup(input)
   const { prisma } = deps.db
   const known = () =>
-    prisma.group.findUnique({ where: { provider_externalId: { provider: data.provider, externalId: data.externalId } } })
+    prisma.group.findUnique({
+      where: { provider_externalId: { provider: data.provider, externalId: data.externalId } },
+    })
   const found = await known()
   if (found) return facts(found)
   const taken = await prisma.group.count({ where: { provider: data.provider, name: data.name } })
@@ -77,8 +79,8 @@ export async function renameGroup(deps: GroupDeps, source: EventSource, id: numb
   const name = requireGroupName(to)
   await orConflict(name, () =>
     deps.db.prisma.$transaction(async (tx) => {
-      const group = await tx.group.findUnique({ where: { id } })
-      if (!group) throw problems.notFound({ message: `the user group with id ${id} is not found` })
+      const group = isId(id) ? await tx.group.findUnique({ where: { id } }) : null
+      if (!group) throw problems.notFound({ resource: 'user group', id })
       if (group.name === name) return
       await tx.group.update({ where: { id }, data: { name, ...(group.provider !== ldap && { externalId: name }) } })
       if (group.provider !== ldap) await tx.groupMember.deleteMany({ where: { groupId: id } })
@@ -91,14 +93,12 @@ export async function renameGroup(deps: GroupDeps, source: EventSource, id: numb
 /** Deletes a group with everything that was granted to it. That there is none is no mistake (harbor-api.md, tag usergroup). */
 export async function deleteGroup(deps: GroupDeps, source: EventSource, id: number): Promise<void> {
   await deps.db.prisma.$transaction(async (tx) => {
-    // The row first: a member that is being added holds it, and is there to be taken once the row is ours.
-    const { count } = await tx.$queryRaw<Row[]>`select * from identity.groups where id = ${id}::int for update`.then(
-      (rows) => ({ count: rows.length }),
-    )
-    const group = count > 0 ? await tx.group.findUnique({ where: { id } }) : null
+    const group = isId(id) ? await tx.group.findUnique({ where: { id } }) : null
     if (!group) return
+    // The row first: whoever makes it a member meanwhile holds the row, so that the grant is there to be taken afterwards (R8).
+    const { count } = await tx.group.deleteMany({ where: { id } })
+    if (count === 0) return
     await tx.grant.deleteMany({ where: { principalKind: 'group', principalId: id } })
-    await tx.group.delete({ where: { id } })
     await emit(tx, GroupDeletedSchema, source, { group: ref(group) })
   })
   deps.authorities.forget()
@@ -120,21 +120,28 @@ export async function findGroupByName(
   return row && facts(row)
 }
 
-const columns: Columns = {
-  group_name: { column: 'name', type: 'text' },
-  provider: { column: 'provider', type: 'text' },
-  external_id: { column: 'externalId', type: 'text' },
+export type GroupQuery = {
+  readonly provider?: string | undefined
+  /** Part of the name, whatever its case. */
+  readonly name?: string | undefined
+  /** Of an LDAP group, whole. */
+  readonly dn?: string | undefined
+  /** `size` 0: everything. Pages count from 1. */
+  readonly page: { readonly number: number; readonly size: number }
 }
 
-/** A page of groups in the order in which they were made, and how many there are. `size` 0: everything. */
+/** A page of groups in the order in which they were made, and how many there are. */
 export async function listGroups(
   { db }: Pick<GroupDeps, 'db'>,
-  query: {
-    readonly conditions: readonly ListCondition[]
-    readonly page: { readonly number: number; readonly size: number }
-  },
+  query: GroupQuery,
 ): Promise<{ total: number; groups: GroupFacts[] }> {
-  const where: Prisma.GroupWhereInput = { AND: toWhere(query.conditions, columns) }
+  const { provider, name, dn } = query
+  if (dn !== undefined && !isDn(dn)) return { total: 0, groups: [] }
+  const where: Prisma.GroupWhereInput = {
+    ...(provider !== undefined && { provider }),
+    ...(name !== undefined && { name: { contains: escapeLike(name), mode: 'insensitive' } }),
+    ...(dn !== undefined && { externalId: canonicalDn(dn) }),
+  }
   const { number, size } = query.page
   const [rows, total] = await Promise.all([
     db.prisma.group.findMany({
@@ -187,7 +194,9 @@ function requireGroup({ provider, name, dn }: NewGroup): GroupData {
 /** @throws badRequest */
 function requireGroupName(name: string): string {
   if (name.trim() !== '' && name.length <= 255 && !/\p{Cc}/u.test(name)) return name
-  throw problems.badRequest({ message: 'the name of a group has 1 to 255 characters, none of them a control character' })
+  throw problems.badRequest({
+    message: 'the name of a group has 1 to 255 characters, none of them a control character',
+  })
 }
 
 async function insertGroup(tx: Transaction, source: EventSource, data: GroupData): Promise<Row> {
@@ -201,7 +210,10 @@ async function orConflict<T>(name: string, change: () => Promise<T>): Promise<T>
     return await change()
   } catch (error) {
     if (!isUniqueViolation(error)) throw error
-    throw problems.conflict({ message: `there is a user group ${name}, or one with this DN, already` }, { cause: error })
+    throw problems.conflict(
+      { message: `there is a user group ${name}, or one with this DN, already` },
+      { cause: error },
+    )
   }
 }
 

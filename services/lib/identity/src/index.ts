@@ -1,4 +1,6 @@
 export { Authorities } from './authorities.ts'
+export { createGroup, deleteGroup, ensureGroup, findGroup, findGroupByName, listGroups, renameGroup } from './groups.ts'
+export type { GroupFacts, NewGroup } from './groups.ts'
 export { Authority } from './authority.ts'
 export type { GrantFacts, HeldGrant, RoleFacts } from './authority.ts'
 export { decide } from './decide.ts'

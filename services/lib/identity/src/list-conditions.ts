@@ -47,7 +47,7 @@ function whereOf(condition: ListCondition, { column, type }: Column): Where[] {
       return [{ [column]: value(condition.value) }]
     case 'contains':
       if (type !== 'text') return [{ [column]: value(condition.value) }]
-      return [{ [column]: { contains: condition.value.replaceAll(/[%_\\]/g, String.raw`\$&`), mode: 'insensitive' } }]
+      return [{ [column]: { contains: escapeLike(condition.value), mode: 'insensitive' } }]
     case 'range': {
       const { min, max, exclusive } = condition
       return [
@@ -65,6 +65,9 @@ function whereOf(condition: ListCondition, { column, type }: Column): Where[] {
       return [] // only for fields that hold several values, and here is none
   }
 }
+
+/** `%`, `_` and `\` mean themselves. */
+export const escapeLike = (text: string): string => text.replaceAll(/[%_\\]/g, String.raw`\$&`)
 
 function typed(type: Column['type'], field: string, given: Scalar): Scalar {
   if (type === 'text') return String(given)

@@ -35,12 +35,13 @@ const memberOf = (projectId: number) => ({
 
 /** The grants of identity.grants that are members of projects. Each takes the caller's transaction, so that its event is in it. */
 export const memberGrants = {
-  /** @throws conflict when the user or group is a member already. */
+  /** @throws conflict when the user or group is a member already; notFound when it was deleted meanwhile. */
   async add(
     tx: Tx,
     input: { projectId: number; kind: 'user' | 'group'; memberId: number; roleId: number; createdBy?: string },
   ): Promise<number> {
     const { projectId, kind, memberId, roleId, createdBy } = input
+    if (kind === 'group') await holdGroup(tx, memberId)
     try {
       const row = await tx.grant.create({
         data: {
@@ -85,6 +86,12 @@ export const memberGrants = {
     const rows = await tx.grant.groupBy({ by: ['roleId'], where: memberOf(projectId), _count: { _all: true } })
     return new Map(rows.map((row) => [row.roleId!, row._count._all]))
   },
+}
+
+/** Until the transaction ends nobody deletes the group, which would leave this grant behind for nobody. */
+async function holdGroup(tx: Tx, id: number): Promise<void> {
+  const held = await tx.$queryRaw<unknown[]>`select id from identity.groups where id = ${id}::int for key share`
+  if (held.length === 0) throw problems.notFound({ resource: 'user group', id })
 }
 
 /** Takes back everything that identity keeps about a project, in the transaction that deletes it: grants and robots. */

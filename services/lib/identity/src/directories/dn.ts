@@ -9,7 +9,8 @@ const maxLength = 512
  */
 export function canonicalDn(text: string): string {
   const canonical = text.length <= maxLength ? read(text.normalize('NFC')) : null
-  if (canonical === null || canonical === '') throw problems.badRequest({ message: `invalid DN: ${text.slice(0, 100)}` })
+  if (canonical === null || canonical === '')
+    throw problems.badRequest({ message: `invalid DN: ${text.slice(0, 100)}` })
   return canonical
 }
 

@@ -1,0 +1,54 @@
+import { problems } from '@haven/errors'
+import { createGroup, deleteGroup, findGroup, listGroups, renameGroup } from '@haven/identity'
+import type { Handlers } from '../handler.ts'
+import { created, ok } from '../http/answer.ts'
+import { listAnswer, pageOf } from '../lists/page.ts'
+import { presentGroup, presentGroupBriefly, providerOf, providerOfMode } from '../present/group.ts'
+
+export const usergroupHandlers: Handlers = {
+  async listUserGroups({ query, at }, deps) {
+    const provider = providerOfMode((await deps.settings.read()).auth_mode)
+    const { total, groups } = await listGroups(deps, {
+      provider,
+      name: query.group_name,
+      dn: provider === 'ldap' ? query.ldap_group_dn || undefined : undefined,
+      page: pageOf(query),
+    })
+    return listAnswer(
+      at,
+      query,
+      total,
+      groups.map((group) => ({ id: group.id, ...presentGroup(group) })),
+    )
+  },
+
+  async createUserGroup({ body, caller }, deps) {
+    const { group_name: name = '', group_type: type = 0, ldap_group_dn: dn = '' } = body ?? {}
+    const provider = providerOf(type)
+    if (provider === 'ldap') throw problems.badRequest({ message: 'there is no LDAP directory to find the group in' })
+    const id = await createGroup(deps, caller.source, { provider, name, dn })
+    return created(`/api/v2.0/usergroups/${id}`)
+  },
+
+  async searchUserGroups({ query, at }, deps) {
+    const { total, groups } = await listGroups(deps, { name: query.groupname, page: pageOf(query) })
+    return listAnswer(at, query, total, groups.map(presentGroupBriefly))
+  },
+
+  async getUserGroup({ path }, deps) {
+    const group = await findGroup(deps, path.group_id)
+    if (!group) throw problems.notFound({ resource: 'user group', id: path.group_id })
+    return ok(presentGroup(group))
+  },
+
+  async updateUserGroup({ path, body, caller }, deps) {
+    const { group_name: name = '' } = body ?? {}
+    await renameGroup(deps, caller.source, path.group_id, name)
+    return ok()
+  },
+
+  async deleteUserGroup({ path, caller }, deps) {
+    await deleteGroup(deps, caller.source, path.group_id)
+    return ok()
+  },
+}

@@ -9,6 +9,18 @@ export {
   type Sql,
   type Statement,
 } from './database.ts'
+export {
+  conditionsToSql,
+  escapeLike,
+  orderToSql,
+  pageToSql,
+  type Condition,
+  type Field,
+  type Fields,
+  type Page,
+  type Scalar,
+  type Sort,
+} from './list-query.ts'
 export { migrate, migrations, missingMigrations, NewerSchema, type Migration } from './migrate.ts'
 export { Prisma, type PrismaClient } from './gen/prisma/client.ts'
 export { TwoGenerations } from './two-generations.ts'

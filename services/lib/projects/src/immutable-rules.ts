@@ -1,11 +1,19 @@
-import { Prisma } from '@haven/db'
+import {
+  conditionsToSql,
+  orderToSql,
+  pageToSql,
+  Prisma,
+  type Condition,
+  type Fields,
+  type Page,
+  type Sort,
+} from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { compileDoublestar } from '@haven/oci'
 import { ProjectUpdatedSchema } from '@haven/proto/events'
 import type { ProjectDeps, Transaction } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
-import { conditionsToSql, orderToSql, pageToSql, type Condition, type Fields, type Page, type Sort } from './filters.ts'
 
 type Target = Pick<ProjectNode, 'id' | 'name'>
 

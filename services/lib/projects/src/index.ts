@@ -14,7 +14,7 @@ export {
   type Page,
   type Scalar,
   type Sort,
-} from './filters.ts'
+} from '@haven/db'
 export {
   createImmutableRule,
   deleteImmutableRule,

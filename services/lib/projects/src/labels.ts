@@ -1,19 +1,21 @@
-import { isUniqueViolation, Prisma, type Database } from '@haven/db'
+import {
+  conditionsToSql,
+  escapeLike,
+  isUniqueViolation,
+  orderToSql,
+  pageToSql,
+  Prisma,
+  type Condition,
+  type Database,
+  type Fields,
+  type Page,
+  type Sort,
+} from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { LabelCreatedSchema, LabelDeletedSchema, LabelUpdatedSchema } from '@haven/proto/events'
 import type { Transaction } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
-import {
-  conditionsToSql,
-  escapeLike,
-  orderToSql,
-  pageToSql,
-  type Condition,
-  type Fields,
-  type Page,
-  type Sort,
-} from './filters.ts'
 
 type Deps = { db: Database }
 type Owner = Pick<ProjectNode, 'id' | 'name'>

@@ -1,16 +1,17 @@
-import { Prisma, type Database } from '@haven/db'
-import type { ProjectDeps, Transaction } from './deps.ts'
-import type { ProjectNode } from './directory.ts'
 import {
   conditionsToSql,
   escapeLike,
   orderToSql,
   pageToSql,
+  Prisma,
   type Condition,
+  type Database,
   type Fields,
   type Page,
   type Sort,
-} from './filters.ts'
+} from '@haven/db'
+import type { ProjectDeps, Transaction } from './deps.ts'
+import type { ProjectNode } from './directory.ts'
 
 export type ProjectDetails = ProjectNode & {
   ownerId: number
@@ -76,6 +77,7 @@ export async function listProjects(
       ...(query.name ? [Prisma.sql`p.name ilike ${`%${escapeLike(query.name)}%`}`] : []),
       ...(query.public === undefined ? [] : [query.public ? isPublic : Prisma.sql`not ${isPublic}`]),
       ...(query.ownerIds ? [Prisma.sql`p.owner_id = any(${[...query.ownerIds]}::int[])`] : []),
+      ...(query.nameAsWritten ? [Prisma.sql`p.name like ${`%${escapeLike(query.nameAsWritten)}%`}`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
     ' and ',

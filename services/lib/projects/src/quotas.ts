@@ -1,9 +1,18 @@
-import { Prisma, statement, type Database, type Sql } from '@haven/db'
+import {
+  orderToSql,
+  pageToSql,
+  Prisma,
+  statement,
+  type Database,
+  type Fields,
+  type Page,
+  type Sort,
+  type Sql,
+} from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { ProjectUpdatedSchema } from '@haven/proto/events'
 import type { ProjectDeps, Transaction } from './deps.ts'
-import { orderToSql, pageToSql, type Fields, type Page, type Sort } from './filters.ts'
 
 /** Harbor's own upper end: 1024 TiB. */
 export const MAX_QUOTA_BYTES = 1024 * 1024 ** 4

@@ -1,4 +1,4 @@
-import { Prisma } from '@haven/db'
+import { Prisma } from './gen/prisma/client.ts'
 import { problems } from '@haven/errors'
 
 export type Scalar = string | number | Date

@@ -77,7 +77,6 @@ export async function listProjects(
       ...(query.name ? [Prisma.sql`p.name ilike ${`%${escapeLike(query.name)}%`}`] : []),
       ...(query.public === undefined ? [] : [query.public ? isPublic : Prisma.sql`not ${isPublic}`]),
       ...(query.ownerIds ? [Prisma.sql`p.owner_id = any(${[...query.ownerIds]}::int[])`] : []),
-      ...(query.nameAsWritten ? [Prisma.sql`p.name like ${`%${escapeLike(query.nameAsWritten)}%`}`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
     ' and ',

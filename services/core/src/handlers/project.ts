@@ -13,7 +13,6 @@ import {
   updateProject,
   usage,
   type Condition,
-  type CveAllowlistInput,
   type ProjectDetails,
   type ProjectQuery,
 } from '@haven/projects'
@@ -25,6 +24,7 @@ import type { Handlers } from '../handler.ts'
 import { created, ok } from '../http/answer.ts'
 import { listAnswer, pageOf } from '../lists/page.ts'
 import { parseQ, parseSort } from '../lists/query.ts'
+import { allowlistOf } from '../present/allowlist.ts'
 import { presentProject, presentProjectBriefly } from '../present/project.ts'
 
 export const projectHandlers: Handlers = {
@@ -209,14 +209,6 @@ async function present(deps: CoreContext, caller: Caller, projects: readonly Pro
       : presentProjectBriefly({ project, repositoryCount, roleIds })
   })
 }
-
-const allowlistOf = (input: {
-  items?: { cve_id?: string }[] | null
-  expires_at?: number | null
-}): CveAllowlistInput => ({
-  items: (input.items ?? []).map((item) => item.cve_id ?? ''),
-  expiresAt: input.expires_at && input.expires_at > 0 ? new Date(input.expires_at * 1000) : null,
-})
 
 /** Harbor leaves a role out that nobody has. */
 function memberCounts(byRole: ReadonlyMap<number, number>) {

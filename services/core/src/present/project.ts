@@ -1,5 +1,6 @@
 import type { ProjectDetails } from '@haven/projects'
 import type { HarborSchemas } from '@haven/proto'
+import { presentAllowlist } from './allowlist.ts'
 import { NO_TIME, time } from './time.ts'
 
 export type ProjectView = {
@@ -21,8 +22,7 @@ export function presentProject({
     cve_allowlist: {
       id: project.id,
       project_id: project.id,
-      ...(project.allowlist.expiresAt && { expires_at: Math.floor(project.allowlist.expiresAt.getTime() / 1000) }),
-      items: project.allowlist.items.map((id) => ({ cve_id: id })),
+      ...presentAllowlist(project.allowlist),
       creation_time: NO_TIME,
       update_time: NO_TIME,
     },

@@ -50,3 +50,5 @@ export {
   type QuotaUsage,
 } from './quotas.ts'
 export { addMetadatum, removeMetadatum, setMetadatum, updateProject } from './update-project.ts'
+export { putSystemAllowlist, readSystemAllowlist } from './system-allowlist.ts'
+export { projectIdsByVisibility, visibleProjects } from './visible-projects.ts'

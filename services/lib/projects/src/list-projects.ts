@@ -26,6 +26,8 @@ export type ProjectQuery = {
   visible: 'all' | { ids: readonly number[]; public: boolean }
   /** Part of the name, whatever its case. */
   name?: string
+  /** Part of the name, in its case. */
+  nameAsWritten?: string
   public?: boolean
   /** Projects of one of these owners. */
   ownerIds?: readonly number[]
@@ -62,7 +64,7 @@ const details = Prisma.sql`
     from projects.projects p
     left join projects.cve_allowlists c on c.project_id = p.id`
 
-const isPublic = Prisma.sql`exists (
+export const isPublic = Prisma.sql`exists (
   select from projects.project_metadata v where v.project_id = p.id and v.name = 'public' and v.value = 'true')`
 
 /** A page of projects and how many there are in all, in two statements that run side by side. */
@@ -75,6 +77,7 @@ export async function listProjects(
       Prisma.sql`p.deleted_at is null`,
       ...(query.visible === 'all' ? [] : [visibleTo(query.visible)]),
       ...(query.name ? [Prisma.sql`p.name ilike ${`%${escapeLike(query.name)}%`}`] : []),
+      ...(query.nameAsWritten ? [Prisma.sql`p.name like ${`%${escapeLike(query.nameAsWritten)}%`}`] : []),
       ...(query.public === undefined ? [] : [query.public ? isPublic : Prisma.sql`not ${isPublic}`]),
       ...(query.ownerIds ? [Prisma.sql`p.owner_id = any(${[...query.ownerIds]}::int[])`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
@@ -89,7 +92,7 @@ export async function listProjects(
   return { total: Number(count[0].total), projects: rows.map(toDetails) }
 }
 
-const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) =>
+export const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) =>
   Prisma.sql`(p.id = any(${[...ids]}::int[]) ${publicToo ? Prisma.sql`or ${isPublic}` : Prisma.empty})`
 
 /** A project as it is now, past every cache. */

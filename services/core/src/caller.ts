@@ -47,7 +47,9 @@ export async function identify(
   browser: { user: Principal | null; hasCookie: boolean },
 ): Promise<Caller> {
   const principal = (await fromAuthorization(deps, req)) ?? browser.user ?? anonymous
-  return new Caller(deps, principal, req, browser.hasCookie)
+  const caller = new Caller(deps, principal, req, browser.hasCookie)
+  // A sign-in is remembered for a minute, and nothing announces that somebody's time is over meanwhile.
+  return (await caller.authority()).active ? caller : new Caller(deps, anonymous, req, browser.hasCookie)
 }
 
 async function fromAuthorization(deps: CoreContext, req: IncomingMessage): Promise<Principal | null> {

@@ -4,6 +4,7 @@ import { problems } from '@haven/errors'
 import { writeHead, type HeaderList } from '@haven/runtime'
 import type { SettingsReader } from '@haven/settings'
 import type { Access } from './access.ts'
+import type { SmallBlobs } from './small-blobs.ts'
 
 /** One request under `/v2`. */
 export type Call = {
@@ -17,6 +18,7 @@ export type RegistryContext = {
   readonly artifacts: ArtifactDeps
   readonly access: Access
   readonly pulls: PullCounter
+  readonly smallBlobs: SmallBlobs
   /** The name a project has now; null when there is none. */
   readonly projectName: (id: number) => Promise<string | null>
   readonly blobReads: 'stream' | 'redirect'

@@ -20,6 +20,7 @@ import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
 import { blobReadsOf, type RegistrySettings } from './config.ts'
 import { isHot, route } from './routes.ts'
+import { SmallBlobs } from './small-blobs.ts'
 
 export type RegistryDeps = {
   config: RegistrySettings
@@ -48,6 +49,7 @@ export function createRegistry(deps: RegistryDeps): Service {
   const pulls = new PullCounter(db, (err) => log.warn({ err }, 'pulls are not counted at the moment'))
   const context: RegistryContext = {
     pulls,
+    smallBlobs: new SmallBlobs(storage),
     artifacts: artifactDeps({
       db,
       storage,

@@ -19,6 +19,8 @@ export type Chunk = {
   /** How many it announced; null for a body without a length. */
   sizeBytes: number | null
   signal?: AbortSignal | undefined
+  /** Nobody else looks at a piece once the next was asked for, so that its memory may go to whoever sums it. */
+  given?: boolean
 }
 
 /**
@@ -62,15 +64,17 @@ export async function stageChunk(
 ): Promise<Staged> {
   const { upload, signal } = held
   const { id, key, offsetBytes, state, digestAlgorithm } = upload
-  const aside = deps.storage.sharesBuffers === true && (chunk.sizeBytes ?? Infinity) >= MIN_BYTES_ASIDE
+  const aside = deps.storage.copiesChunks === true && (chunk.sizeBytes ?? Infinity) >= MIN_BYTES_ASIDE
   const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm, aside)
   // At the beginning there is nothing to come back to.
   const before = offsetBytes > 0 ? hash?.copy() : undefined
   await faultPoint('chunk.beforeStage')
   try {
     const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk, offsetBytes, limit), {
-      onChunk: hash?.update ?? undefined,
-      onBuffer: hash?.updateAside ?? undefined,
+      ...(hash &&
+        (deps.storage.copiesChunks
+          ? { onUsed: (bytes) => hash.add(bytes, chunk) }
+          : { onChunk: (bytes) => void hash.add(bytes) })),
       signal: chunk.signal ? AbortSignal.any([chunk.signal, signal]) : signal,
       last,
       sizeHint: chunk.sizeBytes ?? undefined,

@@ -10,8 +10,11 @@ export type UploadState = Readonly<Record<string, unknown>>
 export interface AppendOptions {
   /** Called with every buffer, in order, before the next one is asked for (hashing, counting). After a failure its sum is void. */
   onChunk?: ((chunk: Uint8Array) => void) | undefined
-  /** As `onChunk` for a store that `sharesBuffers`: they are in memory that other threads can read, and are not reused before it resolves. */
-  onBuffer?: ((buffer: Uint8Array) => Promise<void>) | undefined
+  /**
+   * As `onChunk`, of a store that `copiesChunks`: called when the store needs the buffer no more, so that whoever is called may keep it. The next one
+   * waits for the promise.
+   */
+  onUsed?: ((chunk: Uint8Array) => Promise<void> | undefined) | undefined
   signal?: AbortSignal | undefined
   /** These bytes are the upload's last. Never needed for correctness; lets S3 send a short last part at once. */
   last?: boolean | undefined
@@ -36,8 +39,8 @@ export interface BlobStorage extends AsyncDisposable {
   /** The driver's name as `blob_locations.store` records it. */
   readonly name: 'files' | 's3' | 'memory'
 
-  /** Whether `append` calls `onBuffer`. */
-  readonly sharesBuffers?: true
+  /** Whether `append` calls `onUsed`. */
+  readonly copiesChunks?: true
 
   /**
    * Appends `source` behind the `offset` bytes that `state` stands for (null and 0 for a new upload). Resolves when the new bytes

@@ -4,7 +4,7 @@ const MAX_KEPT = 64
 const MANY_STREAMS = 64
 // Not among the types of Node.
 declare const WebAssembly: {
-  Memory: new (size: { initial: number; maximum: number; shared: true }) => { readonly buffer: SharedArrayBuffer }
+  Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer }
 }
 
 /** A page of WebAssembly is 64 KiB. */
@@ -12,12 +12,12 @@ const MEMORY_PAGES = (MAX_KEPT * LARGE) / (64 * 1024)
 
 /**
  * Buffers for bulk bytes. Fresh ones cost a page fault every 4 KiB, which is most of the CPU of copying a file; reused ones do not.
- * 1 MiB each, 256 KiB when more than 64 streams are open or no more is needed. Other threads can read them (`RunningSum`).
+ * 1 MiB each, 256 KiB when more than 64 streams are open or no more is needed.
  */
 export class BufferPool {
   readonly #free = { [LARGE]: [] as Buffer[], [SMALL]: [] as Buffer[] }
   #streams = 0
-  #aligned: SharedArrayBuffer | null = null
+  #aligned: ArrayBuffer | null = null
   #carved = 0
 
   /** A stream announces itself, takes buffers of the size it is told, and leaves. */
@@ -31,7 +31,7 @@ export class BufferPool {
   }
 
   take(size: number): Buffer {
-    return this.#free[size]?.pop() ?? (size === LARGE ? this.#carve() : fresh(size))
+    return this.#free[size]?.pop() ?? (size === LARGE ? this.#carve() : Buffer.allocUnsafeSlow(size))
   }
 
   /** Whether the buffer lies on a page boundary, as writing around the page cache demands. */
@@ -41,9 +41,9 @@ export class BufferPool {
 
   /** A large buffer on a page boundary, until there are as many of them as are kept. */
   #carve(): Buffer {
-    if (this.#carved === MAX_KEPT) return fresh(LARGE)
+    if (this.#carved === MAX_KEPT) return Buffer.allocUnsafeSlow(LARGE)
     // The one memory in Node that is sure to begin on a page. Nothing of it is resident before it is written to.
-    this.#aligned ??= new WebAssembly.Memory({ initial: MEMORY_PAGES, maximum: MEMORY_PAGES, shared: true }).buffer
+    this.#aligned ??= new WebAssembly.Memory({ initial: MEMORY_PAGES, maximum: MEMORY_PAGES }).buffer
     return Buffer.from(this.#aligned, LARGE * this.#carved++, LARGE)
   }
 
@@ -59,5 +59,3 @@ export class BufferPool {
     }
   }
 }
-
-const fresh = (size: number) => Buffer.from(new SharedArrayBuffer(size))

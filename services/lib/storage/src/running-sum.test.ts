@@ -3,22 +3,13 @@ import { describe, expect, it } from '@jest/globals'
 import { beginSum, type RunningSum } from './running-sum.ts'
 
 const bytes = randomBytes(1_000_000)
-const shared = (from: number, to: number) => {
-  const copy = Buffer.from(new SharedArrayBuffer(to - from))
-  copy.set(bytes.subarray(from, to))
-  return copy
-}
 const expected = (to: number, algorithm = 'sha256') => createHash(algorithm).update(bytes.subarray(0, to)).digest('hex')
 
-async function add(sum: RunningSum, from: number, to: number): Promise<void> {
-  if (sum.update) sum.update(bytes.subarray(from, to))
-  else await sum.updateAside!(shared(from, to))
-}
+const add = async (sum: RunningSum, from: number, to: number) => sum.add(bytes.subarray(from, to))
 
 describe.each([false, true])('a running sum, on another thread: %j', (aside) => {
   it.each(['sha256', 'sha512'] as const)('is that of all bytes in their order: %s', async (algorithm) => {
     const sum = beginSum(algorithm, { aside })
-    expect([sum.update === null, sum.updateAside === null]).toEqual([aside, !aside])
     await add(sum, 0, 1000)
     expect(await sum.digest()).toBe(expected(1000, algorithm))
     await add(sum, 1000, 1_000_000)
@@ -42,5 +33,18 @@ describe.each([false, true])('a running sum, on another thread: %j', (aside) => 
       }),
     )
     expect(await Promise.all(sums.map((sum) => sum.digest()))).toEqual(sums.map((_, n) => expected(10_000 - n)))
+  })
+
+  it('takes pieces of all sizes, given or not, in their order', async () => {
+    const sum = beginSum('sha256', { aside })
+    for (let at = 0, n = 0; at < bytes.length; n++) {
+      const size = [70_000, 3, 16 * 1024, 1, 65_536, 200_000][n % 6]!
+      const own = new Uint8Array(bytes.subarray(at, at + size))
+      await sum.add(own, { given: n % 2 === 0 })
+      // Who gave it may reuse or free it, as who kept it may.
+      if (own.buffer.byteLength > 0) own.fill(0)
+      at += size
+    }
+    expect(await sum.digest()).toBe(expected(1_000_000))
   })
 })

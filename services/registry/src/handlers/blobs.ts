@@ -3,9 +3,10 @@ import { problems } from '@haven/errors'
 import { formatContentRange, parseRange, type Digest, type RegistryPath } from '@haven/oci'
 import { contextOf, settle } from '@haven/runtime'
 import { ObjectMissing, ObjectTruncated } from '@haven/storage'
-import { answer, matchesEtag, type Call, type RegistryContext } from '../call.ts'
+import { answer, begin, matchesEtag, type Call, type RegistryContext } from '../call.ts'
 import { redirectFor } from '../redirect.ts'
 import { sendPart, sendParts } from '../send-blob.ts'
+import { MAX_SMALL_BYTES } from '../small-blobs.ts'
 
 type At = Extract<RegistryPath, { kind: 'blob' }>
 
@@ -20,7 +21,11 @@ export async function head(call: Call, at: At, { access, artifacts }: RegistryCo
   answer(call, 200, { ...headers, 'Content-Length': blob.sizeBytes })
 }
 
-export async function get(call: Call, at: At, { access, artifacts, blobReads }: RegistryContext): Promise<void> {
+export async function get(
+  call: Call,
+  at: At,
+  { access, artifacts, blobReads, smallBlobs }: RegistryContext,
+): Promise<void> {
   const { req, res } = call
   const grant = access.known(req, 'pull', at.name) ?? (await access.require(req, 'pull', at.name))
   const { key, sizeBytes } = await getBlob(artifacts, grant, at.digest)
@@ -48,10 +53,16 @@ export async function get(call: Call, at: At, { access, artifacts, blobReads }: 
     const reason = `no byte of the blob is in the range ${range}: it has ${sizeBytes}`
     throw problems.rangeInvalid({ reason }, { headers: unsatisfiable })
   }
-  settle(req, res)
-  for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
-  res.statusCode = wanted === 'whole' ? 200 : 206
   try {
+    if (wanted === 'whole' && sizeBytes <= MAX_SMALL_BYTES && !contextOf(req).handOver) {
+      const bytes = await smallBlobs.bytes(key, sizeBytes)
+      begin(call, 200, { ...headers, 'Content-Length': sizeBytes })
+      res.end(bytes)
+      return
+    }
+    settle(req, res)
+    for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)
+    res.statusCode = wanted === 'whole' ? 200 : 206
     if (wanted !== 'whole' && wanted.length > 1) {
       return await sendParts(res, storage, key, wanted, { sizeBytes, type })
     }

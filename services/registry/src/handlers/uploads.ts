@@ -183,6 +183,7 @@ function readChunk(req: IncomingMessage): Chunk {
   }
   return {
     source: bodyOf(req),
+    given: true,
     offsetBytes: range?.first ?? null,
     sizeBytes: announced ?? ranged,
   }

@@ -39,7 +39,7 @@ const statOf = promisify(fstat)
  */
 export class FileStorage implements BlobStorage {
   readonly name = 'files'
-  readonly sharesBuffers = true as const
+  readonly copiesChunks = true as const
   readonly #root: string
   readonly #pool = new BufferPool()
   readonly #folders: FolderSync
@@ -70,7 +70,7 @@ export class FileStorage implements BlobStorage {
     state: UploadState | null,
     offset: number,
     source: AsyncIterable<Uint8Array>,
-    { onChunk, onBuffer, signal, sizeHint }: AppendOptions = {},
+    { onChunk, onUsed, signal, sizeHint }: AppendOptions = {},
   ) {
     const uuid = uuidOf(key)
     const token = randomUUID()
@@ -81,7 +81,7 @@ export class FileStorage implements BlobStorage {
     let filling = this.#pool.take(size)
     let writing = this.#pool.take(size)
     let filled = 0
-    let used: Promise<void> = Promise.resolve()
+    let write: Promise<void> = Promise.resolve()
     let directFd: number | null = null
     const writeOut = async (buffer: Buffer, length: number, position: number) => {
       if (this.#direct && length === size && position % PAGE === 0 && this.#pool.isAligned(buffer)) {
@@ -96,12 +96,11 @@ export class FileStorage implements BlobStorage {
       await writeFully(fd, buffer, length, position)
     }
     const flush = async () => {
-      await used
+      await write
       ;[filling, writing] = [writing, filling]
-      const write = writeOut(writing, filled, offset + written - filled)
-      used = onBuffer ? bothDone(write, onBuffer(writing.subarray(0, filled))) : write
+      write = writeOut(writing, filled, offset + written - filled)
       // Awaited before the next write and at the end; until then a rejection must not count as unhandled.
-      used.catch(() => {})
+      write.catch(() => {})
       filled = 0
     }
     try {
@@ -116,12 +115,14 @@ export class FileStorage implements BlobStorage {
           at += taken
           if (filled === size) await flush()
         }
+        const busy = onUsed?.(chunk)
+        if (busy) await busy
       }
       if (filled > 0) await flush()
-      await used
+      await write
       return { state: { token }, written }
     } catch (error) {
-      await used.catch(() => {})
+      await write.catch(() => {})
       await this.#giveBack(uuid, token, state === null ? null : tokenOf(state), offset)
       throw asProblem(error)
     } finally {
@@ -407,13 +408,6 @@ function readOnce(fd: number, buffer: Buffer, length: number, position: number):
   return new Promise((resolve, reject) => {
     read(fd, buffer, 0, length, position, (error, bytes) => (error ? reject(error) : resolve({ buffer, bytes })))
   })
-}
-
-/** Waits for both also when one fails: whoever is told must be able to reuse what they read. */
-async function bothDone(one: Promise<void>, other: Promise<void>): Promise<void> {
-  await Promise.allSettled([one, other])
-  await one
-  await other
 }
 
 /** A write may take only a part, above all on a disk that is nearly full. */

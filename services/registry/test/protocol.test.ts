@@ -441,6 +441,19 @@ describe('blobs', () => {
     expect((await redirecting.ask('HEAD', `/v2/acme/app/blobs/${large}`)).status).toBe(200)
   })
 
+  it('is gone at once when it is deleted, though its bytes are in memory, and never was in another repository (A28)', async () => {
+    const small = await registry.pushBlob('acme/forgotten', randomBytes(1000))
+    const path = `/v2/acme/forgotten/blobs/${small}`
+    for (let n = 0; n < 2; n++) {
+      const answer = await ask('GET', path)
+      expect(sha256(answer.body)).toBe(small)
+      expect(answer.headers.get('content-length')).toBe('1000')
+    }
+    expect((await ask('GET', `/v2/acme/app/blobs/${small}`)).status).toBe(404)
+    expect((await ask('DELETE', path)).status).toBe(202)
+    expect((await ask('GET', path)).status).toBe(404)
+  })
+
   it('is 404 for the digest of a manifest, as containerd asks first', async () => {
     const { digest: manifest } = await registry.pushImage('acme/reading', 'v1')
     const answer = await ask('GET', `/v2/acme/reading/blobs/${manifest}`)

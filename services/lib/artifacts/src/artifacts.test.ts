@@ -446,6 +446,27 @@ describe('manifests while others push and delete', () => {
     expect(await put).toBe('manifestBlobUnknown')
   })
 
+  it('shows in each process at once what another did to a manifest whose bytes are in its memory', async () => {
+    const storage = new MemoryStorage()
+    const [here, elsewhere] = [replica({ storage }), replica({ storage })]
+    const name = 'remembered'
+    const [first, second] = [await image(here, pushing(name)), await image(here, pushing(name))]
+    const point = ({ body }: { body: Buffer }) =>
+      putManifest(elsewhere, pushing(name), { reference: tag('v1'), mediaType, body })
+    const payload = async (reference: Parameters<typeof getManifest>[2]) =>
+      (await getManifest(here, pulling(name), reference)).payload.toString()
+    for (const { body } of [first, second, first]) {
+      await point({ body })
+      for (let n = 0; n < 2; n++) expect(await payload(tag('v1'))).toBe(body.toString())
+    }
+    await deleteManifest(elsewhere, deleting(name), first.digest)
+    expect(await outcome(payload(tag('v1')))).toBe('manifestUnknown')
+    expect(await outcome(payload({ digest: first.digest }))).toBe('manifestUnknown')
+    // Another repository has no right to what is remembered of this one.
+    await pushBlob(here, pushing('beside'), randomBytes(10))
+    expect(await outcome(getManifest(here, pulling('beside'), { digest: second.digest }))).toBe('manifestUnknown')
+  })
+
   it('keeps a chain of history when 32 clients move one tag (F07)', async () => {
     const deps = replica({ settings: { maxUploadsPerPrincipal: 1000 } })
     const images = await Promise.all(Array.from({ length: 16 }, () => image(deps, pushing('contested'))))

@@ -4,6 +4,7 @@ import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { Authorities } from './authorities.ts'
 import { Authority, heldRole, type GrantFacts, type RoleFacts } from './authority.ts'
 import { decide, type Question } from './decide.ts'
+import { printOperations } from './operation-table.ts'
 import {
   isPublic,
   permissionsOf,
@@ -53,6 +54,10 @@ describe('the permission tables', () => {
   it('are what permissions.txt shows', () => {
     const printed = readFileSync(new URL('../permissions.txt', import.meta.url), 'utf8')
     expect(printPermissions()).toBe(printed)
+  })
+
+  it('say of each operation who may call it, as operations.txt shows', () => {
+    expect(printOperations()).toBe(readFileSync(new URL('../operations.txt', import.meta.url), 'utf8'))
   })
 
   it('have as many entries as Harbor’s', () => {

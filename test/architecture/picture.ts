@@ -19,7 +19,7 @@ export const layers: readonly Layer[] = [
   },
   {
     name: 'domain',
-    packages: ['settings', 'identity', 'projects', 'artifacts', 'foundation'],
+    packages: ['settings', 'identity', 'projects', 'registries', 'artifacts', 'foundation'],
     mayUse: ['proto', 'pure', 'plumbing'],
     inOrder: true,
   },
@@ -45,6 +45,7 @@ export const owners: Readonly<Record<string, string>> = {
   'system.settings': 'settings',
   identity: 'identity',
   projects: 'projects',
+  registries: 'registries',
   artifacts: 'artifacts',
   events: 'events',
   jobs: 'queue',

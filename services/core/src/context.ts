@@ -1,5 +1,6 @@
 import type { Database } from '@haven/db'
 import type { Authorities, Sealer, Sessions, SignInDeps } from '@haven/identity'
+import type { OutboundClient } from '@haven/outbound'
 import type { ProjectDirectory } from '@haven/projects'
 import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Trust } from '@haven/runtime'
@@ -39,6 +40,8 @@ export type CoreContext = {
   directory: ProjectDirectory
   countRepositories(projectIds: readonly number[]): Promise<Map<number, number>>
   queue: Queue
+  /** The only way to other servers. */
+  outbound: OutboundClient
   health: PlatformHealth
   /** Lines of all services. */
   searchLogs: LogSearch

@@ -22,6 +22,7 @@ export function openCore(
     authorities: foundation.authorities(),
     signIn: foundation.signIn(),
     queue: foundation.queue(),
+    outbound: foundation.outbound(),
     checks,
   })
 }

@@ -11,6 +11,7 @@ import {
   type Sealer,
   type SignInDeps,
 } from '@haven/identity'
+import type { OutboundClient } from '@haven/outbound'
 import { ensureLibrary, type ProjectDirectory } from '@haven/projects'
 import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Service, Trust } from '@haven/runtime'
@@ -36,6 +37,7 @@ export type CoreDeps = {
   authorities: Authorities
   signIn: SignInDeps
   queue: Queue
+  outbound: OutboundClient
   log: Logger
   metrics: Metrics
   trust: Trust
@@ -74,6 +76,7 @@ export function createCore(deps: CoreDeps): Service {
     directory: deps.projects,
     countRepositories: (projectIds) => countRepositories(db.reads, projectIds),
     queue: deps.queue,
+    outbound: deps.outbound,
     health: new PlatformHealth({
       database: () => db.check(),
       redis: () => checkRedis(redis),

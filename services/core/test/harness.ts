@@ -1,5 +1,6 @@
 import { Redis } from 'ioredis'
 import { Authorities, signInDeps } from '@haven/identity'
+import { OutboundClient, outboundConfig } from '@haven/outbound'
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
 import { createLogger, createMetrics, encryptionKey, listen, open, seal } from '@haven/runtime'
@@ -67,6 +68,7 @@ export async function startCore(env: Record<string, string> = {}) {
     authorities,
     signIn,
     queue,
+    outbound: new OutboundClient(readConfig(outboundConfig, env)),
     log: createLogger({ service: 'core', level: 'silent' }),
     metrics: createMetrics(),
     trust: { proxySecret: PROXY_SECRET },

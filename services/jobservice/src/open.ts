@@ -16,6 +16,7 @@ export function openJobservice(
     settings: foundation.settings(),
     db: foundation.db(),
     sealer: foundation.sealer(),
+    outbound: foundation.outbound(),
     redisUrl,
     redisPrefix,
   })

@@ -11,6 +11,7 @@ import {
   startExecution,
   sweepExecutions,
   Workers,
+import type { OutboundClient } from '@haven/outbound'
   type ScheduledWork,
 } from '@haven/queue'
 import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust } from '@haven/runtime'
@@ -21,13 +22,14 @@ import type { JobserviceSettings } from './config.ts'
 import { jobs } from './gen/jobs.ts'
 import { Housekeeping, type Chore } from './housekeeping.ts'
 import type { Job, JobDeps } from './job-deps.ts'
+import { checkRegistries } from '@haven/registries'
 import { registryControlClient } from './registry-control.ts'
 
 export type JobserviceDeps = {
   readonly config: JobserviceSettings
   readonly settings: SettingsReader
   readonly db: Database
-  /** Seals the keys that sign tokens. */
+  /** Seals the keys that sign tokens, and the secrets of other registries. */
   readonly sealer: Sealer
   readonly redisUrl: string
   /** What the keys of this installation begin with. */
@@ -37,6 +39,8 @@ export type JobserviceDeps = {
   readonly trust: Trust
 }
 
+  /** The only way to other servers. */
+  readonly outbound: OutboundClient
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
 /** Jobs get this long to end by themselves before they are asked to; all of it must fit in what a stopping process has. */
@@ -45,7 +49,7 @@ const DISPATCHED_EVENTS_KEPT_HOURS = 7 * 24
 
 /** Runs jobs and schedules, moves events from the outbox, keeps house. The database that it is given stays the caller's to close. */
 export function createJobservice(given: JobserviceDeps): Service {
-  const { config, settings, db, sealer, redisUrl, redisPrefix: prefix, log, metrics, trust } = given
+  const { config, settings, db, sealer, outbound, redisUrl, redisPrefix: prefix, log, metrics, trust } = given
   const { leaseMs } = config
   const onFailure = (err: Error) => log.warn({ err }, 'background work failed and will be tried again')
   const projects = new ProjectDirectory(db)
@@ -79,7 +83,15 @@ export function createJobservice(given: JobserviceDeps): Service {
   const scheduler = new Scheduler({ db, queue, work: scheduledWork(jobs), onFailure })
   const dispatcher = new OutboxDispatcher({ db, handlers: [writeAudit], onFailure })
   const housekeeping = new Housekeeping(
-    [...chores(db, jobDeps, config), keyRotation(db, sealer, config, settings, log)],
+    [
+      ...chores(db, jobDeps, config),
+      keyRotation(db, sealer, config, settings, log),
+      {
+        name: 'asking after other registries',
+        everyMs: 5 * MINUTE_MS,
+        run: (signal) => checkRegistries({ db, sealer, outbound }, signal),
+      },
+    ],
     onFailure,
   )
 

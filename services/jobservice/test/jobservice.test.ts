@@ -7,6 +7,7 @@ import { eraseTrash } from '@haven/artifacts/gc'
 import { emit } from '@haven/events'
 import { ensureSigningKey } from '@haven/identity'
 import { ProjectCreatedSchema } from '@haven/proto/events'
+import { OutboundClient } from '@haven/outbound'
 import { RegistryControl } from '@haven/proto/rpc'
 import { getExecution, listExecutions, putSchedule } from '@haven/queue'
 import { createLogger, createMetrics, listen, type Listening, type Service } from '@haven/runtime'
@@ -80,6 +81,7 @@ beforeAll(async () => {
     settings: new Settings(database.db, sealer),
     db: database.db,
     sealer,
+    outbound: new OutboundClient({ allow: [] }),
     redisUrl,
     redisPrefix,
     log: createLogger({ service: 'jobservice', level: 'silent' }),

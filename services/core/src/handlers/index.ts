@@ -12,6 +12,7 @@ import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
 import { robotHandlers } from './robot.ts'
 import { quotaHandlers } from './quota.ts'
+import { registryHandlers } from './registry.ts'
 import { searchHandlers } from './search.ts'
 import { statisticHandlers } from './statistic.ts'
 import { systemHandlers } from './system.ts'
@@ -25,6 +26,7 @@ export const handlers: Handlers = {
   ...statisticHandlers,
   ...searchHandlers,
   ...allowlistHandlers,
+  ...registryHandlers,
   ...configurationHandlers,
   ...projectHandlers,
   ...projectMetadataHandlers,

@@ -18,6 +18,9 @@ import {
   ProjectUpdatedSchema,
   RepositoryDeletedSchema,
   RobotCreatedSchema,
+  RegistryCreatedSchema,
+  RegistryDeletedSchema,
+  RegistryUpdatedSchema,
   RobotDeletedSchema,
   RobotRefusal,
   RobotSecretRefreshedSchema,
@@ -55,6 +58,7 @@ export type AuditLine = {
     | 'group'
     | 'label'
     | 'configuration'
+    | 'registry'
   resource: string
   description: string
   success?: boolean
@@ -98,6 +102,13 @@ audited(MemberRemovedSchema, (m) => memberLine('delete', m.membership))
 function memberLine(operation: 'create' | 'update' | 'delete', m: Membership | undefined) {
   const kind = m?.kind === MemberKind.GROUP ? 'group' : 'user'
   const description = `${operation} ${kind} member ${m?.memberName} in project ${m?.project?.name}`
+audited(RegistryCreatedSchema, (m) => line('create', 'registry', m.registry?.name ?? ''))
+audited(RegistryUpdatedSchema, (m) => {
+  const name = m.registry?.name ?? ''
+  return line('update', 'registry', name, `update registry ${name}: ${m.fields.join(', ')}`)
+})
+audited(RegistryDeletedSchema, (m) => line('delete', 'registry', m.registry?.name ?? ''))
+
   return line(operation, 'member', `${kind}:${m?.memberName}`, description)
 }
 

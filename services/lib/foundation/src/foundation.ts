@@ -1,6 +1,8 @@
+import { isIP } from 'node:net'
 import { defineConfig, int, readConfig, secret, secretsOf, text, type ConfigOf } from '@haven/config'
 import { openDatabase, type Database } from '@haven/db'
 import { Authorities, signInDeps, SigningKeys, TokenVerifier, type Sealer, type SignInDeps } from '@haven/identity'
+import { OutboundClient, outboundConfig } from '@haven/outbound'
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
 import { encryptionKey, open, seal, type Host } from '@haven/runtime'
@@ -77,6 +79,13 @@ export class Foundation {
     return { seal: (plain) => seal(key, plain), open: (sealed) => open(key, sealed) }
   })
 
+  /** The only way to other servers. What the platform itself stands on is never one of them, whatever networks are allowed. */
+  readonly outbound = once((): OutboundClient => {
+    const { databaseUrl, redisUrl } = this.config
+    const { allow } = readConfig(outboundConfig, this.#host.env)
+    return new OutboundClient({ allow, ownAddresses: [databaseUrl, redisUrl].flatMap(addressesOf) })
+  })
+
   readonly settings = once(() => new Settings(this.db(), this.sealer()))
   readonly projects = once(() => new ProjectDirectory(this.db()))
   readonly authorities = once(() => new Authorities(this.db()))
@@ -88,6 +97,14 @@ export class Foundation {
     const robotPrefix = async () => (await this.settings().read()).robot_name_prefix
     return this.#host.use(signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix }))
   })
+}
+
+/** `address:port` of a server that is named by its address; a name is looked up too late to be compared. */
+function addressesOf(url: string): string[] {
+  const { hostname = '', port = '', protocol = '' } = URL.parse(url) ?? {}
+  const at = port || (protocol.startsWith('redis') ? '6379' : '5432')
+  const hosts = hostname === 'localhost' ? ['127.0.0.1', '[::1]'] : [hostname]
+  return hosts.filter((host) => isIP(host.replace(/^\[|\]$/g, '')) !== 0).map((host) => `${host}:${at}`)
 }
 
 /** Makes it the first time and gives the same ever after. */

@@ -36,6 +36,7 @@ export {
   removeMember,
   type NewMember,
 } from './members.ts'
+export { projectsThrough } from './pull-through.ts'
 export {
   changeQuotaLimit,
   charge,

@@ -11,6 +11,8 @@ const BUDGET = 10
 const BUDGET_OF_A_CALL = 0.1
 
 export type RetryOptions = {
+  /** How often a call is made at most; 4 unless given. */
+  readonly attempts?: number
   readonly sleep?: (ms: number, signal?: AbortSignal) => Promise<void>
   /** From 0 to 1. */
   readonly random?: () => number
@@ -37,8 +39,10 @@ export class Retries {
   readonly #sleep: (ms: number, signal?: AbortSignal) => Promise<void>
   readonly #random: () => number
   readonly #now: () => number
+  readonly #attempts: number
 
-  constructor({ sleep, random, now }: RetryOptions) {
+  constructor({ attempts, sleep, random, now }: RetryOptions) {
+    this.#attempts = attempts ?? ATTEMPTS
     this.#sleep = sleep ?? ((ms, signal) => sleepFor(ms, undefined, signal && { signal }))
     this.#random = random ?? Math.random
     this.#now = now ?? Date.now
@@ -51,7 +55,7 @@ export class Retries {
     this.#budget = Math.min(BUDGET, this.#budget + BUDGET_OF_A_CALL)
     for (let attempt = 1; ; attempt++) {
       const jittered = this.#random() * FIRST_WAIT_MS * 4 ** (attempt - 1)
-      const last = !repeatable || attempt === ATTEMPTS || this.#budget < 1
+      const last = !repeatable || attempt >= this.#attempts || this.#budget < 1
       let waitMs = jittered
       try {
         const answer = await call()

@@ -16,7 +16,8 @@ export const digestOf = (bytes: Uint8Array) => `sha256:${createHash('sha256').up
 export class Client {
   readonly url: string
   readonly #agent = new Agent({ keepAlive: true, maxSockets: 96 })
-  #token = ''
+  /** Shared with the clients of its other addresses: whoever signs in does it for all. */
+  #session = { token: '' }
 
   constructor(url: string) {
     this.url = url
@@ -28,19 +29,19 @@ export class Client {
     const answer = await this.send('GET', `/service/token?service=harbor-registry&${scopes}`, {
       headers: { authorization: basic },
     })
-    if (answer.status === 200) this.#token = (JSON.parse(answer.body.toString()) as { token: string }).token
+    if (answer.status === 200) this.#session.token = (JSON.parse(answer.body.toString()) as { token: string }).token
     return answer
   }
 
-  /** Another address of the same installation, with the same token. */
+  /** Another address of the same installation, with the same token, now and later. */
   at(url: string): Client {
     const other = new Client(url)
-    other.#token = this.#token
+    other.#session = this.#session
     return other
   }
 
   get authorization(): string {
-    return this.#token === '' ? basic : `Bearer ${this.#token}`
+    return this.#session.token === '' ? basic : `Bearer ${this.#session.token}`
   }
 
   /** The administrator's password, as the management API takes it. */

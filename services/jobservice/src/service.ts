@@ -3,6 +3,7 @@ import { gcDeps } from '@haven/artifacts/gc'
 import type { Database } from '@haven/db'
 import { ensureAuditPartitions, forgetDispatchedEvents, OutboxDispatcher, writeAudit } from '@haven/events'
 import { rotateAgedSigningKey, type Sealer } from '@haven/identity'
+import type { OutboundClient } from '@haven/outbound'
 import { charge, foldQuotas, ProjectDirectory } from '@haven/projects'
 import {
   Queue,
@@ -11,9 +12,9 @@ import {
   startExecution,
   sweepExecutions,
   Workers,
-import type { OutboundClient } from '@haven/outbound'
   type ScheduledWork,
 } from '@haven/queue'
+import { checkRegistries } from '@haven/registries'
 import { finish, serviceApp, type Logger, type Metrics, type Service, type Trust } from '@haven/runtime'
 import type { SettingsReader } from '@haven/settings'
 import { jobserviceEnvelope } from './api/envelope.ts'
@@ -22,7 +23,6 @@ import type { JobserviceSettings } from './config.ts'
 import { jobs } from './gen/jobs.ts'
 import { Housekeeping, type Chore } from './housekeeping.ts'
 import type { Job, JobDeps } from './job-deps.ts'
-import { checkRegistries } from '@haven/registries'
 import { registryControlClient } from './registry-control.ts'
 
 export type JobserviceDeps = {
@@ -31,6 +31,8 @@ export type JobserviceDeps = {
   readonly db: Database
   /** Seals the keys that sign tokens, and the secrets of other registries. */
   readonly sealer: Sealer
+  /** The only way to other servers. */
+  readonly outbound: OutboundClient
   readonly redisUrl: string
   /** What the keys of this installation begin with. */
   readonly redisPrefix: string
@@ -39,8 +41,6 @@ export type JobserviceDeps = {
   readonly trust: Trust
 }
 
-  /** The only way to other servers. */
-  readonly outbound: OutboundClient
 const MINUTE_MS = 60_000
 const HOUR_MS = 60 * MINUTE_MS
 /** Jobs get this long to end by themselves before they are asked to; all of it must fit in what a stopping process has. */

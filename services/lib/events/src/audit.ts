@@ -16,11 +16,11 @@ import {
   ProjectCreatedSchema,
   ProjectDeletedSchema,
   ProjectUpdatedSchema,
-  RepositoryDeletedSchema,
-  RobotCreatedSchema,
   RegistryCreatedSchema,
   RegistryDeletedSchema,
   RegistryUpdatedSchema,
+  RepositoryDeletedSchema,
+  RobotCreatedSchema,
   RobotDeletedSchema,
   RobotRefusal,
   RobotSecretRefreshedSchema,
@@ -57,8 +57,8 @@ export type AuditLine = {
     | 'robot'
     | 'group'
     | 'label'
-    | 'configuration'
     | 'registry'
+    | 'configuration'
   resource: string
   description: string
   success?: boolean
@@ -96,12 +96,6 @@ audited(LabelCreatedSchema, (m) => line('create', 'label', m.label?.name ?? ''))
 audited(LabelUpdatedSchema, (m) => line('update', 'label', m.label?.name ?? ''))
 audited(LabelDeletedSchema, (m) => line('delete', 'label', m.label?.name ?? ''))
 
-audited(MemberAddedSchema, (m) => memberLine('create', m.membership))
-audited(MemberUpdatedSchema, (m) => memberLine('update', m.membership))
-audited(MemberRemovedSchema, (m) => memberLine('delete', m.membership))
-function memberLine(operation: 'create' | 'update' | 'delete', m: Membership | undefined) {
-  const kind = m?.kind === MemberKind.GROUP ? 'group' : 'user'
-  const description = `${operation} ${kind} member ${m?.memberName} in project ${m?.project?.name}`
 audited(RegistryCreatedSchema, (m) => line('create', 'registry', m.registry?.name ?? ''))
 audited(RegistryUpdatedSchema, (m) => {
   const name = m.registry?.name ?? ''
@@ -109,6 +103,12 @@ audited(RegistryUpdatedSchema, (m) => {
 })
 audited(RegistryDeletedSchema, (m) => line('delete', 'registry', m.registry?.name ?? ''))
 
+audited(MemberAddedSchema, (m) => memberLine('create', m.membership))
+audited(MemberUpdatedSchema, (m) => memberLine('update', m.membership))
+audited(MemberRemovedSchema, (m) => memberLine('delete', m.membership))
+function memberLine(operation: 'create' | 'update' | 'delete', m: Membership | undefined) {
+  const kind = m?.kind === MemberKind.GROUP ? 'group' : 'user'
+  const description = `${operation} ${kind} member ${m?.memberName} in project ${m?.project?.name}`
   return line(operation, 'member', `${kind}:${m?.memberName}`, description)
 }
 

@@ -1,7 +1,15 @@
 import { expireUploads } from '@haven/artifacts'
 import { gcDeps } from '@haven/artifacts/gc'
 import type { Database } from '@haven/db'
-import { ensureAuditPartitions, forgetDispatchedEvents, OutboxDispatcher, writeAudit } from '@haven/events'
+import {
+  AuditForwarder,
+  auditPolicy,
+  auditWriter,
+  ensureAuditPartitions,
+  forgetDispatchedEvents,
+  forgetUnsentAudit,
+  OutboxDispatcher,
+} from '@haven/events'
 import { rotateAgedSigningKey, type Sealer } from '@haven/identity'
 import type { OutboundClient } from '@haven/outbound'
 import { charge, foldQuotas, ProjectDirectory } from '@haven/projects'
@@ -46,6 +54,8 @@ const HOUR_MS = 60 * MINUTE_MS
 /** Jobs get this long to end by themselves before they are asked to; all of it must fit in what a stopping process has. */
 const DRAIN_MS = 3_000
 const DISPATCHED_EVENTS_KEPT_HOURS = 7 * 24
+/** How long lines of the audit log wait for a syslog server that is away. */
+const UNSENT_AUDIT_KEPT_HOURS = 7 * 24
 
 /** Runs jobs and schedules, moves events from the outbox, keeps house. The database that it is given stays the caller's to close. */
 export function createJobservice(given: JobserviceDeps): Service {
@@ -81,7 +91,13 @@ export function createJobservice(given: JobserviceDeps): Service {
   const jobTypes = jobs.map((job) => job.type)
   const reconciler = new Reconciler({ db, queue, jobTypes, onFailure, intervalMs: config.reconcileMs })
   const scheduler = new Scheduler({ db, queue, work: scheduledWork(jobs), onFailure })
+  const writeAudit = auditWriter(async () => auditPolicy(await settings.read()))
   const dispatcher = new OutboxDispatcher({ db, handlers: [writeAudit], onFailure })
+  const forwarder = new AuditForwarder({
+    db,
+    endpoint: async () => (await settings.read()).audit_log_forward_endpoint,
+    onFailure,
+  })
   const housekeeping = new Housekeeping(
     [
       ...chores(db, jobDeps, config),
@@ -104,10 +120,10 @@ export function createJobservice(given: JobserviceDeps): Service {
     checks: { database: () => db.check(), redis: () => queue.check() },
     async start() {
       await workers.start()
-      for (const loop of [reconciler, scheduler, dispatcher, housekeeping]) loop.start()
+      for (const loop of [reconciler, scheduler, dispatcher, forwarder, housekeeping]) loop.start()
     },
     async [Symbol.asyncDispose]() {
-      const loops = [reconciler, scheduler, dispatcher, housekeeping]
+      const loops = [reconciler, scheduler, dispatcher, forwarder, housekeeping]
       await Promise.all([...loops.map((loop) => loop[Symbol.asyncDispose]()), workers.drain(DRAIN_MS)])
       await queue[Symbol.asyncDispose]()
       projects[Symbol.dispose]()
@@ -143,6 +159,11 @@ function chores(db: Database, { registryControl, uploadExpirySeconds }: JobDeps,
       name: 'forgetting events that were dispatched',
       everyMs: 10 * MINUTE_MS,
       run: () => forgetDispatchedEvents(db, DISPATCHED_EVENTS_KEPT_HOURS),
+    },
+    {
+      name: 'forgetting lines of the audit log that no syslog server took',
+      everyMs: HOUR_MS,
+      run: () => forgetUnsentAudit(db, UNSENT_AUDIT_KEPT_HOURS),
     },
     { name: 'folding quotas', everyMs: MINUTE_MS, run: (signal) => foldQuotas(db, signal) },
     {

@@ -1,5 +1,6 @@
 import type { Handlers } from '../handler.ts'
 import { allowlistHandlers } from './allowlist.ts'
+import { auditHandlers } from './audit.ts'
 import { configurationHandlers } from './configuration.ts'
 import { explainHandlers } from './explain.ts'
 import { gcHandlers } from './gc.ts'
@@ -11,6 +12,7 @@ import { logHandlers } from './logs.ts'
 import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
 import { robotHandlers } from './robot.ts'
+import { purgeHandlers } from './purge.ts'
 import { quotaHandlers } from './quota.ts'
 import { registryHandlers } from './registry.ts'
 import { searchHandlers } from './search.ts'
@@ -41,6 +43,8 @@ export const handlers: Handlers = {
   ...gcHandlers,
   ...jobserviceHandlers,
   ...scheduleHandlers,
+  ...auditHandlers,
+  ...purgeHandlers,
   ...explainHandlers,
   ...logHandlers,
 }

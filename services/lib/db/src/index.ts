@@ -12,6 +12,7 @@ export {
 export {
   conditionsToSql,
   escapeLike,
+  fieldOf,
   orderToSql,
   pageToSql,
   type Condition,

@@ -21,8 +21,8 @@ export type Field = { column: Prisma.Sql; type: 'text' | 'number' | 'time' }
 /** The only columns a query may reach (threats.md R4). */
 export type Fields = Readonly<Record<string, Field>>
 
-/** `snake_case` or `CamelCase`, as Harbor's query language takes both. */
-const fieldOf = (fields: Fields, name: string): Field | undefined => {
+/** The field of this name; `snake_case` or `CamelCase`, as Harbor's query language takes both. */
+export const fieldOf = (fields: Fields, name: string): Field | undefined => {
   const snake = name.replaceAll(/(?<=[a-z0-9])(?=[A-Z])/g, '_').toLowerCase()
   return Object.hasOwn(fields, snake) ? fields[snake] : undefined
 }

@@ -1,6 +1,8 @@
 import {
   ArtifactDeletedSchema,
+  ArtifactPulledSchema,
   ArtifactPushedSchema,
+  ChangeRefusedSchema,
   ConfigurationChangedSchema,
   Door,
   GroupCreatedSchema,
@@ -41,8 +43,7 @@ import {
   type RepositoryRef,
 } from '@haven/proto/events'
 import type { DescMessage, MessageShape } from '@bufbuild/protobuf'
-import { statement } from '@haven/db'
-import type { EventHandler, RecordedEvent } from './dispatcher.ts'
+import type { RecordedEvent } from './dispatcher.ts'
 
 /** One line of the audit log. Operation and resource type join to Harbor's event type (`create_artifact`). */
 export type AuditLine = {
@@ -81,6 +82,11 @@ const line = (
 audited(ArtifactPushedSchema, (m) => {
   const resource = at(m.repository, m.artifact, m.tag)
   return line('create', 'artifact', resource, `push artifact ${resource}`)
+})
+audited(ArtifactPulledSchema, (m) => {
+  const resource = at(m.repository, m.artifact, m.tag)
+  const times = m.pulls > 1 ? ` (${m.pulls} times)` : ''
+  return line('pull', 'artifact', resource, `pull artifact ${resource}${times}`)
 })
 audited(ArtifactDeletedSchema, (m) => line('delete', 'artifact', at(m.repository, m.artifact, m.tags[0])))
 // Of a push the artifact's line tells; only a tag that the platform API made has one of its own.
@@ -163,38 +169,13 @@ audited(SigningKeyRotatedSchema, (m) =>
   line('update', 'configuration', 'token_signing_key', `rotate the key that signs tokens: ${m.kid}`),
 )
 
+audited(ChangeRefusedSchema, (m) => {
+  const [operation, resourceType] = [m.operation, m.resourceType] as [AuditLine['operation'], AuditLine['resourceType']]
+  const description = `${operation} ${resourceType} ${m.resource}: refused with ${m.status}`
+  return { ...line(operation, resourceType, m.resource, description), success: false }
+})
+
 /** What the audit log says about an event; null when it says nothing. */
 export function auditLine(event: RecordedEvent): AuditLine | null {
   return lines.get(event.type)?.(event.message as never) ?? null
-}
-
-const insertEntries = statement(
-  'audit insert',
-  `insert into events.audit_entries (occurred_at, event_id, project_id, operation, resource_type, resource, actor, description,
-                                     success, source_address, request_id)
-   select * from unnest($1::timestamptz[], $2::bigint[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
-                        $9::boolean[], $10::text[], $11::text[])`,
-)
-
-/** Writes one audit entry an event, in the transaction that marks the events dispatched: never twice, never lost. */
-export const writeAudit: EventHandler = async (tx, events) => {
-  const entries = events.flatMap((event) => {
-    const described = auditLine(event)
-    return described ? [{ event, described }] : []
-  })
-  if (entries.length === 0) return
-  const column = (value: (entry: (typeof entries)[number]) => unknown) => entries.map(value)
-  await tx.rows(insertEntries, [
-    column(({ event }) => event.occurredAt),
-    column(({ event }) => event.id),
-    column(({ event }) => event.projectId),
-    column(({ described }) => described.operation),
-    column(({ described }) => described.resourceType),
-    column(({ described }) => described.resource),
-    column(({ event }) => event.message.header?.actor?.name ?? ''),
-    column(({ described }) => described.description),
-    column(({ described }) => described.success ?? true),
-    column(({ event }) => event.message.header?.sourceAddress || null),
-    column(({ event }) => event.message.header?.requestId || null),
-  ])
 }

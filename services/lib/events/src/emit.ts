@@ -48,6 +48,23 @@ export async function emit<Schema extends EventSchema>(
   }
 }
 
+const insertEvents = statement(
+  'events emit all',
+  'insert into events.outbox (type, payload, project_id) select $1, * from unnest($2::jsonb[], $3::int[])',
+)
+
+/** Records many events of one kind in one statement. */
+export async function emitAll<Schema extends EventSchema>(
+  tx: Sql,
+  schema: Schema,
+  events: readonly { source: EventSource; facts: MessageInitShape<Schema> }[],
+): Promise<void> {
+  if (events.length === 0) return
+  const messages = events.map(({ source, facts }) => create(schema, { ...facts, header: headerOf(source) }))
+  const payloads = messages.map((message) => JSON.stringify(toJson(schema, message)))
+  await tx.rows(insertEvents, [schema.typeName, payloads, messages.map(projectOf)])
+}
+
 function headerOf({ principal, requestId, address }: EventSource): EventHeader {
   return create(EventHeaderSchema, {
     id: randomUUIDv7(),

@@ -11,7 +11,7 @@ import {
 } from '@haven/proto/events'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { ensureAuditPartitions, forgetDispatchedEvents } from './index.ts'
-import { writeAudit } from './audit.ts'
+import { auditWriter } from './write-audit.ts'
 import { OutboxDispatcher, type EventHandler } from './dispatcher.ts'
 import { emit, type EventSource } from './emit.ts'
 
@@ -19,6 +19,8 @@ const ann: EventSource = { principal: { kind: 'user', id: 7, name: 'ann' }, requ
 const project = { id: 3n, name: 'library' }
 const repository = { id: 9n, name: 'library/app', project }
 const digest = `sha256:${'a'.repeat(64)}`
+
+const writeAudit = auditWriter(async () => ({ disabled: new Set(), forward: false, skipDatabase: false }))
 
 let database: TestDatabase
 beforeAll(async () => {

@@ -1,5 +1,11 @@
-export { auditLine, writeAudit, type AuditLine } from './audit.ts'
+export { auditLine, type AuditLine } from './audit.ts'
 export { ensureAuditPartitions } from './audit-partitions.ts'
+export { auditEventTypes, parseEventTypes } from './event-types.ts'
+export { AuditForwarder, checkForwardEndpoint, forgetUnsentAudit } from './forward-audit.ts'
+export { listAudit, type AuditEntry, type AuditQuery, type AuditScope } from './list-audit.ts'
+export { maskAuditActor } from './mask-audit.ts'
+export { countPurgeableAudit, purgeAudit } from './purge-audit.ts'
+export { auditPolicy, auditWriter, type AuditPolicy } from './write-audit.ts'
 export {
   forgetDispatchedEvents,
   OutboxDispatcher,
@@ -7,4 +13,4 @@ export {
   type EventHandler,
   type RecordedEvent,
 } from './dispatcher.ts'
-export { emit, type EventMessage, type EventSource, type Transaction } from './emit.ts'
+export { emit, emitAll, type EventMessage, type EventSource, type Transaction } from './emit.ts'

@@ -1,0 +1,15 @@
+import { maskAuditActor } from '@haven/events'
+import { MaskAuditLogSchema } from '@haven/proto/jobs'
+import { defineJob } from '../job-deps.ts'
+
+/** Takes the name of a deleted user out of the audit log. */
+export default defineJob(MaskAuditLogSchema, {
+  type: 'AUDIT_LOGS_GDPR_COMPLIANT',
+  attempts: 3,
+  concurrency: 1,
+  async run({ params: { username: actor, masked }, deps, log, signal, hold }) {
+    // Not the name itself: it is what shall be forgotten.
+    const entries = await maskAuditActor(deps.db, { actor, masked, signal, hold })
+    log.info(`${entries} entries of the audit log now name ${masked}`)
+  },
+})

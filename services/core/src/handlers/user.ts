@@ -49,7 +49,9 @@ export const userHandlers: Handlers = {
 
   async getCurrentUserInfo({ caller }, context) {
     if (caller.principal.kind !== 'user') {
-      throw problems.preconditionFailed({ message: 'the current principal is no user: it has no account to show' })
+      throw problems.preconditionFailed({
+        message: `get current user not available for security context: ${caller.principal.kind}`,
+      })
     }
     return ok(presentUser(await requireUser(context, caller.principal.id)))
   },

@@ -55,6 +55,16 @@ describe('the configuration', () => {
     expect(await configuration()).toEqual(before)
   })
 
+  it('R12: moves no stored secret to another address', async () => {
+    const stored = { ldap_url: 'ldap://one.example.com', ldap_search_password: 'of one' }
+    expect((await change(stored)).status).toBe(200)
+    const refused = await change({ ldap_url: 'ldap://two.example.com' })
+    expect([refused.status, refused.text]).toEqual([400, expect.stringContaining('item name ldap_search_password')])
+    expect((await change({ ldap_url: 'ldap://one.example.com', ldap_timeout: 9 })).status).toBe(200)
+    expect((await change({ ldap_url: 'ldap://two.example.com', ldap_search_password: '' })).status).toBe(200)
+    expect((await change({ ldap_url: 'ldap://three.example.com' })).status).toBe(200)
+  })
+
   it('is for administrators', async () => {
     const mary = await core.user('mary')
     for (const [as, status] of [

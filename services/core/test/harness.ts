@@ -1,5 +1,5 @@
 import { Redis } from 'ioredis'
-import { Authorities, signInDeps } from '@haven/identity'
+import { adminGroupOf, Authorities, signInDeps, signInDirectory } from '@haven/identity'
 import { OutboundClient, outboundConfig } from '@haven/outbound'
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
@@ -51,12 +51,13 @@ export async function startCore(env: Record<string, string> = {}) {
   })
   const queue = new Queue({ db, redisUrl, prefix, onFailure: () => undefined })
   const projects = new ProjectDirectory(db)
-  const authorities = new Authorities(db)
   const key = encryptionKey(config.encryptionKey)
   const sealer = { seal: (plain: string) => seal(key, plain), open: (sealed: string) => open(key, sealed) }
   const settings = new Settings(db, sealer)
+  const authorities = new Authorities(db, { adminGroup: async () => adminGroupOf(await settings.read()) })
   const robotPrefix = async () => (await settings.read()).robot_name_prefix
-  const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix })
+  const ldap = async () => signInDirectory(await settings.read())
+  const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix, ldap })
   const core = createCore({
     config,
     db,

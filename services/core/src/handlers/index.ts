@@ -8,11 +8,12 @@ import { healthHandlers } from './health.ts'
 import { immutableHandlers } from './immutable.ts'
 import { jobserviceHandlers, scheduleHandlers } from './jobs.ts'
 import { labelHandlers } from './label.ts'
+import { ldapHandlers } from './ldap.ts'
 import { logHandlers } from './logs.ts'
 import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
-import { robotHandlers } from './robot.ts'
 import { purgeHandlers } from './purge.ts'
+import { robotHandlers } from './robot.ts'
 import { quotaHandlers } from './quota.ts'
 import { registryHandlers } from './registry.ts'
 import { searchHandlers } from './search.ts'
@@ -36,15 +37,16 @@ export const handlers: Handlers = {
   ...userHandlers,
   ...permissionsHandlers,
   ...usergroupHandlers,
+  ...ldapHandlers,
   ...robotHandlers,
   ...labelHandlers,
   ...immutableHandlers,
   ...quotaHandlers,
   ...gcHandlers,
-  ...jobserviceHandlers,
-  ...scheduleHandlers,
   ...auditHandlers,
   ...purgeHandlers,
+  ...jobserviceHandlers,
+  ...scheduleHandlers,
   ...explainHandlers,
   ...logHandlers,
 }

@@ -3,12 +3,17 @@ import {
   decide,
   ensureGroup,
   findGroup,
+  findGroupByDn,
   findGroupByName,
+  findLdapGroup,
+  findLdapUsers,
   findUser,
   findUserByName,
+  onboardLdapPerson,
   permissionsOf,
   projectRoles,
   roles,
+  signInDirectory,
   type GroupFacts,
 } from '@haven/identity'
 import {
@@ -114,16 +119,43 @@ async function findWho(
     return asMember(found)
   }
   if (user?.username) {
-    const found = await findUserByName(context, user.username)
-    if (!found) throw problems.notFound({ message: `user ${user.username} is not found` })
-    return { kind: 'user', memberId: found.id, name: found.username }
+    return findNamedUser(context, caller, user.username)
   }
-  if (group?.ldap_group_dn) throw problems.notFound({ message: `${group.ldap_group_dn} not found: not supported` })
+  if (group?.ldap_group_dn) {
+    return asMember(await findDirectoryGroup(context, caller, group.ldap_group_dn, group.group_name))
+  }
   if (group?.group_name) return asMember(await findNamedGroup(context, caller, group.group_name, group.group_type))
   throw problems.badRequest({ message: 'at least one of member_user or member_group must be provided' })
 }
 
 const asMember = ({ id, name }: GroupFacts): Who => ({ kind: 'group', memberId: id, name })
+
+/** Somebody of the directory who never signed in gets an account. */
+async function findNamedUser(context: CoreContext, caller: Caller, username: string): Promise<Who> {
+  const found = await findUserByName(context, username)
+  if (found) return { kind: 'user', memberId: found.id, name: found.username }
+  const directory = signInDirectory(await context.settings.read())
+  const person = directory && (await findLdapUsers(directory, [username])).get(username)
+  if (!person) throw problems.notFound({ message: `user ${username} is not found` })
+  const account = await onboardLdapPerson(context.db, caller.source, person)
+  return { kind: 'user', memberId: account.id, name: account.name }
+}
+
+/** A group of the directory is known, or becomes so by being made a member; then under the name that the request gives it. */
+async function findDirectoryGroup(
+  context: CoreContext,
+  caller: Caller,
+  dn: string,
+  name: string | undefined,
+): Promise<GroupFacts> {
+  const directory = signInDirectory(await context.settings.read())
+  if (!directory) throw problems.notFound({ message: `${dn} not found: not supported` })
+  const known = await findGroupByDn(context, dn)
+  if (known) return known
+  const found = await findLdapGroup(directory, dn)
+  if (!found) throw problems.notFound({ message: `${dn} not found` })
+  return ensureGroup(context, caller.source, { provider: 'ldap', name: name || found.name, dn: found.dn })
+}
 
 /** Where a provider answers for its groups at sign-in only, a name that nobody has used yet becomes a group. */
 async function findNamedGroup(

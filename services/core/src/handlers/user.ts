@@ -1,5 +1,6 @@
 import { problems } from '@haven/errors'
 import {
+  adminId,
   changePassword,
   createUser,
   decide,
@@ -16,7 +17,7 @@ import {
   type Permission,
   type UserCondition,
 } from '@haven/identity'
-import { requireSystem } from '../access.ts'
+import { may, requireSystem } from '../access.ts'
 import type { Caller } from '../caller.ts'
 import type { CoreContext } from '../context.ts'
 import type { Handlers } from '../handler.ts'
@@ -41,6 +42,7 @@ export const userHandlers: Handlers = {
   },
 
   async createUser({ body, caller }, context) {
+    await requireLocalAccounts(context)
     await requireMayRegister(caller, context)
     const { username = '', email = '', realname = '', comment = '', password = '' } = body
     const user = await createUser(context, caller.source, { username, email, realname, comment, password })
@@ -53,7 +55,8 @@ export const userHandlers: Handlers = {
         message: `get current user not available for security context: ${caller.principal.kind}`,
       })
     }
-    return ok(presentUser(await requireUser(context, caller.principal.id)))
+    const user = presentUser(await requireUser(context, caller.principal.id))
+    return ok({ ...user, admin_role_in_auth: (await caller.authority()).systemAdminByGroup })
   },
 
   async searchUsers({ query, at }, context) {
@@ -70,6 +73,7 @@ export const userHandlers: Handlers = {
 
   async updateUserProfile({ path, body, caller }, context) {
     const user = await requireUser(context, path.user_id, `user with id ${path.user_id} not found`)
+    await requireOurs(context, caller, user.id)
     const { email = '', realname = '', comment = '' } = body
     await updateUser(context, caller.source, user.id, { email, realname, comment })
     return ok()
@@ -91,6 +95,7 @@ export const userHandlers: Handlers = {
   async updateUserPassword({ path, body, caller }, context) {
     const own = caller.principal.kind === 'user' && caller.principal.id === path.user_id
     await requireUser(context, path.user_id)
+    await requireOurs(context, caller, path.user_id)
     await changePassword(context, caller.source, path.user_id, {
       ...(own && { old: body.old_password ?? '' }),
       password: body.new_password ?? '',
@@ -129,6 +134,20 @@ async function requireUser(context: CoreContext, id: number, message = `user ${i
   const user = Number.isSafeInteger(id) && id > 0 && id < 2 ** 31 ? await findUser(context, id) : null
   if (!user) throw problems.notFound({ message })
   return user
+}
+
+/** Where a provider says who there is, nobody is made here. @throws forbidden */
+async function requireLocalAccounts({ settings }: CoreContext): Promise<void> {
+  const { auth_mode: mode } = await settings.read()
+  if (mode === 'db_auth') return
+  throw problems.forbidden({ message: `creating local user is not allowed under auth mode: ${mode}` })
+}
+
+/** A profile and password that a provider keeps are changed there; the first administrator's are ours in every mode (harbor-rbac.md §12). */
+async function requireOurs({ settings }: CoreContext, caller: Caller, userId: number): Promise<void> {
+  if ((await settings.read()).auth_mode === 'db_auth') return
+  if (userId === adminId && (await may(caller, { resource: 'user', action: 'update', on: 'system' }))) return
+  throw problems.forbidden({ message: `User with ID ${userId} can not be updated` })
 }
 
 /** With self-registration on, a page may make an account for its visitor; a program may not (harbor-rbac.md §12). */

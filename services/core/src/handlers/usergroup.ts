@@ -1,8 +1,10 @@
 import { problems } from '@haven/errors'
-import { createGroup, deleteGroup, findGroup, listGroups, renameGroup } from '@haven/identity'
+import { createGroup, deleteGroup, findGroup, findLdapGroup, listGroups, renameGroup } from '@haven/identity'
+import type { CoreContext } from '../context.ts'
 import type { Handlers } from '../handler.ts'
 import { created, ok } from '../http/answer.ts'
 import { listAnswer, pageOf } from '../lists/page.ts'
+import { configuredDirectory } from './ldap.ts'
 import { presentGroup, presentGroupBriefly, providerOf, providerOfMode } from '../present/group.ts'
 
 export const usergroupHandlers: Handlers = {
@@ -25,7 +27,7 @@ export const usergroupHandlers: Handlers = {
   async createUserGroup({ body, caller }, deps) {
     const { group_name: name = '', group_type: type = 0, ldap_group_dn: dn = '' } = body ?? {}
     const provider = providerOf(type)
-    if (provider === 'ldap') throw problems.badRequest({ message: 'there is no LDAP directory to find the group in' })
+    if (provider === 'ldap') await requireInDirectory(deps, dn)
     const id = await createGroup(deps, caller.source, { provider, name, dn })
     return created(`/api/v2.0/usergroups/${id}`)
   },
@@ -51,4 +53,12 @@ export const usergroupHandlers: Handlers = {
     await deleteGroup(deps, caller.source, path.group_id)
     return ok()
   },
+}
+
+/** @throws badRequest for a DN that is none or that no group of the directory has */
+async function requireInDirectory(deps: CoreContext, dn: string): Promise<void> {
+  const directory = await configuredDirectory(deps)
+  if (!directory || !(await findLdapGroup(directory, dn))) {
+    throw problems.badRequest({ message: `LDAP Group DN is not found: DN:${dn}` })
+  }
 }

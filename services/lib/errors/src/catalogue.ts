@@ -113,6 +113,10 @@ export const problems = catalogue({
     { status: 502 },
     (p: { message?: string }) => p.message ?? 'a service behind this address gave no usable answer',
   ),
+  directoryFailed: define(
+    { status: 503, oci: 'UNAVAILABLE' },
+    (p: { reason: string }) => `the LDAP directory cannot be used: ${p.reason}`,
+  ),
   serviceUnavailable: define(
     { status: 503, oci: 'UNAVAILABLE', exitCode: 69 },
     (p: { message?: string; retryAfterSeconds?: number }) => p.message ?? 'the service is not available at the moment',

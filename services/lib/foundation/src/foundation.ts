@@ -1,7 +1,16 @@
 import { isIP } from 'node:net'
 import { defineConfig, int, readConfig, secret, secretsOf, text, type ConfigOf } from '@haven/config'
 import { openDatabase, type Database } from '@haven/db'
-import { Authorities, signInDeps, SigningKeys, TokenVerifier, type Sealer, type SignInDeps } from '@haven/identity'
+import {
+  adminGroupOf,
+  Authorities,
+  signInDeps,
+  signInDirectory,
+  SigningKeys,
+  TokenVerifier,
+  type Sealer,
+  type SignInDeps,
+} from '@haven/identity'
 import { OutboundClient, outboundConfig } from '@haven/outbound'
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
@@ -88,14 +97,18 @@ export class Foundation {
 
   readonly settings = once(() => new Settings(this.db(), this.sealer()))
   readonly projects = once(() => new ProjectDirectory(this.db()))
-  readonly authorities = once(() => new Authorities(this.db()))
+  readonly authorities = once(() => {
+    const adminGroup = async () => adminGroupOf(await this.settings().read())
+    return new Authorities(this.db(), { adminGroup })
+  })
   readonly signingKeys = once(() => new SigningKeys(this.db(), this.sealer()))
   readonly tokens = once(() => new TokenVerifier(this.signingKeys()))
 
   readonly signIn = once((): SignInDeps => {
     const { redisPrefix } = this.config
     const robotPrefix = async () => (await this.settings().read()).robot_name_prefix
-    return this.#host.use(signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix }))
+    const ldap = async () => signInDirectory(await this.settings().read())
+    return this.#host.use(signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix, ldap }))
   })
 }
 

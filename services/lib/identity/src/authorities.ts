@@ -1,5 +1,7 @@
 import { statement, TwoGenerations, type Database } from '@haven/db'
 import { Authority, heldRole, type GrantFacts, type HeldRole, type Inactivity, type RoleFacts } from './authority.ts'
+import type { AdminGroup } from './admin-group.ts'
+import { roles } from './permissions.ts'
 import type { Principal } from './principal.ts'
 
 const maxAgeMs = 5_000
@@ -14,6 +16,7 @@ type Kept = { readonly authority: Authority; readonly untilMs: number }
 export class Authorities implements Disposable {
   readonly #db: Database
   readonly #now: () => number
+  readonly #adminGroup: () => Promise<AdminGroup | null>
   readonly #kept = new TwoGenerations<Kept>(maxPrincipals)
   readonly #loading = new Map<string, Promise<Authority>>()
   readonly #stop: () => void
@@ -21,11 +24,12 @@ export class Authorities implements Disposable {
   /** What began to load before a change is answered but not kept: it may not have seen the change. */
   #epoch = 0
 
-  constructor(db: Database, now: () => number = Date.now) {
+  constructor(db: Database, options: { now?: () => number; adminGroup?: () => Promise<AdminGroup | null> } = {}) {
     this.#db = db
-    this.#now = now
+    this.#now = options.now ?? Date.now
+    this.#adminGroup = options.adminGroup ?? (() => Promise.resolve(null))
     this.#stop = db.announcements.on((table) => {
-      if (table === 'lost' || table.startsWith('identity.')) this.forget()
+      if (table === 'lost' || table === 'system.settings' || table.startsWith('identity.')) this.forget()
     })
   }
 
@@ -82,21 +86,27 @@ export class Authorities implements Disposable {
       ]),
       this.#rolesById(untilMs),
     ])
-    const authority = new Authority(state.principal, { ...state, grants }, rolesById)
+    const authority = new Authority(state.principal, { ...state, grants: [...grants, ...state.byGroup] }, rolesById)
     if (epoch === this.#epoch) this.#kept.set(key, { authority, untilMs })
     return authority
   }
 
   /** The name comes from the row and not from the caller: it may have changed since the credential was made. */
   async #state(principal: Exclude<Principal, { kind: 'service' }>) {
-    if (principal.kind === 'anonymous') return { principal, active: true }
+    if (principal.kind === 'anonymous') return { principal, active: true, byGroup: [] }
     if (principal.kind === 'user') {
-      const row = await this.#db.reads.one(userState, [principal.id])
+      const group = await this.#adminGroup()
+      const row = await this.#db.reads.one(userState, [
+        principal.id,
+        group?.provider ?? null,
+        group?.externalId ?? null,
+      ])
       return {
         principal: row ? { ...principal, name: row.name } : principal,
         active: row !== null && row.inactiveBecause === null,
         inactiveBecause: row?.inactiveBecause ?? null,
         passwordId: row?.passwordId ?? null,
+        byGroup: row?.adminByGroup ? [adminByGroup] : [],
       }
     }
     const row = await this.#db.reads.one(robotState, [principal.id])
@@ -104,6 +114,7 @@ export class Authorities implements Disposable {
       principal: row ? { ...principal, projectId: row.projectId } : principal,
       active: row !== null && row.inactiveBecause === null,
       inactiveBecause: row?.inactiveBecause ?? null,
+      byGroup: [],
     }
   }
 
@@ -121,15 +132,38 @@ export class Authorities implements Disposable {
   }
 }
 
+/** The setting's grant: it has no row, and ends with the setting or the membership. */
+const adminByGroup: GrantFacts = {
+  id: 0,
+  principalKind: 'group',
+  roleId: roles.systemAdmin.id,
+  resource: null,
+  action: null,
+  effect: 'allow',
+  nodeKind: 'system',
+  projectId: null,
+  repository: null,
+  tagPattern: null,
+}
+
 const keyOf = (principal: Exclude<Principal, { kind: 'service' }>) =>
   principal.kind === 'anonymous' ? 'anonymous' : `${principal.kind}:${principal.id}`
 
-const userState = statement<{ name: string; inactiveBecause: Inactivity | null; passwordId: number | null }>(
+type UserState = {
+  name: string
+  inactiveBecause: Inactivity | null
+  passwordId: number | null
+  adminByGroup: boolean
+}
+
+const userState = statement<UserState>(
   'identity: user state',
   `select u.username as name,
           case when u.deleted_at is not null then 'deleted' when u.disabled_at is not null then 'disabled' end as "inactiveBecause",
           (select max(c.id) from identity.credentials c
-            where c.user_id = u.id and c.kind = 'password' and c.revoked_at is null) as "passwordId"
+            where c.user_id = u.id and c.kind = 'password' and c.revoked_at is null) as "passwordId",
+          exists (select from identity.group_members m join identity.groups g on g.id = m.group_id
+                   where m.user_id = u.id and g.provider = $2 and g.external_id = $3) as "adminByGroup"
      from identity.users u where u.id = $1::int`,
 )
 

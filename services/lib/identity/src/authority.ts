@@ -68,6 +68,8 @@ export class Authority {
   readonly active: boolean
   readonly inactiveBecause: Inactivity | null
   readonly systemAdmin: boolean
+  /** An administrator by a group, whatever the account itself is. */
+  readonly systemAdminByGroup: boolean
   /** The password that is valid now, for sessions that began with another; null where there is none. */
   readonly passwordId: number | null
   readonly #byProject = new Map<number | null, HeldGrant[]>()
@@ -88,11 +90,14 @@ export class Authority {
     this.inactiveBecause = facts.active ? null : (facts.inactiveBecause ?? 'deleted')
     this.passwordId = facts.passwordId ?? null
     let systemAdmin = false
+    let byGroup = false
     for (const grant of facts.grants) {
       const held = hold(grant, rolesById)
       if (held === null) continue
-      if (grant.nodeKind === 'system' && grant.roleId === roles.systemAdmin.id && grant.effect === 'allow')
+      if (grant.nodeKind === 'system' && grant.roleId === roles.systemAdmin.id && grant.effect === 'allow') {
         systemAdmin = true
+        byGroup ||= grant.principalKind === 'group'
+      }
       if (grant.nodeKind !== 'system' && grant.projectId === null) this.#everyProject.push(held)
       else {
         const node = grant.nodeKind === 'system' ? null : grant.projectId
@@ -102,6 +107,7 @@ export class Authority {
       }
     }
     this.systemAdmin = systemAdmin
+    this.systemAdminByGroup = byGroup
   }
 
   /** Grants that may matter in a project, or (null) on the system. */

@@ -48,7 +48,11 @@ export async function createGroup(deps: GroupDeps, source: EventSource, input: N
  * The group of this provider that has this name (LDAP: this DN), made if there is none. Of two directory groups with one name, the
  * second is called by its DN.
  */
-export async function ensureGroup(deps: GroupDeps, source: EventSource, input: NewGroup): Promise<GroupFacts> {
+export async function ensureGroup(
+  deps: Pick<GroupDeps, 'db'>,
+  source: EventSource,
+  input: NewGroup,
+): Promise<GroupFacts> {
   const data = requireGroup(input)
   const { prisma } = deps.db
   const known = () =>
@@ -154,17 +158,23 @@ export async function listGroups(
   return { total, groups: rows.map(facts) }
 }
 
+/** The group of the directory with this DN. */
+export async function findGroupByDn({ db }: Pick<GroupDeps, 'db'>, dn: string): Promise<GroupFacts | null> {
+  const by = { provider: ldap, externalId: canonicalDn(dn) }
+  const row = await db.prisma.group.findUnique({ where: { provider_externalId: by } })
+  return row && facts(row)
+}
+
 /**
  * Puts a user into these groups of a provider and out of its others, as the provider said when the user signed in. Writes only what
  * changed, since each write makes every process forget what it knows of rights.
  */
 export async function syncMemberships(
-  deps: GroupDeps,
+  { prisma }: Database,
   userId: number,
   provider: string,
   groupIds: readonly number[],
 ): Promise<void> {
-  const { prisma } = deps.db
   const rows = await prisma.groupMember.findMany({
     where: { userId, group: { provider } },
     select: { groupId: true },
@@ -180,7 +190,6 @@ export async function syncMemberships(
       insert into identity.group_members (group_id, user_id)
       select id, ${userId}::int from identity.groups where id = any(${added}::int[]) on conflict do nothing`
   }
-  if (gone.length > 0 || added.length > 0) deps.authorities.forget()
 }
 
 type Row = Prisma.GroupGetPayload<object>

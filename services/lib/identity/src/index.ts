@@ -1,5 +1,27 @@
+export { adminGroupOf } from './admin-group.ts'
 export { Authorities } from './authorities.ts'
-export { createGroup, deleteGroup, ensureGroup, findGroup, findGroupByName, listGroups, renameGroup } from './groups.ts'
+export { isDn } from './directories/dn.ts'
+export {
+  findLdapGroup,
+  findLdapGroups,
+  findLdapUsers,
+  ldapDirectoryOf,
+  listLdapUsers,
+  pingLdap,
+  signInDirectory,
+} from './directories/ldap.ts'
+export type { LdapDirectory, LdapPerson } from './directories/ldap.ts'
+export { importLdapUsers, onboardLdapPerson } from './ldap-accounts.ts'
+export {
+  createGroup,
+  deleteGroup,
+  ensureGroup,
+  findGroup,
+  findGroupByDn,
+  findGroupByName,
+  listGroups,
+  renameGroup,
+} from './groups.ts'
 export type { GroupFacts, NewGroup } from './groups.ts'
 export { Authority } from './authority.ts'
 export type { GrantFacts, HeldGrant, RoleFacts } from './authority.ts'

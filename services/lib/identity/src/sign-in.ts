@@ -4,11 +4,14 @@ import { problems } from '@haven/errors'
 import { emit } from '@haven/events'
 import { RobotRefusal, RobotSignInRefusedSchema } from '@haven/proto/events'
 import type { Redis } from 'ioredis'
+import type { LdapDirectory } from './directories/ldap.ts'
 import { LastUses } from './last-uses.ts'
+import { signInByLdap } from './ldap-accounts.ts'
 import { canBeUsername, nameKey } from './names.ts'
 import { hashPassword, isOutdated, verifyNothing, verifySecret, type StoredSecret } from './passwords.ts'
 import { anonymous, type Principal } from './principal.ts'
 import { LoginThrottle } from './throttle.ts'
+import { adminId } from './users.ts'
 
 export type SignedIn = Extract<Principal, { kind: 'user' | 'robot' }>
 
@@ -28,12 +31,19 @@ export type SignInDeps = {
   readonly uses: LastUses
   /** What a robot's name begins with: the configuration's `robot_name_prefix`. */
   readonly robotPrefix: () => Promise<string>
+  /** Where people without a password of ours are looked for; null: nowhere. */
+  readonly ldap: () => Promise<LdapDirectory | null>
 }
 
 /** What `signIn` needs, one for each process: it remembers and counts. */
 export function signInDeps(
   db: Database,
-  options: { redis?: Redis | null; redisPrefix?: string; robotPrefix?: () => Promise<string> } = {},
+  options: {
+    redis?: Redis | null
+    redisPrefix?: string
+    robotPrefix?: () => Promise<string>
+    ldap?: () => Promise<LdapDirectory | null>
+  } = {},
 ): SignInDeps & Disposable & AsyncDisposable {
   const remembered = new RememberedSignIns(db)
   const uses = new LastUses(db)
@@ -46,6 +56,7 @@ export function signInDeps(
       ...(options.redisPrefix !== undefined && { prefix: options.redisPrefix }),
     }),
     robotPrefix: options.robotPrefix ?? (() => Promise.resolve('robot$')),
+    ldap: options.ldap ?? (() => Promise.resolve(null)),
     [Symbol.dispose]() {
       remembered[Symbol.dispose]()
       uses[Symbol.dispose]()
@@ -62,7 +73,8 @@ const maxNameLength = 255
 
 /**
  * Who proved who he is with a password, for a minute, so that Basic on every request costs one hash a minute (P21). Kept under
- * a key that only this process knows; a changed, disabled or deleted user, robot or credential drops everything at once.
+ * a key that only this process knows; a changed, disabled or deleted user, robot or credential and a changed setting drop everything
+ * at once. A directory announces nothing: who was locked there, or got another password or other groups, is the old one for this minute.
  * Failures are not kept: they stay as slow as the hash.
  */
 export class RememberedSignIns implements Disposable {
@@ -112,7 +124,7 @@ export class RememberedSignIns implements Disposable {
   }
 }
 
-const watched = new Set(['identity.users', 'identity.credentials', 'identity.robots'])
+const watched = new Set(['identity.users', 'identity.credentials', 'identity.robots', 'system.settings'])
 
 /**
  * Proves a user (name or e-mail and password) or a robot (prefixed name and secret). The answer to a wrong password, an unknown
@@ -128,9 +140,7 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
     const isRobot = prefix !== '' && name.startsWith(prefix)
     // Disposed when Postgres is away or the hashing pool full, too: an attempt left open would count until this process ends.
     using attempt = await deps.throttle.begin(isRobot ? name : nameKey(name), address)
-    const proved = isRobot
-      ? await proveRobot(deps.db, name.slice(prefix.length), input)
-      : await proveUser(deps.db, name, password)
+    const proved = isRobot ? await proveRobot(deps, name.slice(prefix.length), input) : await proveUser(deps, input)
     if (proved === null) {
       await attempt.failed()
       throw refused()
@@ -138,17 +148,29 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
     await attempt.succeeded()
     return proved
   })
-  deps.uses.note(credentialId, input)
+  if (credentialId !== null) deps.uses.note(credentialId, input)
   return principal
 }
 
 const refused = () => problems.unauthorized({ message: 'incorrect user name or password' })
 
-type Proved = { readonly principal: SignedIn; readonly credentialId: number }
+/** `credentialId` null: another than we keeps the secret. */
+type Proved = { readonly principal: SignedIn; readonly credentialId: number | null }
 
-async function proveUser(db: Database, name: string, password: string): Promise<Proved | null> {
+/**
+ * The providers in their order: whoever has a password of ours is asked for that and no other, so that the local administrator gets in
+ * whatever a directory says; everybody else is the directory's, where there is one.
+ */
+async function proveUser({ db, ldap }: SignInDeps, input: SignInInput): Promise<Proved | null> {
+  const { name, password } = input
   const [row] = await db.reads.rows(userByLogin, [nameKey(name)])
   if (!row || row.credentialId === null) {
+    const directory = row?.id === adminId ? null : await ldap()
+    if (directory) {
+      const account = await signInByLdap(db, directory, input)
+      if (!account || account.disabled) return null
+      return { principal: { kind: 'user', id: account.id, name: account.name }, credentialId: null }
+    }
     await verifyNothing(password)
     return null
   }
@@ -165,12 +187,13 @@ async function proveUser(db: Database, name: string, password: string): Promise<
  * not to whoever tries. A generated secret costs microseconds to check; that an unknown robot is refused as fast shows nothing worth
  * knowing.
  */
-async function proveRobot(db: Database, key: string, input: SignInInput): Promise<Proved | null> {
+async function proveRobot(deps: SignInDeps, key: string, input: SignInInput): Promise<Proved | null> {
+  const { db } = deps
   const { name, password } = input
   const rows = await db.reads.rows(robotByName, [key])
   const [robot] = rows
   // The prefix can be changed to one that names of people begin with, too.
-  if (!robot) return canBeUsername(name) ? proveUser(db, name, password) : null
+  if (!robot) return canBeUsername(name) ? proveUser(deps, input) : null
   let credentialId: number | null = null
   for (const row of rows) {
     if (row.credentialId === null) continue

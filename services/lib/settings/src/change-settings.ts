@@ -21,7 +21,25 @@ export function parseSettings(given: Readonly<Record<string, unknown>>, now: Set
   }
   const parsed = change as Partial<SettingValues>
   requireTogether({ ...now, ...parsed })
+  requireSecrets(parsed, now)
   return parsed
+}
+
+/** The secrets of other servers, by the setting that says where they are sent. */
+const secretFor = {
+  ldap_url: 'ldap_search_password',
+  oidc_endpoint: 'oidc_client_secret',
+  uaa_endpoint: 'uaa_client_secret',
+} as const satisfies Partial<Record<SettingName, SettingName>>
+
+/** A stored secret is for the address that it was stored with (threats.md R12): whoever changes that gives the secret again, or ''. */
+function requireSecrets(change: Partial<SettingValues>, now: SettingValues) {
+  for (const [address, secret] of Object.entries(secretFor) as [keyof typeof secretFor, SettingName][]) {
+    const moved = change[address] !== undefined && change[address] !== now[address]
+    if (moved && now[secret] !== '' && change[secret] === undefined) {
+      throw problems.badRequest({ message: `another ${address} needs its ${secret}, item name ${secret}` })
+    }
+  }
 }
 
 function requireTogether(after: SettingValues) {

@@ -1,0 +1,70 @@
+import type { Database } from '@haven/db'
+import { problems } from '@haven/errors'
+import type { EventSource } from '@haven/events'
+import { findLdapUsers, proveLdapUser, type LdapDirectory, type LdapPerson } from './directories/ldap.ts'
+import { ensureGroup, syncMemberships } from './groups.ts'
+import { nameKey } from './names.ts'
+import { onboard, type Account } from './onboard.ts'
+
+const provider = 'ldap'
+
+/**
+ * Asks the directory for who has this name and password. The account is made at the first time; the e-mail address and the groups are
+ * the directory's at each. Null: nobody, a wrong password, or somebody whose name another account has.
+ * @throws serviceUnavailable when the directory cannot be asked; why is in its cause, and not for whoever signs in.
+ */
+export async function signInByLdap(
+  db: Database,
+  directory: LdapDirectory,
+  { name, password, address }: { name: string; password: string; address: string },
+): Promise<Account | null> {
+  const source: EventSource = { principal: { kind: 'service', name: provider }, address }
+  const proved = await proveLdapUser(directory, name, password).catch((cause: unknown) => {
+    if (!problems.directoryFailed.is(cause)) throw cause
+    const message = 'the directory of accounts cannot be asked at the moment'
+    throw problems.serviceUnavailable({ message }, { cause })
+  })
+  if (!proved) return null
+  let account: Account
+  try {
+    account = await onboardLdapPerson(db, source, proved.person)
+  } catch (error) {
+    if (problems.conflict.is(error) || problems.badRequest.is(error)) return null
+    throw error
+  }
+  const groupIds: number[] = []
+  for (const group of proved.groups) groupIds.push((await ensureGroup({ db }, source, { provider, ...group })).id)
+  await syncMemberships(db, account.id, provider, groupIds)
+  return account
+}
+
+/** The account of somebody whom the directory knows. @throws conflict, badRequest */
+export const onboardLdapPerson = (db: Database, source: EventSource, person: LdapPerson): Promise<Account> =>
+  onboard(db, source, { provider, subject: nameKey(person.username), ...person, comment: 'from LDAP.' })
+
+/**
+ * Makes accounts for people of the directory; answers which of them could not be, and why.
+ * @throws directoryFailed
+ */
+export async function importLdapUsers(
+  { db }: { db: Database },
+  source: EventSource,
+  directory: LdapDirectory,
+  names: readonly string[],
+): Promise<{ uid: string; error: string }[]> {
+  const failed: { uid: string; error: string }[] = []
+  const people = await findLdapUsers(directory, names)
+  for (const [uid, person] of people) {
+    if (!person) {
+      failed.push({ uid, error: 'the directory has nobody, or several, of this name' })
+      continue
+    }
+    try {
+      await onboardLdapPerson(db, source, person)
+    } catch (error) {
+      if (!problems.conflict.is(error) && !problems.badRequest.is(error)) throw error
+      failed.push({ uid, error: error.message })
+    }
+  }
+  return failed
+}

@@ -6,8 +6,9 @@ import { permit } from './access.ts'
 import { unsafeMethod, type Caller } from './caller.ts'
 import type { CoreContext } from './context.ts'
 import type { Call, Handler, Handlers } from './handler.ts'
-import { send, sendPieces } from './http/answer.ts'
+import { send, sendPieces, type Answer } from './http/answer.ts'
 import type { Target } from './http/request.ts'
+import { tellOfRefusal } from './refused-change.ts'
 
 const BASES = ['/api/v2.0', '/api/haven/v1']
 const MAX_BODY_BYTES = 1024 * 1024
@@ -109,20 +110,33 @@ export class ApiRouter {
     if (!handler) throw problems.notImplemented({ operation: operation.operationId })
 
     const body = await readBody(req, { limitBytes: MAX_BODY_BYTES })
-    const bound = bindRequest(operation, {
-      path: pathValues(operation, match.values),
-      query: target.query,
-      headers: req.headers,
-      body,
+    const path = pathValues(operation, match.values)
+    const call = { operation, path, target, body, req, caller, handler: handler as Handler<OperationId> }
+    const answer = await this.#call(call).catch(async (error: unknown) => {
+      await tellOfRefusal(this.#deps, caller, operation, path, error)
+      throw error
     })
-    if (!bound.ok) throw problems.unprocessable({ failures: bound.failures })
-
-    const project = await permit(this.#deps, caller, operation, bound)
-    const call = { ...bound, caller, project, at: target, req } as Call<OperationId>
-    const answer = await (handler as Handler<OperationId>)(call, this.#deps)
     if (answer.pieces) await sendPieces(res, answer.status, answer.pieces)
     else send(res, answer, { head: method === 'HEAD' })
   }
+
+  async #call({ operation, path, target, body, req, caller, handler }: Asked): Promise<Answer> {
+    const bound = bindRequest(operation, { path, query: target.query, headers: req.headers, body })
+    if (!bound.ok) throw problems.unprocessable({ failures: bound.failures })
+    const project = await permit(this.#deps, caller, operation, bound)
+    return handler({ ...bound, caller, project, at: target, req } as Call<OperationId>, this.#deps)
+  }
+}
+
+/** A request whose operation is known, before its values are. */
+type Asked = {
+  operation: Operation
+  path: Record<string, string>
+  target: Target
+  body: Buffer
+  req: IncomingMessage
+  caller: Caller
+  handler: Handler<OperationId>
 }
 
 const allowedWhenReadOnly = new Set(['updateConfigurations'])

@@ -64,6 +64,38 @@ describe('the audit log', () => {
     })
   })
 
+  it('A04: tells of changes that were refused, without a word of what was sent', async () => {
+    const eve = await core.user('eve')
+    await core.project('walled')
+    const secret = 'Hunter22Hunter22'
+    const tries: [string, string, object, number][] = [
+      ['PUT', `/users/${eve.id}/sysadmin`, { sysadmin_flag: true }, 403],
+      ['POST', '/users', { username: 'x', email: 'x@example.com', realname: secret, password: secret }, 403],
+      ['PUT', `/users/${eve.id}/password`, { old_password: secret, new_password: secret }, 403],
+      ['PUT', '/configurations', { oidc_client_secret: secret }, 403],
+      ['POST', '/projects/walled/members', { role_id: 1, member_user: { username: 'eve' } }, 403],
+      ['DELETE', '/projects/walled', {}, 403],
+    ]
+    for (const [method, path, body, status] of tries) {
+      const reply = await core.send(method, `/api/v2.0${path}`, { as: eve, body })
+      expect([path, reply.status]).toEqual([path, status])
+    }
+    expect((await core.send('DELETE', '/api/v2.0/projects/walled')).status).toBe(401)
+    expect((await core.send('GET', '/api/v2.0/users', { as: eve })).status).toBe(403)
+    await settle()
+    const { lines } = await read('/auditlog-exts?q=operation_result%3Dfalse&sort=id')
+    expect(lines.map((line) => `${line.username}: ${line.operation_description}`)).toEqual([
+      `eve: update user ${eve.id}: refused with 403`,
+      'eve: create user: refused with 403',
+      `eve: update user ${eve.id}: refused with 403`,
+      'eve: update configuration: refused with 403',
+      'eve: create member walled: refused with 403',
+      'eve: delete project walled: refused with 403',
+    ])
+    expect(JSON.stringify(lines)).not.toContain(secret)
+    expect((await read('/projects/walled/auditlog-exts?q=operation_result%3Dfalse')).total).toBe(2)
+  })
+
   it('is asked with q, sort and page', async () => {
     for (let n = 0; n < 5; n++) await core.project(`asked-${n}`)
     await settle()

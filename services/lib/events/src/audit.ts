@@ -171,8 +171,8 @@ audited(SigningKeyRotatedSchema, (m) =>
 
 audited(ChangeRefusedSchema, (m) => {
   const [operation, resourceType] = [m.operation, m.resourceType] as [AuditLine['operation'], AuditLine['resourceType']]
-  const description = `${operation} ${resourceType} ${m.resource}: refused with ${m.status}`
-  return { ...line(operation, resourceType, m.resource, description), success: false }
+  const what = [operation, resourceType, m.resource].filter((word) => word !== '').join(' ')
+  return { ...line(operation, resourceType, m.resource, `${what}: refused with ${m.status}`), success: false }
 })
 
 /** What the audit log says about an event; null when it says nothing. */

@@ -18,6 +18,8 @@ type Parts = {
   args?: readonly string[]
   env?: Record<string, string>
   containerd?: Containerd
+  /** Without one, containers have no network of their own. */
+  bridge?: string
 }
 
 const READY_MS = 60_000
@@ -41,7 +43,9 @@ export async function startDocker29(): Promise<DockerEngine> {
   symlinkSync(findTool('docker-buildx')!, join(folder, 'config/cli-plugins/docker-buildx'))
   const containerd = await startContainerd(folder)
   const runtime = ['--add-runtime', `runc15=${findTool('runc15')!}`, '--default-runtime', 'runc15']
+  const bridge = await addBridge()
   return start({
+    bridge,
     folder,
     daemon: findTool('dockerd29')!,
     client: findTool('docker')!,
@@ -57,15 +61,33 @@ function newFolder() {
   return folder
 }
 
-/** An engine of the test's own: socket, data and client configuration in a temporary folder, no bridge, no firewall rules. */
-async function start({ folder, daemon: file, client, args = [], env: more, containerd }: Parts): Promise<DockerEngine> {
+/** A network that ends in this machine: BuildKit runs generators of SBOMs in the engine's own. */
+async function addBridge(): Promise<string> {
+  const name = `hv${Math.floor(Math.random() * 16 ** 8).toString(16)}`
+  await must('ip', ['link', 'add', 'name', name, 'type', 'bridge'])
+  await must('ip', ['address', 'add', `10.${process.pid % 200}.${Math.floor(Math.random() * 250)}.1/24`, 'dev', name])
+  await must('ip', ['link', 'set', name, 'up'])
+  return name
+}
+
+/** An engine of the test's own: socket, data and client configuration in a temporary folder, no firewall rules. */
+async function start({
+  folder,
+  daemon: file,
+  client,
+  args = [],
+  env: more,
+  containerd,
+  bridge,
+}: Parts): Promise<DockerEngine> {
   const socket = `unix://${folder}/docker.sock`
   const log = openSync(join(folder, 'dockerd.log'), 'a')
   const daemon = spawn(
     file,
     [
       ...['--data-root', join(folder, 'data'), '--exec-root', join(folder, 'exec'), '-H', socket],
-      ...['-p', join(folder, 'docker.pid'), '--bridge=none', '--iptables=false', '--ip6tables=false', ...args],
+      ...['-p', join(folder, 'docker.pid'), `--bridge=${bridge ?? 'none'}`],
+      ...['--iptables=false', '--ip6tables=false', ...args],
     ],
     { stdio: ['ignore', log, log] },
   )
@@ -79,6 +101,7 @@ async function start({ folder, daemon: file, client, args = [], env: more, conta
       await gone
       await containerd?.[Symbol.asyncDispose]()
       await run('umount', [join(folder, 'exec/netns/default')])
+      if (bridge !== undefined) await run('ip', ['link', 'delete', bridge])
       rmSync(folder, { recursive: true, force: true })
     },
   }

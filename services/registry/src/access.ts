@@ -160,6 +160,7 @@ export class Access {
   ) {
     const { requestId, clientAddress } = contextOf(req)
     const { principal } = authority
+    if (principal.kind === 'group') throw new Error('a group calls nobody: its members do')
     return grant(right, { project, repository, principal, requestId, address: clientAddress, door: 'registry' })
   }
 

@@ -17,6 +17,9 @@ type Row = {
   annotations: Record<string, string> | null
 }
 
+// An accessory by its tag alone (cosign's `.sig`) has a subject in its row and none in its bytes: the specification lists it not.
+const saysSo = `exists (select from artifacts.manifest_edges s where s.manifest_id = m.id and s.kind = 'subject')`
+
 // Bounded by bytes as well as by number: each may carry annotations as long as a manifest can be. `found` is before that bound.
 const bySubject = statement<Row & { found: number }>(
   'referrers by subject',
@@ -25,7 +28,7 @@ const bySubject = statement<Row & { found: number }>(
                   m.annotations, (count(*) over ())::int as found,
                   sum(m.payload_bytes) over (order by m.id rows between unbounded preceding and 1 preceding) as before
              from (select m.* from artifacts.repositories r
-                     join artifacts.manifests m on m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
+                     join artifacts.manifests m on m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null and ${saysSo}
                     where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.id > $4 and ($5::text is null or m.artifact_type = $5)
                     order by m.id limit $6) m) page
     where before is null or before < $7
@@ -46,7 +49,8 @@ const byFallbackTag = statement<Row>(
 
 const count = statement<{ total: number }>(
   'referrers count',
-  `select ((select count(*) from artifacts.manifests m where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null)
+  `select ((select count(*) from artifacts.manifests m where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
+              and ${saysSo})
          + (select count(*) from artifacts.tags t
               join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
              where t.repository_id = r.id and t.name = $4

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { ArtifactDeps, PullCounter } from '@haven/artifacts'
+import type { ArtifactDeps, PullCounter, PullLog } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import { writeHead, type HeaderList } from '@haven/runtime'
 import type { SettingsReader } from '@haven/settings'
@@ -18,6 +18,7 @@ export type RegistryContext = {
   readonly artifacts: ArtifactDeps
   readonly access: Access
   readonly pulls: PullCounter
+  readonly pullLog: PullLog
   readonly smallBlobs: SmallBlobs
   /** The name a project has now; null when there is none. */
   readonly projectName: (id: number) => Promise<string | null>

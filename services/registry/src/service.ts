@@ -1,4 +1,4 @@
-import { artifactDeps, projectPolicies, PullCounter, type ArtifactPolicies } from '@haven/artifacts'
+import { artifactDeps, projectPolicies, PullCounter, PullLog, type ArtifactPolicies } from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import { ociEnvelope } from '@haven/errors'
 import { signIn, type Authorities, type SignInDeps, type TokenVerifier } from '@haven/identity'
@@ -47,8 +47,11 @@ const apiVersion = ['Docker-Distribution-Api-Version', 'registry/2.0']
 export function createRegistry(deps: RegistryDeps): Service {
   const { config, db, storage, projects, log } = deps
   const pulls = new PullCounter(db, (err) => log.warn({ err }, 'pulls are not counted at the moment'))
+  const pullsAreTold = async () => !(await deps.settings.read()).pull_audit_log_disable
+  const pullLog = new PullLog(db, pullsAreTold, (err) => log.warn({ err }, 'pulls are missing in the audit log'))
   const context: RegistryContext = {
     pulls,
+    pullLog,
     smallBlobs: new SmallBlobs(storage),
     artifacts: artifactDeps({
       db,
@@ -88,6 +91,8 @@ export function createRegistry(deps: RegistryDeps): Service {
     name: 'registry',
     handler,
     checks: { database: () => db.check(), storage: () => storage.check() },
-    [Symbol.asyncDispose]: () => pulls[Symbol.asyncDispose](),
+    async [Symbol.asyncDispose]() {
+      await Promise.all([pulls[Symbol.asyncDispose](), pullLog[Symbol.asyncDispose]()])
+    },
   }
 }

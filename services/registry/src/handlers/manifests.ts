@@ -14,12 +14,13 @@ import { requireOwnContent } from '../pull-through.ts'
 
 type At = Extract<RegistryPath, { kind: 'manifest' }>
 
-export async function get(call: Call, at: At, { access, artifacts, pulls }: RegistryContext): Promise<void> {
+export async function get(call: Call, at: At, { access, artifacts, pulls, pullLog }: RegistryContext): Promise<void> {
   const grant = access.known(call.req, 'pull', at.name) ?? (await access.require(call.req, 'pull', at.name))
   const manifest = await getManifest(artifacts, grant, at.reference, () => access.allows(call.req, 'push', at.name))
   const headers = headersOf(manifest)
   if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
   pulls.count(manifest)
+  pullLog.note(grant, manifest, at.reference.tag)
   warn(call, manifest.warnings)
   begin(call, 200, headers)
   const { payload } = manifest

@@ -1,0 +1,76 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
+import type { Principal } from '@haven/identity'
+import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { grant } from './grants.ts'
+import { PullLog } from './pull-log.ts'
+
+let database: TestDatabase
+beforeAll(async () => {
+  database = await testDatabase()
+})
+afterAll(async () => database[Symbol.asyncDispose]())
+beforeEach(async () => {
+  await database.db.prisma.$executeRaw`truncate events.outbox`
+})
+
+const project = { id: 3, name: 'shop', public: true, createdAt: new Date(0) }
+const digest = `sha256:${'a'.repeat(64)}`
+const manifest = { repositoryId: 9, id: '12', digest, mediaType: 'application/vnd.oci.image.manifest.v1+json' }
+const pull = (principal: Principal, address = '192.0.2.1') =>
+  grant('pull', { project, repository: 'cart', principal, requestId: 'r-1', address, door: 'registry' })
+const ann: Principal = { kind: 'user', id: 7, name: 'ann' }
+const fail = (error: Error) => {
+  throw error
+}
+const wanted = async () => true
+
+const told = async () =>
+  (await database.db.prisma.outboxEvent.findMany({ orderBy: { id: 'asc' } })).map(({ type, projectId, payload }) => {
+    const { header, tag = '', pulls } = payload as { header: { actor: { name: string } }; tag?: string; pulls: number }
+    return `${type.split('.').at(-1)} ${projectId} ${header.actor.name} ${tag} ${pulls}`
+  })
+
+describe('PullLog', () => {
+  it('tells of all pulls of the same by one principal from one address in one event', async () => {
+    await using log = new PullLog(database.db, wanted, fail)
+    for (let n = 0; n < 5; n++) log.note(pull(ann), manifest, '1')
+    log.note(pull(ann), manifest, undefined)
+    log.note(pull(ann, '192.0.2.2'), manifest, '1')
+    log.note(pull({ kind: 'anonymous' }), manifest, '1')
+    log.note(pull({ kind: 'service', name: 'jobservice' }), manifest, '1')
+    await log.flush()
+    expect(await told()).toEqual([
+      'ArtifactPulled 3 ann 1 5',
+      'ArtifactPulled 3 ann  1',
+      'ArtifactPulled 3 ann 1 1',
+      'ArtifactPulled 3 anonymous 1 1',
+    ])
+  })
+
+  it('tells of none while that is switched off', async () => {
+    await using log = new PullLog(database.db, async () => false, fail)
+    log.note(pull(ann), manifest, '1')
+    await log.flush()
+    expect(await told()).toEqual([])
+  })
+
+  it('keeps what it could not write, and writes it at the end', async () => {
+    const failures: Error[] = []
+    let away = true
+    const flaky = new Proxy(database.db, {
+      get: (db, key) => {
+        if (key === 'writes' && away) throw new Error('away')
+        return Reflect.get(db, key, db) as unknown
+      },
+    })
+    {
+      await using log = new PullLog(flaky, wanted, (error) => failures.push(error))
+      log.note(pull(ann), manifest, '1')
+      await log.flush()
+      log.note(pull(ann), manifest, '1')
+      expect([failures.length, await told()]).toEqual([1, []])
+      away = false
+    }
+    expect(await told()).toEqual(['ArtifactPulled 3 ann 1 2'])
+  })
+})

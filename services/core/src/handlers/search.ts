@@ -1,5 +1,5 @@
 import { searchRepositories } from '@haven/artifacts'
-import { listProjects, visibleProjects } from '@haven/projects'
+import { listProjects, projectNodes, projectsToSearch } from '@haven/projects'
 import type { HarborSchemas } from '@haven/proto'
 import type { Handlers } from '../handler.ts'
 import { ok } from '../http/answer.ts'
@@ -10,7 +10,7 @@ import { visibleByMembership } from '../visible.ts'
 const MAX_FOUND = 1000
 
 export const searchHandlers: Handlers = {
-  /** Five statements, however much there is. */
+  /** Seven statements, however much there is. */
   async search({ query, caller }, deps) {
     const visible = await visibleByMembership(caller)
     const [{ projects }, repositories, authority] = await Promise.all([
@@ -32,10 +32,14 @@ export const searchHandlers: Handlers = {
     })
 
     async function findRepositories(): Promise<HarborSchemas['SearchRepository'][]> {
-      const among = await visibleProjects(deps.db, visible)
       // On the pool: to look through a large installation takes longer than the pulls behind it should wait.
-      const found = await searchRepositories(deps.db.writes, among, query.q, MAX_FOUND)
-      const byId = new Map(among.map((project) => [project.id, project]))
+      const { writes } = deps.db
+      const among = await projectsToSearch(writes, visible, query.q)
+      const found = await searchRepositories(writes, among, query.q, MAX_FOUND)
+      const byId = await projectNodes(
+        writes,
+        found.map(({ projectId }) => projectId),
+      )
       return found.flatMap(({ projectId, path, pullCount, artifactCount }) => {
         const project = byId.get(projectId)
         if (!project) return []

@@ -10,7 +10,7 @@ export const statisticHandlers: Handlers = {
     const visible = await visibleByMembership(caller)
     // On the pool: to count a large installation takes longer than the pulls behind it should wait.
     const { writes } = deps.db
-    const projectIds = await projectIdsByVisibility(deps.db, visible)
+    const projectIds = await projectIdsByVisibility(writes, visible)
     const [repositories, bytes] = await Promise.all([
       countRepositoriesIn(writes, projectIds),
       visible === 'all' ? storedBytes(writes) : 0,

@@ -2,44 +2,58 @@ import { statement, type Sql } from '@haven/db'
 
 export type FoundRepository = { projectId: number; path: string; pullCount: number; artifactCount: number }
 
-type Row = { project_id: number; path: string; pull_count: number; artifacts: number }
+/** Which projects to look in: those that the caller may see (null: all), and those whose name has part of what is looked for. */
+export type SearchedProjects = { visible: readonly number[] | null; named: readonly number[] }
 
-// What an index lists, and what hangs on another artifact, is no artifact of its own; a tag makes a child one.
+type Row = { id: number; project_id: number; path: string; pull_count: number }
+
+// `in (select unnest(…))` is looked up in a hash table; `= any(…)` of a parameter would go through the whole array for each row.
 const search = statement<Row>(
   'repositories search',
-  `select f.project_id, f.path, f.pull_count, count(m.id)::int as artifacts
-     from (select r.id, r.project_id, r.path, r.pull_count::float8 as pull_count
-             from unnest($1::int[], $2::text[]) as p(id, name)
-             join artifacts.repositories r on r.project_id = p.id
-            where r.deleted_at is null and r.first_pushed_at is not null and p.name || '/' || r.path ilike $3
-            order by r.id desc
-            limit $4) f
-     left join artifacts.manifests m
-       on m.repository_id = f.id and m.deleted_at is null and m.subject_digest is null
+  `select id, project_id, path, pull_count::float8 as pull_count
+     from artifacts.repositories
+    where deleted_at is null and first_pushed_at is not null
+      and (path ilike $1 or (project_id in (select unnest($2::int[])) and path ilike $3))
+      and ($4::int[] is null or project_id in (select unnest($4)))
+    order by id desc
+    limit $5`,
+)
+
+// What an index lists, and what hangs on another artifact, is no artifact of its own; a tag makes a child one.
+const countArtifacts = statement<{ repository_id: number; artifacts: number }>(
+  'artifacts count',
+  `select m.repository_id, count(*)::int as artifacts
+     from artifacts.manifests m
+    where m.repository_id = any($1::int[]) and m.deleted_at is null and m.subject_digest is null
       and (exists (select from artifacts.tags t where t.manifest_id = m.id)
            or not exists (select from artifacts.manifest_edges e
                             join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
-                           where e.repository_id = f.id and e.digest = m.digest and e.kind = 'child'))
-    group by f.id, f.project_id, f.path, f.pull_count
-    order by f.id desc`,
+                           where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child'))
+    group by m.repository_id`,
 )
 
 /**
- * Listed repositories of these projects whose whole name contains `part`, whatever its case; the newest first, `limit` at most. One
- * statement.
+ * Listed repositories whose whole name, project first, contains `part`, whatever its case; the newest first, `limit` at most. Two
+ * statements.
  */
 export async function searchRepositories(
   sql: Sql,
-  projects: readonly { id: number; name: string }[],
+  { visible, named }: SearchedProjects,
   part: string,
   limit: number,
 ): Promise<FoundRepository[]> {
-  const pattern = `%${part.replaceAll(/[%_\\]/g, String.raw`\$&`)}%`
-  const rows = await sql.rows(search, [projects.map(({ id }) => id), projects.map(({ name }) => name), pattern, limit])
+  const escaped = part.replaceAll(/[%_\\]/g, String.raw`\$&`)
+  // A name of a project has no slash, so what stands behind the first one is the beginning of a path.
+  const slash = escaped.indexOf('/')
+  const below = slash < 0 ? '%' : `${escaped.slice(slash + 1)}%`
+  const rows = await sql.rows(search, [`%${escaped}%`, named, below, visible, limit])
+  if (rows.length === 0) return []
+  const counts = await sql.rows(countArtifacts, [rows.map(({ id }) => id)])
+  const artifacts = new Map(counts.map((row) => [row.repository_id, row.artifacts]))
   return rows.map((row) => ({
     projectId: row.project_id,
     path: row.path,
     pullCount: row.pull_count,
-    artifactCount: row.artifacts,
+    artifactCount: artifacts.get(row.id) ?? 0,
   }))
 }

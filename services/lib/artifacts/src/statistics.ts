@@ -1,9 +1,10 @@
 import { statement, type Sql } from '@haven/db'
 
+// `in (select unnest(…))` is looked up in a hash table; `= any(…)` of a parameter would go through the whole array for each row.
 const counts = statement<{ public: number; private: number }>(
   'repositories by visibility',
-  `select count(*) filter (where project_id = any($1::int[]))::int as public,
-          count(*) filter (where project_id = any($2::int[]))::int as private
+  `select count(*) filter (where project_id in (select unnest($1::int[])))::int as public,
+          count(*) filter (where project_id in (select unnest($2::int[])))::int as private
      from artifacts.repositories
     where deleted_at is null and first_pushed_at is not null`,
 )

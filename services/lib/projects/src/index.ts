@@ -25,7 +25,17 @@ export {
 } from './immutable-rules.ts'
 export { protectionOf, type Protection } from './immutable-tags.ts'
 export { holdProject, holdProjects } from './hold-project.ts'
-export { createLabel, deleteLabel, findLabel, listLabels, updateLabel, type Label, type LabelText } from './labels.ts'
+export {
+  createLabel,
+  deleteLabel,
+  findLabel,
+  findLabels,
+  holdLabel,
+  listLabels,
+  updateLabel,
+  type Label,
+  type LabelText,
+} from './labels.ts'
 export { listProjects, projectNames, readProject, type ProjectDetails, type ProjectQuery } from './list-projects.ts'
 export {
   addMember,
@@ -52,4 +62,4 @@ export {
 } from './quotas.ts'
 export { addMetadatum, removeMetadatum, setMetadatum, updateProject } from './update-project.ts'
 export { putSystemAllowlist, readSystemAllowlist } from './system-allowlist.ts'
-export { projectIdsByVisibility, visibleProjects } from './visible-projects.ts'
+export { projectIdsByVisibility, projectNodes, projectsToSearch } from './visible-projects.ts'

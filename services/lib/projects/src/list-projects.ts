@@ -64,7 +64,7 @@ const details = Prisma.sql`
     from projects.projects p
     left join projects.cve_allowlists c on c.project_id = p.id`
 
-export const isPublic = Prisma.sql`exists (
+const isPublic = Prisma.sql`exists (
   select from projects.project_metadata v where v.project_id = p.id and v.name = 'public' and v.value = 'true')`
 
 /** A page of projects and how many there are in all, in two statements that run side by side. */
@@ -92,7 +92,7 @@ export async function listProjects(
   return { total: Number(count[0].total), projects: rows.map(toDetails) }
 }
 
-export const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) =>
+const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) =>
   Prisma.sql`(p.id = any(${[...ids]}::int[]) ${publicToo ? Prisma.sql`or ${isPublic}` : Prisma.empty})`
 
 /** A project as it is now, past every cache. */

@@ -1,3 +1,4 @@
+import { createServer, type AddressInfo } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { auditWriter, OutboxDispatcher } from '@haven/events'
 import { startExecution } from '@haven/queue'
@@ -173,6 +174,24 @@ describe('the audit log', () => {
     const kinds = (await core.admin('GET', '/auditlog-exts/events')).body as { event_type: string }[]
     expect(kinds).toHaveLength(18)
     expect(kinds).toContainEqual({ event_type: 'pull_artifact' })
+  })
+
+  it('is forwarded only to a receiver that answered when it was set', async () => {
+    const receiver = createServer((socket) => socket.destroy())
+    await new Promise<void>((resolve) => receiver.listen(0, '127.0.0.1', resolve))
+    const endpoint = `127.0.0.1:${(receiver.address() as AddressInfo).port}`
+    const set = async (change: object) => (await core.admin('PUT', '/configurations', change)).status
+    const now = async () =>
+      ((await core.admin('GET', '/configurations')).body as { audit_log_forward_endpoint: { value: string } })
+        .audit_log_forward_endpoint.value
+    expect(await set({ audit_log_forward_endpoint: 'http://logs.example.com' })).toBe(400)
+    expect(await set({ audit_log_forward_endpoint: endpoint, skip_audit_log_database: true })).toBe(200)
+    await new Promise((resolve) => receiver.close(resolve))
+    expect(await set({ audit_log_forward_endpoint: endpoint, session_timeout: 61 })).toBe(200) // it is the one that is set
+    expect(await set({ audit_log_forward_endpoint: '' })).toBe(400) // the database is skipped
+    expect(await set({ audit_log_forward_endpoint: '', skip_audit_log_database: false })).toBe(200)
+    expect(await set({ audit_log_forward_endpoint: endpoint })).toBe(400)
+    expect(await now()).toBe('')
   })
 
   it('has nothing in the log of old times', async () => {

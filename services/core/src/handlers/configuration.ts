@@ -1,4 +1,5 @@
 import { problems } from '@haven/errors'
+import { checkForwardEndpoint } from '@haven/events'
 import { hasPeople } from '@haven/identity'
 import { changeSettings, keys, parseSettings, type SettingName, type SettingValues } from '@haven/settings'
 import type { Handlers } from '../handler.ts'
@@ -43,7 +44,11 @@ export const configurationHandlers: Handlers = {
         message: 'auth_mode cannot be changed while there are users beside the administrator',
       })
     }
-    await changeSettings(deps, caller.source, parseSettings(given, now))
+    const change = parseSettings(given, now)
+    if (change.audit_log_forward_endpoint && change.audit_log_forward_endpoint !== now.audit_log_forward_endpoint) {
+      await checkForwardEndpoint(change.audit_log_forward_endpoint)
+    }
+    await changeSettings(deps, caller.source, change)
     return ok()
   },
 }

@@ -13,7 +13,18 @@ beforeEach(async () => {
   await database.db.prisma.$executeRaw`truncate events.outbox`
 })
 
-const project = { id: 3, name: 'shop', public: true, createdAt: new Date(0) }
+const project = {
+  id: 3,
+  name: 'shop',
+  public: true,
+  ownerId: 1,
+  registryId: null,
+  createdAt: new Date(0),
+  updatedAt: new Date(0),
+  metadata: {},
+  immutableRules: [],
+  quotaBytes: -1,
+}
 const digest = `sha256:${'a'.repeat(64)}`
 const manifest = { repositoryId: 9, id: '12', digest, mediaType: 'application/vnd.oci.image.manifest.v1+json' }
 const pull = (principal: Principal, address = '192.0.2.1') =>

@@ -1,4 +1,4 @@
-import { defineConfig, file, secret, text, url, type ConfigOf } from '@haven/config'
+import { bool, defineConfig, file, secret, text, url, type ConfigOf } from '@haven/config'
 import { pairSecret, serviceSettings } from '@haven/runtime'
 
 /** How core behaves, wherever it runs. */
@@ -27,6 +27,16 @@ export const coreSettings = {
     env: 'HAVEN_ADMIN_PASSWORD',
     optional: true,
     doc: 'Password of the administrator. Needed on the first start, without effect after it.',
+  }),
+  gdprDeleteUser: bool({
+    env: 'GDPR_DELETE_USER',
+    default: false,
+    doc: 'Of a deleted user nothing stays that tells who it was.',
+  }),
+  gdprAuditLogs: bool({
+    env: 'GDPR_AUDIT_LOGS',
+    default: false,
+    doc: 'With GDPR_DELETE_USER: the lines of the audit log about what the user did name the pseudonym, too.',
   }),
   configOverwrite: text({
     env: 'CONFIG_OVERWRITE_JSON',

@@ -16,6 +16,8 @@ export type Facts = {
   storageName: string
   /** The types of jobs that the job service knows. */
   jobTypes: readonly string[]
+  /** What deleting a user takes with it. */
+  gdpr: { deleteUser: boolean; auditLogs: boolean }
   /** Secrets that prove our own services, by the name that they then have. */
   serviceSecrets: Readonly<Record<string, string>>
 }

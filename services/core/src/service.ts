@@ -61,6 +61,7 @@ export function createCore(deps: CoreDeps): Service {
       version,
       storageName: config.storageName === 's3' ? 's3' : 'filesystem',
       jobTypes: JOB_TYPES,
+      gdpr: { deleteUser: config.gdprDeleteUser, auditLogs: config.gdprDeleteUser && config.gdprAuditLogs },
       serviceSecrets: { 'harbor-core': config.coreSecret, 'harbor-jobservice': config.jobserviceSecret },
     },
     settings,

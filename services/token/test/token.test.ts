@@ -18,11 +18,13 @@ import {
   signInDeps,
   SigningKeys,
   TokenVerifier,
+  type LdapDirectory,
 } from '@haven/identity'
 import { createProject, deleteProject, ProjectDirectory } from '@haven/projects'
 import { createLogger, createMetrics, listen, openLogDestination, type Listening } from '@haven/runtime'
 import { Settings } from '@haven/settings'
 import { freePort, testDatabase, type TestDatabase } from '@haven/testkit'
+import { startSlapd } from '@haven/testkit/slapd'
 import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { createToken } from '../src/service.ts'
 
@@ -38,6 +40,7 @@ describe('the token service', () => {
   let projects: ProjectDirectory
   let users: { db: TestDatabase['db']; authorities: Authorities; signIn: ReturnType<typeof signInDeps> }
   let verifier: TokenVerifier
+  let directory: LdapDirectory | null = null
   const robot = { name: 'robot$closed+ci', secret: generateSecret() }
 
   beforeAll(async () => {
@@ -48,7 +51,7 @@ describe('the token service', () => {
     keys = new SigningKeys(db, sealer)
     authorities = new Authorities(db)
     projects = new ProjectDirectory(db)
-    users = { db, authorities, signIn: signInDeps(db) }
+    users = { db, authorities, signIn: signInDeps(db, { ldap: async () => directory }) }
     verifier = new TokenVerifier(keys)
     const destination = openLogDestination({
       collectorUrl: undefined,
@@ -320,6 +323,33 @@ describe('the token service', () => {
     expect((await get([], basic('leaver', 'Secret-1'))).status).toBe(200)
     await deleteUser(users, admin, user.id)
     expect((await get([], basic('leaver', 'Secret-1'))).status).toBe(401)
+  })
+
+  const noSlapd = lacking('slapd', 'ldapmodify', 'openssl')
+  ;(noSlapd ? it.skip : it)(titled('signs in by LDAP, and says so when the directory is away', noSlapd), async () => {
+    await using slapd = await startSlapd()
+    const person = [
+      'dn: uid=lea,ou=people,dc=example,dc=com',
+      'objectClass: inetOrgPerson',
+      'uid: lea',
+      'cn: l',
+      'sn: l',
+    ]
+    await slapd.apply([...person, 'userPassword: lea-secret', ''].join('\n'))
+    const { searchDn, password: searchPassword, baseDn } = slapd
+    const groups = { baseDn, filter: '', nameAttribute: 'cn', scope: 2, adminDn: '', membershipAttribute: 'memberof' }
+    const server = { url: `ldap://${slapd.host}:${slapd.port}`, searchDn, searchPassword, timeoutSeconds: 5 }
+    directory = { ...server, verifyCertificate: true, baseDn, filter: '', uid: 'uid', scope: 2, groups }
+    try {
+      expect((await get([], basic('lea', 'lea-secret'))).status).toBe(200)
+      expect((await get([], basic('lea', 'wrong'))).status).toBe(401)
+      directory = { ...directory, url: 'ldap://127.0.0.1:1' }
+      const refused = await get([], basic('lea', 'another'))
+      expect([refused.status, await refused.text()]).toEqual([503, expect.not.stringContaining('127.0.0.1')])
+      expect((await get([], basic('admin', 'Harbor12345'))).status).toBe(200)
+    } finally {
+      directory = null
+    }
   })
 
   it('binds a token to the project and not to its name (A38)', async () => {

@@ -17,6 +17,8 @@ import {
   type Permission,
   type UserCondition,
 } from '@haven/identity'
+import { MaskAuditLogSchema } from '@haven/proto/jobs'
+import { startExecution, taskOf } from '@haven/queue'
 import { may, requireSystem } from '../access.ts'
 import type { Caller } from '../caller.ts'
 import type { CoreContext } from '../context.ts'
@@ -25,6 +27,8 @@ import { created, ok } from '../http/answer.ts'
 import { listAnswer, pageOf } from '../lists/page.ts'
 import { parseQ, parseSort } from '../lists/query.ts'
 import { presentUser, presentUserBriefly } from '../present/user.ts'
+
+const MASK_AUDIT_LOG = { type: 'AUDIT_LOGS_GDPR_COMPLIANT', attempts: 3 }
 
 export const userHandlers: Handlers = {
   async listUsers({ query, at }, context) {
@@ -80,8 +84,10 @@ export const userHandlers: Handlers = {
   },
 
   async deleteUser({ path, caller }, context) {
-    await requireUser(context, path.user_id)
-    await deleteUser(context, caller.source, path.user_id)
+    const user = await requireUser(context, path.user_id)
+    const { deleteUser: pseudonymous, auditLogs } = context.facts.gdpr
+    const masked = await deleteUser(context, caller.source, user.id, { pseudonymous })
+    if (auditLogs) await maskInAuditLog(context, caller, user.username, masked)
     return ok()
   },
 
@@ -128,6 +134,24 @@ export const permissionsHandlers: Handlers = {
       robotCatalogue(level).map(({ resource, action }) => ({ resource, action }))
     return ok({ system: systemAdmin ? shown('system') : null, project: shown('project') })
   },
+}
+
+async function maskInAuditLog(
+  { db, queue }: CoreContext,
+  caller: Caller,
+  username: string,
+  masked: string,
+): Promise<void> {
+  const started = await db.transaction((tx) =>
+    startExecution(tx, {
+      vendorType: MASK_AUDIT_LOG.type,
+      trigger: 'MANUAL',
+      parameters: {},
+      actor: caller.name,
+      tasks: [taskOf(MaskAuditLogSchema, MASK_AUDIT_LOG, { username, masked })],
+    }),
+  )
+  await queue.kick(started.tasks)
 }
 
 async function requireUser(context: CoreContext, id: number, message = `user ${id} not found`) {

@@ -74,6 +74,25 @@ export async function ensureGroup(
   }
 }
 
+/** The ids of these groups of a provider: one statement, but for those that nobody was in before. */
+export async function ensureGroups(
+  deps: Pick<GroupDeps, 'db'>,
+  source: EventSource,
+  provider: string,
+  groups: readonly Omit<NewGroup, 'provider'>[],
+): Promise<number[]> {
+  const wanted = groups.map((group) => ({ group, externalId: requireGroup({ provider, ...group }).externalId }))
+  const known = await deps.db.prisma.group.findMany({
+    where: { provider, externalId: { in: wanted.map(({ externalId }) => externalId) } },
+    select: { id: true, externalId: true },
+  })
+  const ids = new Map(known.map(({ id, externalId }) => [externalId, id]))
+  for (const { group, externalId } of wanted) {
+    if (!ids.has(externalId)) ids.set(externalId, (await ensureGroup(deps, source, { provider, ...group })).id)
+  }
+  return [...ids.values()]
+}
+
 /**
  * Calls a group something else. An LDAP group keeps its DN; others are known by their name, and whoever was in the one of the old
  * name is in this one again when the provider says so at the next sign-in.

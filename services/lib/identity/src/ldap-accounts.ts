@@ -2,7 +2,7 @@ import type { Database } from '@haven/db'
 import { problems } from '@haven/errors'
 import type { EventSource } from '@haven/events'
 import { findLdapUsers, proveLdapUser, type LdapDirectory, type LdapPerson } from './directories/ldap.ts'
-import { ensureGroup, syncMemberships } from './groups.ts'
+import { ensureGroups, syncMemberships } from './groups.ts'
 import { nameKey } from './names.ts'
 import { onboard, type Account } from './onboard.ts'
 
@@ -32,9 +32,7 @@ export async function signInByLdap(
     if (problems.conflict.is(error) || problems.badRequest.is(error)) return null
     throw error
   }
-  const groupIds: number[] = []
-  for (const group of proved.groups) groupIds.push((await ensureGroup({ db }, source, { provider, ...group })).id)
-  await syncMemberships(db, account.id, provider, groupIds)
+  await syncMemberships(db, account.id, provider, await ensureGroups({ db }, source, provider, proved.groups))
   return account
 }
 

@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib'
 import { isUniqueViolation, type Database, type Prisma } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
@@ -155,23 +156,44 @@ export async function setSysadmin(deps: UserDeps, source: EventSource, id: numbe
 /**
  * Deletes an account: its name and e-mail are free again, its grants, memberships and secrets are gone; a row without secrets
  * stays, since projects and logs name it.
+ * @param pseudonymous that row does not tell either who it was (harbor-features.md D, GDPR delete).
+ * @returns what the row calls the user from now on.
  * @throws forbidden for the first administrator and for oneself; preconditionFailed for the last administrator; notFound
  */
-export async function deleteUser(deps: UserDeps, source: EventSource, id: number): Promise<void> {
+export async function deleteUser(
+  deps: UserDeps,
+  source: EventSource,
+  id: number,
+  { pseudonymous = false }: { readonly pseudonymous?: boolean } = {},
+): Promise<string> {
   const self = source.principal.kind === 'user' && source.principal.id === id
   if (id === adminId || self) throw problems.forbidden({ message: `User with ID ${id} cannot be deleted` })
-  await deps.db.prisma.$transaction(async (tx) => {
+  const name = await deps.db.prisma.$transaction(async (tx) => {
     await lockAdministrators(tx)
     const user = await requireUser(tx, id)
     if ((await systemAdminsAmong(tx, [id])).has(id)) await requireAnotherAdministrator(tx, id)
+    const kept = pseudonymous ? pseudonymsOf(user) : { username: user.username }
     await tx.grant.deleteMany({ where: { principalKind: 'user', principalId: id } })
     await tx.groupMember.deleteMany({ where: { userId: id } })
     await tx.identity.deleteMany({ where: { userId: id } })
     await tx.credential.deleteMany({ where: { userId: id } })
-    await tx.user.update({ where: { id }, data: { usernameKey: null, emailKey: null, deletedAt: new Date() } })
-    await emit(tx, UserDeletedSchema, source, { user: ref(user) })
+    await tx.user.update({ where: { id }, data: { ...kept, usernameKey: null, emailKey: null, deletedAt: new Date() } })
+    await emit(tx, UserDeletedSchema, source, { user: ref({ ...user, ...kept }) })
+    return kept.username
   })
   forget(deps)
+  return name
+}
+
+/** In Harbor's form: who knows a name can tell that it was this one, nobody can read it back. The id keeps two of them apart. */
+function pseudonymsOf({ id, username, email, realname }: UserRow) {
+  const pseudonym = (text: string) => `${crc32(text).toString(16).padStart(8, '0')}#${id}`
+  return {
+    username: pseudonym(username),
+    email: email && pseudonym(email),
+    realname: pseudonym(realname),
+    comment: '',
+  }
 }
 
 /** The user of this id; null when there is none or it was deleted. */

@@ -40,6 +40,7 @@ export const keys = {
   /** Seconds. */
   ldap_timeout: key(int(), 5),
   ldap_uid: key(nonEmptyText, 'cn'),
+  /** ldap://, ldaps:// or, ours, ldap+starttls:// with a host. */
   ldap_url: key(nonEmptyText, ''),
   ldap_verify_cert: key(bool, true),
   ldap_group_membership_attribute: key(text, 'memberof'),

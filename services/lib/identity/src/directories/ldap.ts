@@ -193,7 +193,7 @@ async function readGroups(client: Client, directory: LdapDirectory, dns: readonl
   }
   const adminDn = isDn(directory.groups.adminDn) ? canonicalDn(directory.groups.adminDn) : null
   if (adminDn !== null && wanted.includes(adminDn) && !groups.some((group) => group.dn === adminDn)) {
-    groups.push({ dn: adminDn, name: adminDn })
+    groups.push({ dn: adminDn, name: groupName(adminDn) })
   }
   return groups
 }
@@ -228,9 +228,16 @@ function personOf(entry: Entry, { uid }: LdapDirectory): LdapPerson | null {
 }
 
 function groupOf(entry: Entry, { groups }: LdapDirectory): LdapGroup | null {
-  const name = valuesOf(entry, groups.nameAttribute)[0]
-  return name && isDn(entry.dn) ? { dn: canonicalDn(entry.dn), name } : null
+  const name = groupName(valuesOf(entry, groups.nameAttribute)[0] ?? '')
+  return name !== '' && isDn(entry.dn) ? { dn: canonicalDn(entry.dn), name } : null
 }
+
+/** As a group may be called here. */
+const groupName = (text: string) =>
+  text
+    .replaceAll(/\p{Cc}/gu, ' ')
+    .trim()
+    .slice(0, 255)
 
 function isEmail(text: string): boolean {
   try {

@@ -64,6 +64,8 @@ beforeAll(async () => {
   storage = new MemoryStorage()
   registryctl = await startRegistryctl()
   const { url: redisUrl, prefix: redisPrefix } = testRedis()
+  const away = { name: 'away', type: 'docker-registry', url: 'http://127.0.0.1:9', health: 'healthy' }
+  await database.db.prisma.registryEndpoint.create({ data: away })
   service = createJobservice({
     config: {
       coreSecret,
@@ -296,6 +298,11 @@ describe('garbage collection', () => {
 })
 
 describe('the background', () => {
+  it('asks after other registries', async () => {
+    const { registryEndpoint } = database.db.prisma
+    await until(() => registryEndpoint.findFirst({ where: { name: 'away', health: 'unhealthy' } }))
+  })
+
   it('lets a new key sign tokens when the newest is old', async () => {
     const keys = await until(async () => {
       const rows = await database.db.prisma.signingKey.findMany({ orderBy: { createdAt: 'asc' } })

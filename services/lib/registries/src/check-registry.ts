@@ -73,5 +73,7 @@ export async function checkRegistries(
          where id = ${row.id} and updated_at = ${row.updatedAt}`
     }
   }
-  await Promise.all(Array.from({ length: AT_A_TIME }, worker))
+  const ended = await Promise.allSettled(Array.from({ length: AT_A_TIME }, worker))
+  const failed = ended.find((end) => end.status === 'rejected')
+  if (failed) throw failed.reason
 }

@@ -103,7 +103,7 @@ describe('labels', () => {
     expect((await core.admin('POST', '/labels', body)).status).toBe(status)
   })
 
-  it('A17: tell a stranger nothing by their ids', async () => {
+  it('A23: tell a stranger nothing by their ids', async () => {
     const id = idOf(await as(owner)('POST', '/labels', { name: 'secret', scope: 'p', project_id: shop }))
     const [there, missing] = await Promise.all([id, 99_999].map((label) => as(stranger)('GET', `/labels/${label}`)))
     expect([there?.status, there?.body]).toEqual([403, missing?.body])
@@ -143,7 +143,7 @@ describe('immutable tag rules', () => {
     expect((await as(owner)('POST', rules(), selecting('{a,b'))).status).toBe(400)
   })
 
-  it('A21: are reached through their own project only', async () => {
+  it('A20: are reached through their own project only', async () => {
     const other = await core.project('other', owner)
     const id = idOf(await as(owner)('POST', rules(), selecting('own')))
     for (const method of ['PUT', 'DELETE']) {
@@ -161,7 +161,7 @@ describe('immutable tag rules', () => {
   })
 })
 
-describe('quotas', () => {
+describe('quotas (A27)', () => {
   it('are those of the projects, with what is used up to the last commit', async () => {
     await core.db.prisma.quotaDelta.createMany({
       data: [

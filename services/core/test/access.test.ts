@@ -20,7 +20,11 @@ const served = Object.values(operations).filter(
 const describeOne = (operation: Operation) => [`${operation.method} ${operation.path}`, operation] as const
 
 /** A path to something that exists where a stranger may know of it: the private project, the first user. */
-const queries: Record<string, string> = { headProject: '?project_name=private', searchUsers: '?username=a' }
+const queries: Record<string, string> = {
+  headProject: '?project_name=private',
+  searchUsers: '?username=a',
+  searchUserGroups: '?groupname=a',
+}
 const pathOf = (operation: Operation) =>
   operation.path.replaceAll(/\{(\w+)\}/g, (_, name: string) =>
     name.startsWith('project_name') ? 'private' : name === 'meta_name' ? 'public' : '1',

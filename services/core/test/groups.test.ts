@@ -169,6 +169,18 @@ describe('groups as members', () => {
     }
   })
 
+  it('R8: are not the only ones: no user leaves a grant behind either', async () => {
+    await core.project('hasty')
+    for (let round = 0; round < 5; round++) {
+      const { id } = await core.user(`hasty-${round}`)
+      await Promise.all([
+        core.admin('POST', '/projects/hasty/members', { role_id: 2, member_user: { user_id: id } }),
+        core.admin('DELETE', `/users/${id}`),
+      ])
+    }
+    expect((await core.admin('GET', '/projects/hasty/members')).body).toMatchObject([{ entity_name: 'admin' }])
+  })
+
   it('R8: leave no grant behind when they are deleted while they become members', async () => {
     await core.project('busy')
     for (let round = 0; round < 5; round++) {

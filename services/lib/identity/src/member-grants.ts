@@ -41,7 +41,7 @@ export const memberGrants = {
     input: { projectId: number; kind: 'user' | 'group'; memberId: number; roleId: number; createdBy?: string },
   ): Promise<number> {
     const { projectId, kind, memberId, roleId, createdBy } = input
-    if (kind === 'group') await holdGroup(tx, memberId)
+    await holdPrincipal(tx, kind, memberId)
     try {
       const row = await tx.grant.create({
         data: {
@@ -88,10 +88,17 @@ export const memberGrants = {
   },
 }
 
-/** Until the transaction ends nobody deletes the group, which would leave this grant behind for nobody. */
-async function holdGroup(tx: Tx, id: number): Promise<void> {
-  const held = await tx.$queryRaw<unknown[]>`select id from identity.groups where id = ${id}::int for key share`
-  if (held.length === 0) throw problems.notFound({ resource: 'user group', id })
+/** Until the transaction ends nobody deletes the user or group, which would leave this grant behind for nobody (R8). */
+async function holdPrincipal(tx: Tx, kind: 'user' | 'group', id: number): Promise<void> {
+  if (kind === 'group') {
+    const held = await tx.$queryRaw<unknown[]>`select id from identity.groups where id = ${id}::int for key share`
+    if (held.length === 0) throw problems.notFound({ resource: 'user group', id })
+    return
+  }
+  // A user's row never goes.
+  const [held] = await tx.$queryRaw<{ gone: boolean }[]>`
+    select deleted_at is not null as gone from identity.users where id = ${id}::int for key share`
+  if (held?.gone) throw problems.notFound({ resource: 'user', id })
 }
 
 /** Takes back everything that identity keeps about a project, in the transaction that deletes it: grants and robots. */

@@ -173,11 +173,12 @@ export async function deleteUser(
     const user = await requireUser(tx, id)
     if ((await systemAdminsAmong(tx, [id])).has(id)) await requireAnotherAdministrator(tx, id)
     const kept = pseudonymous ? pseudonymsOf(user) : { username: user.username }
+    // The row first: whoever makes him a member meanwhile holds it, so that the grant is there to be taken afterwards (R8).
+    await tx.user.update({ where: { id }, data: { ...kept, usernameKey: null, emailKey: null, deletedAt: new Date() } })
     await tx.grant.deleteMany({ where: { principalKind: 'user', principalId: id } })
     await tx.groupMember.deleteMany({ where: { userId: id } })
     await tx.identity.deleteMany({ where: { userId: id } })
     await tx.credential.deleteMany({ where: { userId: id } })
-    await tx.user.update({ where: { id }, data: { ...kept, usernameKey: null, emailKey: null, deletedAt: new Date() } })
     await emit(tx, UserDeletedSchema, source, { user: ref({ ...user, ...kept }) })
     return kept.username
   })

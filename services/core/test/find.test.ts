@@ -136,7 +136,7 @@ describe('statistics', () => {
     })
   })
 
-  it('count what is public and their own for others', async () => {
+  it('A31: count what is public and their own for others', async () => {
     const totals = { total_project_count: 0, total_repo_count: 0, total_storage_consumption: 0 }
     const open = { public_project_count: 2, public_repo_count: 1, ...totals }
     const mine = (await as(owner)('GET', '/statistics')).body

@@ -1,3 +1,4 @@
+import type { ArtifactDeps } from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import type { Authorities, Sealer, Sessions, SignInDeps } from '@haven/identity'
 import type { OutboundClient } from '@haven/outbound'
@@ -40,6 +41,7 @@ export type CoreContext = {
   csrf: Csrf
   /** Also told of what handlers change. */
   directory: ProjectDirectory
+  artifacts: ArtifactDeps
   countRepositories(projectIds: readonly number[]): Promise<Map<number, number>>
   queue: Queue
   /** The only way to other servers. */

@@ -5,15 +5,16 @@ import type { coreConfig } from './config.ts'
 import { createCore, type CoreDeps } from './service.ts'
 
 /** Core from its settings and what its process shares. `checks` ask after parts of the platform that run in this process. */
-export function openCore(
+export async function openCore(
   { config, ...host }: Host<ConfigOf<typeof coreConfig>>,
   foundation: Foundation,
   checks: NonNullable<CoreDeps['checks']> = {},
-): Service {
+): Promise<Service> {
   return createCore({
     ...host,
     config,
     db: foundation.db(),
+    storage: await foundation.storage(),
     sealer: foundation.sealer(),
     settings: foundation.settings(),
     redis: foundation.redis(),

@@ -1,5 +1,5 @@
 import { statfs } from 'node:fs/promises'
-import { countRepositories } from '@haven/artifacts'
+import { artifactDeps, countRepositories, projectPolicies } from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import { problems } from '@haven/errors'
 import {
@@ -16,6 +16,7 @@ import { ensureLibrary, type ProjectDirectory } from '@haven/projects'
 import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Service, Trust } from '@haven/runtime'
 import { overwriteSettings, type Settings } from '@haven/settings'
+import type { BlobStorage } from '@haven/storage'
 import type { Redis } from 'ioredis'
 import { coreApp } from './app.ts'
 import { caCertificate } from './ca-certificate.ts'
@@ -29,6 +30,7 @@ import { version } from './version.ts'
 export type CoreDeps = {
   config: CoreSettings
   db: Database
+  storage: BlobStorage
   sealer: Sealer
   settings: Settings
   redis: Redis
@@ -75,6 +77,7 @@ export function createCore(deps: CoreDeps): Service {
     }),
     csrf: new Csrf(Buffer.from(config.encryptionKey)),
     directory: deps.projects,
+    artifacts: artifactDeps({ db, storage: deps.storage, policies: projectPolicies }),
     countRepositories: (projectIds) => countRepositories(db.reads, projectIds),
     queue: deps.queue,
     outbound: deps.outbound,

@@ -5,6 +5,7 @@ import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
 import { createLogger, createMetrics, encryptionKey, listen, open, seal } from '@haven/runtime'
 import { Settings } from '@haven/settings'
+import { MemoryStorage } from '@haven/storage'
 import { testDatabase, testRedis } from '@haven/testkit'
 import { readConfig } from '@haven/config'
 import { checkResponse, operations } from '@haven/proto'
@@ -58,9 +59,11 @@ export async function startCore(env: Record<string, string> = {}) {
   const robotPrefix = async () => (await settings.read()).robot_name_prefix
   const ldap = async () => signInDirectory(await settings.read())
   const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix, ldap })
+  const storage = new MemoryStorage()
   const core = createCore({
     config,
     db,
+    storage,
     sealer,
     settings,
     redis,
@@ -126,6 +129,7 @@ export async function startCore(env: Record<string, string> = {}) {
   return {
     url,
     db,
+    storage,
     authorities,
     directory: projects,
     signIn,

@@ -1,5 +1,6 @@
 import type { Handlers } from '../handler.ts'
 import { allowlistHandlers } from './allowlist.ts'
+import { artifactHandlers, iconHandlers } from './artifact.ts'
 import { auditHandlers } from './audit.ts'
 import { configurationHandlers } from './configuration.ts'
 import { explainHandlers } from './explain.ts'
@@ -13,6 +14,7 @@ import { logHandlers } from './logs.ts'
 import { memberHandlers } from './member.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
 import { purgeHandlers } from './purge.ts'
+import { repositoryHandlers } from './repository.ts'
 import { robotHandlers } from './robot.ts'
 import { quotaHandlers } from './quota.ts'
 import { registryHandlers } from './registry.ts'
@@ -39,6 +41,9 @@ export const handlers: Handlers = {
   ...usergroupHandlers,
   ...ldapHandlers,
   ...robotHandlers,
+  ...repositoryHandlers,
+  ...artifactHandlers,
+  ...iconHandlers,
   ...labelHandlers,
   ...immutableHandlers,
   ...quotaHandlers,

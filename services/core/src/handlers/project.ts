@@ -26,13 +26,14 @@ import { listAnswer, pageOf } from '../lists/page.ts'
 import { parseQ, parseSort } from '../lists/query.ts'
 import { allowlistOf } from '../present/allowlist.ts'
 import { presentProject, presentProjectBriefly } from '../present/project.ts'
+import { visibleProjectsOf } from '../visible.ts'
 
 export const projectHandlers: Handlers = {
   async listProjects({ query, caller, at }, deps) {
     const { q, rest } = splitQ(parseQ(query.q))
     const owner = query.owner ?? q.owner
     const asked: ProjectQuery = {
-      visible: await visibleTo(caller),
+      visible: await visibleProjectsOf(caller),
       conditions: rest,
       sort: parseSort(query.sort),
       page: pageOf(query),
@@ -149,16 +150,6 @@ export const projectMetadataHandlers: Handlers = {
     await removeMetadatum(deps, caller.source, project, path.meta_name)
     return ok()
   },
-}
-
-/** Administrators, and robots of all projects, see all; others theirs and the public ones. */
-async function visibleTo(caller: Caller): Promise<ProjectQuery['visible']> {
-  if (await may(caller, { resource: 'project', action: 'list', on: 'system' })) return 'all'
-  const authority = await caller.authority()
-  const everywhere = [...authority.grantsOn(0)].some(
-    (grant) => grant.effect === 'allow' && grant.node.kind === 'project',
-  )
-  return everywhere ? 'all' : { ids: authority.projectIds(), public: true }
 }
 
 async function requireMayCreate(caller: Caller, deps: CoreContext): Promise<void> {

@@ -54,7 +54,7 @@ export async function deleteManifest(
  * Makes tombstones of locked manifests, takes their tags and tells of it.
  * @returns the tags.
  */
-async function bury(
+export async function bury(
   deps: ArtifactDeps,
   tx: Sql,
   grant: DeleteGrant,
@@ -92,14 +92,23 @@ async function bury(
 
 /**
  * Deletes a tag and leaves its manifest.
- * @throws problems.manifestUnknown, nameUnknown, tagUndeletable
+ * @param of the manifest that it must be a tag of.
+ * @throws problems.manifestUnknown, nameUnknown, tagUndeletable; notFound when it is another's tag.
  */
-export async function deleteTag(deps: ArtifactDeps, grant: DeleteGrant, tag: Tag, reason = 'deleted'): Promise<void> {
+export async function deleteTag(
+  deps: ArtifactDeps,
+  grant: DeleteGrant,
+  tag: Tag,
+  { reason = 'deleted', of }: { reason?: string; of?: number } = {},
+): Promise<void> {
   await requireWritable(deps)
   const repositoryId = await findRepository(deps.db.reads, grant.project.id, grant.repository)
   if (repositoryId === null) throw problems.nameUnknown({ repository: nameOf(grant) })
   await deps.db.transaction(async (tx) => {
     const found = await lockTag(tx, repositoryId, tag)
+    if (of !== undefined && Number(found?.manifestId) !== of) {
+      throw problems.notFound({ message: `tag ${tag} attached to artifact ${of} not found` })
+    }
     if (!found) throw problems.manifestUnknown({ repository: nameOf(grant), reference: tag })
     await requireDeletable(deps, grant, tag)
     const digest = await removeTag(tx, found)
@@ -113,7 +122,7 @@ export async function deleteTag(deps: ArtifactDeps, grant: DeleteGrant, tag: Tag
   })
 }
 
-async function requireDeletable({ policies }: ArtifactDeps, grant: DeleteGrant, tag: string): Promise<void> {
+export async function requireDeletable({ policies }: ArtifactDeps, grant: DeleteGrant, tag: string): Promise<void> {
   if (!policies.immutability) return
   const { allowed, reasons } = await policies.immutability(grant, tag, 'delete')
   if (!allowed) throw problems.tagUndeletable({ tag, reasons: messagesOf(reasons) })

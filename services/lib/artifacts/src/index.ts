@@ -1,6 +1,8 @@
+export { addTag } from './add-tag.ts'
 export { appendToUpload, type Chunk } from './append-to-upload.ts'
 export { countRepositories } from './count-repositories.ts'
 export { deleteBlob, getBlob, headBlobForPush, reportUnreadable } from './blobs.ts'
+export { copyArtifact } from './copy-artifact.ts'
 export { deleteManifest, deleteTag } from './delete-manifest.ts'
 export { artifactDeps, type ArtifactDeps, type ArtifactPolicies, type ArtifactSettings, type Verdict } from './deps.ts'
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
@@ -17,6 +19,9 @@ export {
   type PushGrant,
   type Right,
 } from './grants.ts'
+export { labelArtifact, unlabelArtifact } from './label-artifact.ts'
+export { attributesOf } from './learn-facts.ts'
+export { findArtifact, listArtifacts } from './list-artifacts.ts'
 export { countReferrers, listReferrers, referrersIndex, type ReferrersQuery } from './list-referrers.ts'
 export { listRepositories } from './list-repositories.ts'
 export { listTagDetails, listTags } from './list-tags.ts'
@@ -25,9 +30,24 @@ export { projectPolicies } from './project-policies.ts'
 export { PullCounter } from './pull-counter.ts'
 export { PullLog } from './pull-log.ts'
 export { putManifest, type ManifestUpload, type PushedManifest } from './put-manifest.ts'
+export { additionsOf, iconNameOf, readAddition } from './read-addition.ts'
+export { deleteRepository } from './repositories/delete-repository.ts'
+export { updateRepository } from './repositories/update-repository.ts'
 export { searchRepositories } from './search-repositories.ts'
 export { countRepositoriesIn, storedBytes } from './statistics.ts'
+export {
+  accessoryRows as listAccessories,
+  tagRows as listTagsOf,
+  type Accessory,
+  type ArtifactParts,
+  type ArtifactRow,
+} from './store/artifact-rows.ts'
 export { hasRepositories } from './store/repositories.ts'
+export {
+  repositoryRow as findRepositoryDetails,
+  repositoryRows as listRepositoryDetails,
+  type RepositoryDetails,
+} from './store/repository-rows.ts'
 export { trashObject, type Rubbish } from './store/blobs.ts'
 export type { Referrer } from './store/referrers.ts'
 export { cancelUpload, expireUploads, startUpload, uploadStatus } from './uploads.ts'

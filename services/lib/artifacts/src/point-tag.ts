@@ -9,6 +9,17 @@ import { adoptSubject, forgetSubject } from './store/manifests.ts'
 import { createTag, lockTag, moveTag, recordTagChange } from './store/tags.ts'
 import { subjectOfCosignTag } from './subject-tags.ts'
 
+type NamedManifest = { repositoryId: number; manifestId: string; digest: string; tag: Tag }
+
+/** Makes a tag that is not there yet, and tells of it. False when there is one. */
+export async function makeTag(tx: Sql, grant: PushGrant, to: NamedManifest): Promise<boolean> {
+  if (!(await createTag(tx, to, changeOf(grant)))) return false
+  await tell(tx, grant, to, null)
+  return true
+}
+
+const changeOf = (grant: PushGrant) => ({ actor: actorOf(grant), door: grant.door, requestId: grant.requestId })
+
 /**
  * Points a tag at a manifest, and remembers where it pointed. An immutable tag may be made but not pushed again, not even with
  * the manifest it has, as in Harbor; cosign's tags may, or nobody could add a signature (clients.md §2).
@@ -18,14 +29,13 @@ export async function pointTag(
   { policies }: ArtifactDeps,
   tx: Sql,
   grant: PushGrant,
-  to: { repositoryId: number; manifestId: string; digest: string; tag: Tag },
+  to: NamedManifest,
 ): Promise<void> {
   const { repositoryId, manifestId, digest, tag } = to
-  const change = { actor: actorOf(grant), door: grant.door, requestId: grant.requestId }
   const subject = subjectOfCosignTag(tag)
   if (subject !== null) await adoptSubject(tx, manifestId, subject)
   for (;;) {
-    if (await createTag(tx, to, change)) return tell(tx, grant, to, null)
+    if (await makeTag(tx, grant, to)) return
     const existing = await lockTag(tx, repositoryId, tag)
     if (!existing) continue // deleted between the two statements
     if (policies.immutability && subject === null) {
@@ -35,7 +45,7 @@ export async function pointTag(
     const from = await moveTag(tx, existing, manifestId)
     if (from !== digest) {
       if (subject !== null) await forgetSubject(tx, existing.manifestId, subject)
-      await recordTagChange(tx, repositoryId, tag, from, digest, change)
+      await recordTagChange(tx, repositoryId, tag, from, digest, changeOf(grant))
       await tell(tx, grant, to, from)
     }
     return

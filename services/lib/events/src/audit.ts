@@ -1,7 +1,9 @@
 import {
   ArtifactDeletedSchema,
+  ArtifactLabelledSchema,
   ArtifactPulledSchema,
   ArtifactPushedSchema,
+  ArtifactUnlabelledSchema,
   ChangeRefusedSchema,
   ConfigurationChangedSchema,
   Door,
@@ -22,6 +24,7 @@ import {
   RegistryDeletedSchema,
   RegistryUpdatedSchema,
   RepositoryDeletedSchema,
+  RepositoryUpdatedSchema,
   RobotCreatedSchema,
   RobotDeletedSchema,
   RobotRefusal,
@@ -92,6 +95,15 @@ audited(ArtifactDeletedSchema, (m) => line('delete', 'artifact', at(m.repository
 // Of a push the artifact's line tells; only a tag that the platform API made has one of its own.
 audited(TagMovedSchema, (m) => (m.door === Door.API ? line('create', 'tag', at(m.repository, undefined, m.tag)) : null))
 audited(TagDeletedSchema, (m) => line('delete', 'tag', at(m.repository, undefined, m.tag)))
+audited(ArtifactLabelledSchema, (m) => {
+  const resource = at(m.repository, m.artifact)
+  return line('update', 'artifact', resource, `add label ${m.label?.name} to artifact ${resource}`)
+})
+audited(ArtifactUnlabelledSchema, (m) => {
+  const resource = at(m.repository, m.artifact)
+  return line('update', 'artifact', resource, `remove label ${m.label?.name} from artifact ${resource}`)
+})
+audited(RepositoryUpdatedSchema, (m) => line('update', 'repository', m.repository?.name ?? ''))
 audited(RepositoryDeletedSchema, (m) => line('delete', 'repository', m.repository?.name ?? ''))
 
 audited(ProjectCreatedSchema, (m) => line('create', 'project', m.project?.name ?? ''))

@@ -5,11 +5,13 @@ import {
   orderToSql,
   pageToSql,
   Prisma,
+  statement,
   type Condition,
   type Database,
   type Fields,
   type Page,
   type Sort,
+  type Sql,
 } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
@@ -110,6 +112,21 @@ export async function findLabel({ db }: Deps, id: number): Promise<Label> {
   const label = await db.prisma.label.findFirst({ where: { id, deletedAt: null } })
   if (!label) throw noLabel(id)
   return label
+}
+
+/** Keeps a label from being deleted until the transaction ends. Null when there is none. */
+export const holdLabel = (tx: Sql, id: number) => tx.one(hold, [id])
+
+const hold = statement<{ id: number; name: string; projectId: number }>(
+  'labels hold',
+  'select id, name, project_id as "projectId" from projects.labels where id = $1 and deleted_at is null for share',
+)
+
+/** Those of these labels that are there, by id. */
+export async function findLabels({ db }: Deps, ids: readonly number[]): Promise<Map<number, Label>> {
+  if (ids.length === 0) return new Map()
+  const labels = await db.prisma.label.findMany({ where: { id: { in: [...new Set(ids)] }, deletedAt: null } })
+  return new Map(labels.map((label) => [label.id, label]))
 }
 
 const fields: Fields = {

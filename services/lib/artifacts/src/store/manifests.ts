@@ -148,6 +148,13 @@ const lock = statement(
   `select id from artifacts.manifests where id = any($1::bigint[]) order by digest for update`,
 )
 
+const lockSome = statement<ManifestInTree>(
+  'manifests lock some',
+  `select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
+          m.total_bytes::float8 as "totalBytes"
+     from artifacts.manifests m where m.repository_id = $1 and m.deleted_at is null order by m.digest limit $2 for update`,
+)
+
 const bury = statement(
   'manifests bury',
   `update artifacts.manifests
@@ -289,6 +296,10 @@ export const adoptSubject = (tx: Sql, id: string, subject: string) => tx.rows(ad
 
 /** Undoes `adoptSubject` for a manifest that its tag has left. */
 export const forgetSubject = (tx: Sql, id: string, subject: string) => tx.rows(forget, [id, subject])
+
+/** Locks manifests of a repository, whichever come first in the order of digests. */
+export const lockSomeManifests = (tx: Sql, repositoryId: number, limit: number) =>
+  tx.rows(lockSome, [repositoryId, limit])
 
 /** Makes tombstones of locked manifests. */
 export async function buryManifests(

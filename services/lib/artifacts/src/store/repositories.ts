@@ -10,6 +10,23 @@ const find = statement<RepositoryRow>(
   'repositories find',
   'select id, first_pushed_at is not null as listed from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null',
 )
+// Held against a deletion of the repository: what this transaction pushes must not end up in one that is gone (reliability.md R8). The
+// foreign key of what it inserts would take the same lock a moment later.
+const findAndHold = statement<RepositoryRow>(
+  'repositories find and hold',
+  `select id, first_pushed_at is not null as listed from artifacts.repositories
+    where project_id = $1 and path = $2 and deleted_at is null for key share`,
+)
+const lock = statement<{ id: number }>(
+  'repositories lock',
+  `select id from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null and first_pushed_at is not null for update`,
+)
+const update = statement<{ id: number }>(
+  'repositories update',
+  `update artifacts.repositories set description = $3, updated_at = now()
+    where project_id = $1 and path = $2 and deleted_at is null and first_pushed_at is not null returning id`,
+)
+const bury = statement('repositories bury', 'update artifacts.repositories set deleted_at = now() where id = $1')
 const add = statement<RepositoryRow>(
   'repositories add',
   `insert into artifacts.repositories as r (project_id, path) values ($1, $2)
@@ -38,10 +55,10 @@ export async function findRepository(sql: Sql, projectId: number, path: string):
  */
 export async function ensureRepository(tx: Sql, project: Project, path: string): Promise<RepositoryRow> {
   const named = [project.id, path]
-  const found = await tx.one(find, named)
+  const found = await tx.one(findAndHold, named)
   if (found) return found
   await holdProject(tx, project)
-  const row = (await tx.one(add, named)) ?? (await tx.one(find, named)) // somebody else's insert was waited for
+  const row = (await tx.one(add, named)) ?? (await tx.one(findAndHold, named)) // somebody else's insert was waited for
   if (row === null) throw new Error(`repository ${path} of project ${project.id} came and went within one statement`)
   return row
 }
@@ -59,3 +76,18 @@ export async function publishRepository(tx: Sql, project: Project, repositoryId:
 export async function hasRepositories(sql: Sql, projectId: number): Promise<boolean> {
   return (await sql.one(anyIn, [projectId])) !== null
 }
+
+/** Changes the description. Null when there is no such repository. */
+export const describeRepository = async (
+  tx: Sql,
+  projectId: number,
+  path: string,
+  description: string,
+): Promise<number | null> => (await tx.one(update, [projectId, path, description]))?.id ?? null
+
+/** Keeps everybody from pushing to a listed repository until the transaction ends. Null when there is none. */
+export const lockRepository = async (tx: Sql, projectId: number, path: string): Promise<number | null> =>
+  (await tx.one(lock, [projectId, path]))?.id ?? null
+
+/** Makes a locked repository that has no manifest any more absent. A push makes it anew. */
+export const buryRepository = (tx: Sql, id: number) => tx.rows(bury, [id])

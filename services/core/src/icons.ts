@@ -1,0 +1,89 @@
+import { createHash } from 'node:crypto'
+import { crc32, deflateSync } from 'node:zlib'
+
+type Colour = readonly [red: number, green: number, blue: number]
+type Icon = { digest: string; png: Buffer }
+
+const BITS = 8
+const SCALE = 6
+
+/** Eight rows of eight pixels, `#` for drawn. */
+const drawings: Readonly<Record<string, { colour: Colour; rows: readonly string[] }>> = {
+  image: {
+    colour: [37, 99, 235],
+    rows: ['........', '.######.', '.#....#.', '.######.', '.#....#.', '.######.', '........', '........'],
+  },
+  chart: {
+    colour: [15, 118, 110],
+    rows: ['........', '......#.', '......#.', '...#..#.', '...#..#.', '.#.#..#.', '.######.', '........'],
+  },
+  wasm: {
+    colour: [101, 79, 240],
+    rows: ['........', '.#....#.', '.#....#.', '.#.##.#.', '.##..##.', '.#....#.', '........', '........'],
+  },
+  sbom: {
+    colour: [180, 83, 9],
+    rows: ['........', '.#.####.', '........', '.#.####.', '........', '.#.####.', '........', '........'],
+  },
+  unknown: {
+    colour: [100, 116, 139],
+    rows: ['...##...', '..####..', '.######.', '.######.', '.######.', '.######.', '..####..', '...##...'],
+  },
+  'signature.cosign': {
+    colour: [190, 24, 93],
+    rows: ['........', '......#.', '.....##.', '.#..##..', '.####...', '..##....', '........', '........'],
+  },
+  'signature.notation': {
+    colour: [126, 34, 206],
+    rows: ['........', '......#.', '.....##.', '.#..##..', '.####...', '..##....', '........', '.######.'],
+  },
+}
+
+const icons = new Map<string, Icon>(
+  Object.entries(drawings).map(([name, { colour, rows }]) => {
+    const png = draw(rows, colour)
+    return [name, { png, digest: `sha256:${createHash('sha256').update(png).digest('hex')}` }]
+  }),
+)
+const byDigest = new Map([...icons.values()].map((icon) => [icon.digest, icon]))
+
+/** The digest under which `/icons` has the icon of this name. */
+export const iconDigest = (name: string): string => (icons.get(name) ?? icons.get('unknown')!).digest
+
+/** Of an accessory; empty where its type has none, as in Harbor. */
+export const accessoryIcon = (type: string): string =>
+  type === 'sbom.harbor' ? iconDigest('sbom') : (icons.get(type)?.digest ?? '')
+
+/** A PNG. Null when no icon has this digest. */
+export const findIcon = (digest: string): Buffer | null => byDigest.get(digest)?.png ?? null
+
+/** PNG, third edition: a palette of nothing and one colour, one bit a pixel. */
+function draw(rows: readonly string[], [red, green, blue]: Colour): Buffer {
+  const side = BITS * SCALE
+  const header = Buffer.alloc(13)
+  header.writeUInt32BE(side, 0)
+  header.writeUInt32BE(side, 4)
+  header.set([1, 3, 0, 0, 0], 8)
+  const lines = rows.flatMap((row) => {
+    const pixels = row.replaceAll('#', '1'.repeat(SCALE)).replaceAll('.', '0'.repeat(SCALE))
+    const bytes = pixels.match(/.{8}/g)!.map((bits) => Number.parseInt(bits, 2))
+    return Array.from({ length: SCALE }, () => [0, ...bytes]).flat()
+  })
+  return Buffer.concat([
+    Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
+    chunk('IHDR', header),
+    chunk('PLTE', Buffer.from([255, 255, 255, red, green, blue])),
+    chunk('tRNS', Buffer.from([0])),
+    chunk('IDAT', deflateSync(Buffer.from(lines))),
+    chunk('IEND', Buffer.alloc(0)),
+  ])
+}
+
+function chunk(type: string, data: Buffer): Buffer {
+  const body = Buffer.concat([Buffer.from(type, 'latin1'), data])
+  const framed = Buffer.alloc(body.length + 8)
+  framed.writeUInt32BE(data.length, 0)
+  body.copy(framed, 4)
+  framed.writeUInt32BE(crc32(body), body.length + 4)
+  return framed
+}

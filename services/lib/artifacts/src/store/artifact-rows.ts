@@ -1,0 +1,326 @@
+import {
+  conditionsToSql,
+  escapeLike,
+  orderToSql,
+  pageToSql,
+  Prisma,
+  type Condition,
+  type Database,
+  type Fields,
+  type Page,
+  type Sort,
+} from '@haven/db'
+import { problems } from '@haven/errors'
+import type { Annotations, Platform, Reference } from '@haven/oci'
+
+/** A project, or one repository of it. */
+export type Place = { project: { id: number; name: string }; path?: string }
+
+/** What of an artifact is wanted beside its own row. */
+export type ArtifactParts = {
+  tags?: boolean
+  labels?: boolean
+  accessories?: boolean
+  /** Accessories of the indexes that name it. */
+  inherited?: boolean
+}
+
+export type ArtifactTag = { id: number; name: string; pushedAt: string; pulledAt: string | null }
+export type ArtifactReference = {
+  digest: string
+  /** Null for a manifest that the repository does not have. */
+  childId: number | null
+  platform: Platform | null
+  annotations: Annotations | null
+  urls: string[]
+}
+export type Accessory = {
+  id: number
+  digest: string
+  /** Harbor's word: signature.cosign, subject.accessory, … */
+  type: string
+  sizeBytes: number
+  pushedAt: string
+  subjectDigest: string
+  /** Null while the repository does not have the subject. */
+  subjectId: number | null
+}
+
+/** Times of what hangs on it are as Postgres writes them in JSON. */
+export type ArtifactRow = {
+  id: number
+  repositoryId: number
+  path: string
+  digest: string
+  mediaType: string
+  configMediaType: string | null
+  artifactType: string | null
+  kind: 'image' | 'index'
+  type: string
+  sizeBytes: number
+  subjectDigest: string | null
+  annotations: Annotations
+  facts: Record<string, unknown>
+  pushedAt: Date
+  pulledAt: Date | null
+  references: ArtifactReference[] | null
+  tags: ArtifactTag[] | null
+  labelIds: number[] | null
+  accessories: Accessory[] | null
+  inherited: Accessory[] | null
+}
+
+// Harbor knows a signature that Cosign made by its layer, since the oldest ones have an image's config.
+const accessoryType = (m: string) =>
+  Prisma.raw(`case
+    when ${m}.artifact_type = 'application/vnd.cncf.notary.signature' then 'signature.notation'
+    when ${m}.config_media_type = 'application/vnd.goharbor.harbor.sbom.v1' then 'sbom.harbor'
+    when ${m}.artifact_type in ('application/vnd.dev.cosign.artifact.sig.v1+json', 'application/vnd.dev.sigstore.bundle.v0.3+json')
+      or ${m}.config_media_type = 'application/vnd.dev.cosign.artifact.sig.v1+json'
+      or exists (select from artifacts.manifest_edges l
+                  where l.manifest_id = ${m}.id and l.kind = 'layer' and l.media_type = 'application/vnd.dev.cosign.simplesigning.v1+json')
+      then 'signature.cosign'
+    else 'subject.accessory' end`)
+
+const named = Prisma.raw(`exists (select from artifacts.tags t where t.manifest_id = m.id)`)
+const ofIndex = Prisma.raw(`exists (
+  select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
+   where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child')`)
+
+const none = Prisma.sql`null::jsonb`
+
+const tags = Prisma.sql`(
+  select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name, 'pushedAt', t.pushed_at, 'pulledAt', t.pulled_at)
+                   order by t.pushed_at desc, t.id desc)
+    from artifacts.tags t where t.manifest_id = m.id)`
+
+const labelIds = Prisma.sql`(
+  select jsonb_agg(l.label_id order by l.created_at, l.label_id) from artifacts.artifact_labels l where l.manifest_id = m.id)`
+
+const accessory = Prisma.sql`jsonb_build_object(
+  'id', a.id, 'digest', a.digest, 'type', ${accessoryType('a')}, 'sizeBytes', a.total_bytes, 'pushedAt', a.pushed_at,
+  'subjectDigest', a.subject_digest, 'subjectId', s.id)`
+
+const accessories = Prisma.sql`(
+  select jsonb_agg(${accessory} order by a.id)
+    from artifacts.manifests a join artifacts.manifests s on s.id = m.id
+   where a.repository_id = m.repository_id and a.subject_digest = m.digest and a.deleted_at is null)`
+
+const inherited = Prisma.sql`(
+  select jsonb_agg(${accessory} order by a.id)
+    from artifacts.manifest_edges e
+    join artifacts.manifests s on s.id = e.manifest_id and s.deleted_at is null
+    join artifacts.manifests a on a.repository_id = s.repository_id and a.subject_digest = s.digest and a.deleted_at is null
+   where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child')`
+
+const references = Prisma.sql`(
+  select jsonb_agg(jsonb_build_object('digest', e.digest, 'childId', c.id, 'platform', e.platform, 'annotations', e.annotations,
+                                      'urls', e.urls) order by e.position)
+    from artifacts.manifest_edges e
+    left join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest and c.deleted_at is null
+   where m.kind = 'index' and e.manifest_id = m.id and e.kind = 'child')`
+
+const columns = (parts: ArtifactParts) => Prisma.sql`
+  m.id::float8 as id, m.repository_id as "repositoryId", r.path, m.digest, m.media_type as "mediaType",
+  m.config_media_type as "configMediaType", m.artifact_type as "artifactType", m.kind, m.type, m.total_bytes::float8 as "sizeBytes",
+  m.subject_digest as "subjectDigest", m.annotations, m.facts, m.pushed_at as "pushedAt", m.pulled_at as "pulledAt",
+  ${references} as "references",
+  ${parts.tags ? tags : none} as tags,
+  ${parts.labels ? labelIds : none} as "labelIds",
+  ${parts.accessories ? accessories : none} as accessories,
+  ${parts.inherited ? inherited : none} as inherited`
+
+const from = Prisma.sql`artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.deleted_at is null`
+const within = ({ project, path }: Place) =>
+  path === undefined
+    ? Prisma.sql`r.project_id = ${project.id} and r.deleted_at is null`
+    : Prisma.sql`r.project_id = ${project.id} and r.path = ${path} and r.deleted_at is null`
+
+const fieldsOf = ({ project }: Place): Fields => ({
+  id: { column: Prisma.sql`m.id`, type: 'number' },
+  type: { column: Prisma.sql`m.type`, type: 'text' },
+  media_type: { column: Prisma.sql`coalesce(m.config_media_type, m.media_type)`, type: 'text' },
+  manifest_media_type: { column: Prisma.sql`m.media_type`, type: 'text' },
+  artifact_type: { column: Prisma.sql`m.artifact_type`, type: 'text' },
+  digest: { column: Prisma.sql`m.digest`, type: 'text' },
+  size: { column: Prisma.sql`m.total_bytes`, type: 'number' },
+  push_time: { column: Prisma.sql`m.pushed_at`, type: 'time' },
+  pull_time: { column: Prisma.sql`m.pulled_at`, type: 'time' },
+  project_id: { column: Prisma.sql`r.project_id`, type: 'number' },
+  repository_id: { column: Prisma.sql`m.repository_id`, type: 'number' },
+  repository_name: { column: Prisma.sql`(${project.name}::text || '/' || r.path)`, type: 'text' },
+})
+
+/** Harbor's own terms for artifacts; everything else is a column (harbor-api.md §2). @throws badRequest */
+function special(condition: Condition): Prisma.Sql | null {
+  switch (condition.field) {
+    case 'tags':
+      if (condition.match === 'contains') {
+        const pattern = `%${escapeLike(condition.value)}%`
+        return Prisma.sql`exists (select from artifacts.tags t where t.manifest_id = m.id and t.name ilike ${pattern})`
+      }
+      if (condition.match !== 'exact') {
+        throw wrong('tags', 'fuzzy match value or exact match value')
+      }
+      if (condition.value === '*') return named
+      if (condition.value === 'nil') return Prisma.sql`not ${named}`
+      return Prisma.sql`m.id in (select t.manifest_id from artifacts.tags t
+                                  where t.repository_id = m.repository_id and t.name = ${condition.value})`
+    case 'labels': {
+      const ids = condition.match === 'all' ? condition.values : []
+      const whole = ids.filter((id): id is number => typeof id === 'number' && Math.abs(id) < 2 ** 31)
+      // Harbor's spelling.
+      if (ids.length === 0 || whole.length !== ids.length) {
+        throw wrong('labels', 'integer list with intersetion relationship')
+      }
+      return Prisma.join(
+        whole.map(
+          (id) =>
+            Prisma.sql`exists (select from artifacts.artifact_labels l where l.manifest_id = m.id and l.label_id = ${id})`,
+        ),
+        ' and ',
+      )
+    }
+    case 'base':
+      if (condition.match !== 'exact' || condition.value !== '*') throw wrong('base', 'exact match value with "*"')
+      return Prisma.sql`true`
+    default:
+      return null
+  }
+}
+
+const wrong = (field: string, allowed: string) =>
+  problems.badRequest({ message: `the value of "${field}" query can only be ${allowed}` })
+
+export type ArtifactQuery = ArtifactParts & {
+  conditions?: readonly Condition[]
+  sort?: readonly Sort[]
+  page: Page
+  /** Of each repository only the artifact that was pushed last. */
+  latest?: boolean
+}
+
+/**
+ * A page of a project's or repository's artifacts, and how many there are: two statements, however much hangs on them. Accessories are not
+ * listed, nor what is only there for the sake of an index; `base=*` lists those.
+ */
+export async function artifactRows(
+  { prisma }: Pick<Database, 'prisma'>,
+  place: Place,
+  query: ArtifactQuery,
+): Promise<{ total: number; rows: ArtifactRow[] }> {
+  const fields = fieldsOf(place)
+  const conditions = query.conditions ?? []
+  const everything = conditions.some(({ field }) => field === 'base')
+  const terms = conditions.map(special)
+  const where = Prisma.join(
+    [
+      within(place),
+      Prisma.sql`m.subject_digest is null`,
+      ...(everything ? [] : [Prisma.sql`(${named} or not ${ofIndex})`]),
+      ...terms.filter((term) => term !== null),
+      ...conditionsToSql(
+        conditions.filter((_, i) => terms[i] === null),
+        fields,
+      ),
+    ],
+    ' and ',
+  )
+  const latest = Prisma.sql`(select distinct on (r.id) m.* from ${from} where ${where} order by r.id, m.pushed_at desc, m.id desc)`
+  const source = query.latest
+    ? Prisma.sql`${latest} m join artifacts.repositories r on r.id = m.repository_id`
+    : Prisma.sql`${from} where ${where}`
+  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
+  // Materialized, so that what hangs on an artifact is looked up for those of the page and no others.
+  const [rows, [count]] = await Promise.all([
+    prisma.$queryRaw<ArtifactRow[]>`
+      with page as materialized (
+        select m.id, row_number() over (order by ${order}) as place from ${source} order by ${order} ${pageToSql(query.page)})
+      select ${columns(query)}
+        from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
+       order by p.place`,
+    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${source}`,
+  ])
+  return { total: Number(count.total), rows }
+}
+
+/** One artifact, whatever it is: accessories and children too. Null when there is none. */
+export async function artifactRow(
+  { prisma }: Pick<Database, 'prisma'>,
+  place: Required<Place>,
+  reference: Reference,
+  parts: ArtifactParts,
+): Promise<ArtifactRow | null> {
+  const one =
+    reference.tag === undefined
+      ? Prisma.sql`m.digest = ${reference.digest}`
+      : Prisma.sql`m.id = (select t.manifest_id from artifacts.tags t where t.repository_id = r.id and t.name = ${reference.tag})`
+  const [row] = await prisma.$queryRaw<ArtifactRow[]>`
+    select ${columns(parts)} from ${from} where ${within(place)} and ${one}`
+  return row ?? null
+}
+
+const tagFields: Fields = {
+  id: { column: Prisma.sql`t.id`, type: 'number' },
+  name: { column: Prisma.sql`t.name`, type: 'text' },
+  repository_id: { column: Prisma.sql`t.repository_id`, type: 'number' },
+  artifact_id: { column: Prisma.sql`t.manifest_id`, type: 'number' },
+  push_time: { column: Prisma.sql`t.pushed_at`, type: 'time' },
+  pull_time: { column: Prisma.sql`t.pulled_at`, type: 'time' },
+}
+
+export type ListQuery = { conditions?: readonly Condition[]; sort?: readonly Sort[]; page: Page }
+export type TagRow = { id: number; name: string; pushedAt: Date; pulledAt: Date | null }
+
+/** A page of the tags of an artifact, the one pushed last first, and how many there are. */
+export async function tagRows(
+  { prisma }: Pick<Database, 'prisma'>,
+  manifestId: number,
+  query: ListQuery,
+): Promise<{ total: number; rows: TagRow[] }> {
+  const where = Prisma.join(
+    [Prisma.sql`t.manifest_id = ${BigInt(manifestId)}`, ...conditionsToSql(query.conditions ?? [], tagFields)],
+    ' and ',
+  )
+  const order = orderToSql(query.sort ?? [], tagFields, Prisma.sql`t.pushed_at desc`, Prisma.sql`t.id desc`)
+  const [rows, [count]] = await Promise.all([
+    prisma.$queryRaw<TagRow[]>`
+      select t.id::float8 as id, t.name, t.pushed_at as "pushedAt", t.pulled_at as "pulledAt"
+        from artifacts.tags t where ${where} order by ${order} ${pageToSql(query.page)}`,
+    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from artifacts.tags t where ${where}`,
+  ])
+  return { total: Number(count.total), rows }
+}
+
+const accessoryFields: Fields = {
+  id: { column: Prisma.sql`x.id`, type: 'number' },
+  artifact_id: { column: Prisma.sql`x.id`, type: 'number' },
+  type: { column: Prisma.sql`x.type`, type: 'text' },
+  digest: { column: Prisma.sql`x.digest`, type: 'text' },
+  size: { column: Prisma.sql`x.total_bytes`, type: 'number' },
+  subject_artifact_id: { column: Prisma.sql`x.subject_id`, type: 'number' },
+  subject_artifact_digest: { column: Prisma.sql`x.subject_digest`, type: 'text' },
+  creation_time: { column: Prisma.sql`x.pushed_at`, type: 'time' },
+}
+
+/** A page of what hangs on an artifact, the oldest first, and how much there is. */
+export async function accessoryRows(
+  { prisma }: Pick<Database, 'prisma'>,
+  subject: { id: number; repositoryId: number; digest: string },
+  query: ListQuery,
+): Promise<{ total: number; rows: Accessory[] }> {
+  const source = Prisma.sql`(
+    select a.id, a.digest, ${accessoryType('a')} as type, a.total_bytes, a.pushed_at, a.subject_digest, ${BigInt(subject.id)}::bigint as subject_id
+      from artifacts.manifests a
+     where a.repository_id = ${subject.repositoryId} and a.subject_digest = ${subject.digest} and a.deleted_at is null) x`
+  const where = Prisma.join([Prisma.sql`true`, ...conditionsToSql(query.conditions ?? [], accessoryFields)], ' and ')
+  const order = orderToSql(query.sort ?? [], accessoryFields, Prisma.sql`x.pushed_at`, Prisma.sql`x.id`)
+  const [rows, [count]] = await Promise.all([
+    prisma.$queryRaw<{ accessory: Accessory }[]>`
+      select jsonb_build_object('id', x.id, 'digest', x.digest, 'type', x.type, 'sizeBytes', x.total_bytes, 'pushedAt', x.pushed_at,
+                                'subjectDigest', x.subject_digest, 'subjectId', x.subject_id) as accessory
+        from ${source} where ${where} order by ${order} ${pageToSql(query.page)}`,
+    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${source} where ${where}`,
+  ])
+  return { total: Number(count.total), rows: rows.map(({ accessory }) => accessory) }
+}

@@ -85,8 +85,15 @@ export class Browser {
       if (typeof token !== 'string' || token === '') throw problems.csrfTokenMissing()
       if (!deps.csrf.check(token, nonce, browser.#sessionId ?? '')) throw problems.csrfTokenInvalid()
     }
-    if (!session && !visitor) setCookie(res, SESSION_COOKIE, deps.csrf.newVisitor(), { secure })
+    // A link of another site brings no session cookie along although the browser has one: that one must not be replaced.
+    const fromElsewhere = req.headers['sec-fetch-site'] === 'cross-site'
+    if (!session && !visitor && !fromElsewhere) setCookie(res, SESSION_COOKIE, deps.csrf.newVisitor(), { secure })
     return browser
+  }
+
+  /** Of the live session. */
+  get sessionId(): string | null {
+    return this.#sessionId
   }
 
   /** Begins a session under a new id; the one before is over, so that an id planted before is worth nothing (threats.md A59). */

@@ -1,7 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { problems } from '@haven/errors'
 import type { EventSource } from '@haven/events'
-import { anonymous, nameOf, signIn, type Authority, type Principal } from '@haven/identity'
+import { anonymous, nameOf, proveIdToken, signIn, type Authority, type Principal } from '@haven/identity'
 import { contextOf, sameSecret } from '@haven/runtime'
 import type { CoreContext } from './context.ts'
 
@@ -37,9 +37,9 @@ const unsafe = (method: string) => method !== 'GET' && method !== 'HEAD' && meth
 export { unsafe as unsafeMethod }
 
 /**
- * Who a request's credentials prove, in Harbor's order: service secret, Basic, session (harbor-rbac.md §1). Credentials that
- * prove nobody are as if there were none, so that public things stay readable; a bearer token is for the registry only.
- * @throws tooManyRequests while guessing is held up.
+ * Who a request's credentials prove, in Harbor's order: service secret, Basic, ID token, session (harbor-rbac.md §1). Credentials
+ * that prove nobody are as if there were none, so that public things stay readable; our own bearer tokens are for the registry only.
+ * @throws tooManyRequests while guessing is held up; what a provider or directory that cannot be asked throws.
  */
 export async function identify(
   deps: CoreContext,
@@ -64,16 +64,33 @@ async function fromAuthorization(deps: CoreContext, req: IncomingMessage): Promi
       const [name, password] = splitOnce(Buffer.from(credentials.trim(), 'base64').toString('utf8'), ':')
       if (!name || !password) return null
       const address = contextOf(req).clientAddress
-      return signIn(deps.signIn, { name, password, address, agent: req.headers['user-agent'] }).catch(
+      const cliSecret = isForCommandLines(req)
+      return signIn(deps.signIn, { name, password, address, agent: req.headers['user-agent'], cliSecret }).catch(
         (error: unknown) => {
           if (problems.unauthorized.is(error)) return null
           throw error
         },
       )
     }
+    case 'bearer':
+      return deps.signIn.oidc && proveIdToken(deps.db, deps.signIn.oidc, credentials.trim())
     default:
       return null
   }
+}
+
+/** What Harbor lets clients of registries do with the secret that lies in their configuration (harbor-rbac.md §1, context 2). */
+const forCommandLines = [
+  /^(?:GET|POST) \/api\/v2\.0\/projects$/,
+  /^GET \/api\/v2\.0\/(?:systeminfo|labels)$/,
+  /^GET \/api\/version$/,
+  /^GET \/api\/v2\.0\/projects\/[^/]+\/repositories(?:\/[^/]+\/artifacts)?$/,
+  /^DELETE \/api\/v2\.0\/projects\/[^/]+\/repositories\/[^/]+\/artifacts\/[^/]+\/tags\/[^/]+$/,
+]
+
+function isForCommandLines({ method, url = '' }: IncomingMessage): boolean {
+  const call = `${method} ${url.split('?', 1)[0]}`
+  return forCommandLines.some((pattern) => pattern.test(call))
 }
 
 function servicePrincipal({ facts }: CoreContext, secret: string): Principal | null {

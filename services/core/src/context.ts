@@ -9,6 +9,7 @@ import type { Settings } from '@haven/settings'
 import type { Csrf } from './csrf.ts'
 import type { PlatformHealth } from './health.ts'
 import type { LogSearch } from './log-search.ts'
+import type { OidcFlows } from './oidc-flows.ts'
 
 export type Facts = {
   /** How clients reach the platform; null when nobody has said it. */
@@ -38,6 +39,7 @@ export type CoreContext = {
   signIn: SignInDeps
   authorities: Authorities
   sessions: Sessions
+  oidcFlows: OidcFlows
   csrf: Csrf
   /** Also told of what handlers change. */
   directory: ProjectDirectory

@@ -25,6 +25,7 @@ import type { CoreContext } from './context.ts'
 import { Csrf } from './csrf.ts'
 import { PlatformHealth } from './health.ts'
 import { logSearch } from './log-search.ts'
+import { OidcFlows } from './oidc-flows.ts'
 import { version } from './version.ts'
 
 export type CoreDeps = {
@@ -75,6 +76,7 @@ export function createCore(deps: CoreDeps): Service {
       prefix: deps.redisPrefix,
       lifetimeMs: async () => (await settings.read()).session_timeout * 60_000,
     }),
+    oidcFlows: new OidcFlows(redis, deps.sealer, deps.redisPrefix),
     csrf: new Csrf(Buffer.from(config.encryptionKey)),
     directory: deps.projects,
     artifacts: artifactDeps({ db, storage: deps.storage, policies: projectPolicies }),

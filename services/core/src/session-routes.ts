@@ -1,18 +1,15 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import { problems } from '@haven/errors'
 import { emit } from '@haven/events'
-import { anonymous, isTaken, signIn, type Principal } from '@haven/identity'
+import { anonymous, isProvedByOidc, isTaken, signIn } from '@haven/identity'
 import { UserSignedInSchema, UserSignedOutSchema } from '@haven/proto/events'
 import { contextOf, readBody } from '@haven/runtime'
 import { may } from './access.ts'
-import type { Browser } from './browser.ts'
 import { identify } from './caller.ts'
-import type { CoreContext } from './context.ts'
 import { ok, send, sendNotFoundPage, type Answer } from './http/answer.ts'
-import { unescape, type Target } from './http/request.ts'
-
-type Asked = { deps: CoreContext; req: IncomingMessage; browser: Browser }
-type Route = (asked: Asked) => Promise<Answer>
+import { unescape } from './http/request.ts'
+import { oidcRoutes, oidcUrl } from './oidc-routes.ts'
+import { sourceOf, type Asked, type Route } from './session-route.ts'
 
 const MAX_FORM_BYTES = 16 * 1024
 /** Of a name that is none; longer ones would only fill the log. */
@@ -20,16 +17,17 @@ const MAX_NAME = 255
 
 const empty = (status: number): Answer => ({ status })
 
-function sourceOf(req: IncomingMessage, principal: Principal) {
-  const { requestId, clientAddress } = contextOf(req)
-  return { principal, requestId, address: clientAddress }
-}
+/** Harbor's way to say to a page where to go: 403 and not a redirect, which its script would not see. */
+const goTo = (url: string): Answer => ({ status: 403, body: { redirect_location: url } })
 
-const login: Route = async ({ deps, req, browser }) => {
+const login: Route = async (asked) => {
+  const { deps, req, browser } = asked
   const form = await readForm(req)
   const name = form.get('principal') ?? ''
   const password = form.get('password') ?? ''
   const { clientAddress } = contextOf(req)
+  const { auth_mode: mode } = await deps.settings.read()
+  if (mode === 'oidc_auth' && (await isProvedByOidc(deps, name))) return goTo(oidcUrl(asked, 'login'))
   try {
     const user = await signIn(deps.signIn, { name, password, address: clientAddress, agent: req.headers['user-agent'] })
     // A robot's secret is for programs; a session outlives it.
@@ -48,8 +46,13 @@ const login: Route = async ({ deps, req, browser }) => {
   }
 }
 
-const logOut: Route = async ({ deps, req, browser }) => {
+const logOut: Route = async (asked) => {
+  const { deps, req, browser } = asked
   const { user } = browser
+  const { auth_mode: mode } = await deps.settings.read()
+  if (mode === 'oidc_auth' && user?.kind === 'user' && (await isProvedByOidc(deps, user.name))) {
+    return goTo(oidcUrl(asked, 'logout'))
+  }
   if (user?.kind === 'user') {
     const ref = { id: BigInt(user.id), name: user.name }
     await emit(deps.db.prisma, UserSignedOutSchema, sourceOf(req, user), { user: ref })
@@ -73,11 +76,6 @@ const userExists: Route = async ({ deps, req, browser }) => {
   return { status: 200, headers: { 'Content-Type': 'application/json; charset=utf-8' }, body: JSON.stringify(exists) }
 }
 
-const oidcOnly: Route = async ({ deps }) => {
-  const { auth_mode: mode } = await deps.settings.read()
-  throw problems.authModeMismatch({ message: `auth mode: ${mode} is not OIDC based` })
-}
-
 const authproxyOnly: Route = async ({ deps }) => {
   const { auth_mode: mode } = await deps.settings.read()
   throw problems.authModeMismatch({ message: `the auth mode ${mode} does not support this flow` })
@@ -87,15 +85,12 @@ const routes: Readonly<Record<string, Route>> = {
   'POST /c/login': login,
   'GET /c/log_out': logOut,
   'POST /c/userExists': userExists,
-  'GET /c/oidc/login': oidcOnly,
-  'GET /c/oidc/callback': oidcOnly,
-  'GET /c/oidc/logout': oidcOnly,
-  'POST /c/oidc/onboard': oidcOnly,
+  ...oidcRoutes,
   'GET /c/authproxy/redirect': authproxyOnly,
 }
 
 /** The pages' own endpoints under /c (harbor-api.md §6.1). */
-export async function handleSession(asked: Asked & { target: Target; res: ServerResponse }): Promise<void> {
+export async function handleSession(asked: Asked): Promise<void> {
   const { req, res, target } = asked
   const route = `${req.method} ${target.path}`
   const handler = Object.hasOwn(routes, route) ? routes[route] : undefined

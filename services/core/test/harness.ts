@@ -1,5 +1,5 @@
 import { Redis } from 'ioredis'
-import { adminGroupOf, Authorities, signInDeps, signInDirectory } from '@haven/identity'
+import { adminGroupOf, Authorities, OidcClient, oidcProviderOf, signInDeps, signInDirectory } from '@haven/identity'
 import { OutboundClient, outboundConfig } from '@haven/outbound'
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
@@ -58,7 +58,10 @@ export async function startCore(env: Record<string, string> = {}) {
   const authorities = new Authorities(db, { adminGroup: async () => adminGroupOf(await settings.read()) })
   const robotPrefix = async () => (await settings.read()).robot_name_prefix
   const ldap = async () => signInDirectory(await settings.read())
-  const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix, ldap })
+  const outbound = new OutboundClient(readConfig(outboundConfig, env))
+  const provider = async () => oidcProviderOf(await settings.read())
+  const oidc = { client: new OidcClient(outbound), sealer, provider }
+  const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix, ldap, oidc })
   const storage = new MemoryStorage()
   const core = createCore({
     config,
@@ -72,7 +75,7 @@ export async function startCore(env: Record<string, string> = {}) {
     authorities,
     signIn,
     queue,
-    outbound: new OutboundClient(readConfig(outboundConfig, env)),
+    outbound,
     log: createLogger({ service: 'core', level: 'silent' }),
     metrics: createMetrics(),
     trust: { proxySecret: PROXY_SECRET },

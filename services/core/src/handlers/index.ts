@@ -12,6 +12,7 @@ import { labelHandlers } from './label.ts'
 import { ldapHandlers } from './ldap.ts'
 import { logHandlers } from './logs.ts'
 import { memberHandlers } from './member.ts'
+import { oidcHandlers } from './oidc.ts'
 import { projectHandlers, projectMetadataHandlers } from './project.ts'
 import { purgeHandlers } from './purge.ts'
 import { repositoryHandlers } from './repository.ts'
@@ -40,6 +41,7 @@ export const handlers: Handlers = {
   ...permissionsHandlers,
   ...usergroupHandlers,
   ...ldapHandlers,
+  ...oidcHandlers,
   ...robotHandlers,
   ...repositoryHandlers,
   ...artifactHandlers,

@@ -5,12 +5,14 @@ import {
   createUser,
   decide,
   deleteUser,
+  findOidcMeta,
   findUser,
   listUsers,
   projectPermissions,
   robotCatalogue,
   roles,
   self,
+  setCliSecret,
   setSysadmin,
   systemPermissions,
   updateUser,
@@ -26,7 +28,7 @@ import type { Handlers } from '../handler.ts'
 import { created, ok } from '../http/answer.ts'
 import { listAnswer, pageOf } from '../lists/page.ts'
 import { parseQ, parseSort } from '../lists/query.ts'
-import { presentUser, presentUserBriefly } from '../present/user.ts'
+import { presentOidcMeta, presentUser, presentUserBriefly } from '../present/user.ts'
 
 const MASK_AUDIT_LOG = { type: 'AUDIT_LOGS_GDPR_COMPLIANT', attempts: 3 }
 
@@ -60,7 +62,8 @@ export const userHandlers: Handlers = {
       })
     }
     const user = presentUser(await requireUser(context, caller.principal.id))
-    return ok({ ...user, admin_role_in_auth: (await caller.authority()).systemAdminByGroup })
+    const meta = await oidcMetaOf(context, caller, caller.principal.id)
+    return ok({ ...user, ...meta, admin_role_in_auth: (await caller.authority()).systemAdminByGroup })
   },
 
   async searchUsers({ query, at }, context) {
@@ -71,8 +74,9 @@ export const userHandlers: Handlers = {
     return listAnswer(at, query, total, users.map(presentUserBriefly))
   },
 
-  async getUser({ path }, context) {
-    return ok(presentUser(await requireUser(context, path.user_id)))
+  async getUser({ path, caller }, context) {
+    const user = presentUser(await requireUser(context, path.user_id))
+    return ok({ ...user, ...(await oidcMetaOf(context, caller, path.user_id)) })
   },
 
   async updateUserProfile({ path, body, caller }, context) {
@@ -113,9 +117,14 @@ export const userHandlers: Handlers = {
     return ok(await permissionsIn(context, caller, query.scope ?? '', query.relative ?? false))
   },
 
-  async setCliSecret(_call, { settings }) {
-    const { auth_mode: mode } = await settings.read()
-    throw problems.preconditionFailed({ message: `unable to update CLI secret under authmode: ${mode}` })
+  async setCliSecret({ path, body, caller }, context) {
+    const { auth_mode: mode } = await context.settings.read()
+    if (mode !== 'oidc_auth') {
+      throw problems.preconditionFailed({ message: `unable to update CLI secret under authmode: ${mode}` })
+    }
+    await requireUser(context, path.user_id)
+    await setCliSecret(context, caller.source, path.user_id, body.secret ?? '')
+    return ok()
   },
 }
 
@@ -134,6 +143,14 @@ export const permissionsHandlers: Handlers = {
       robotCatalogue(level).map(({ resource, action }) => ({ resource, action }))
     return ok({ system: systemAdmin ? shown('system') : null, project: shown('project') })
   },
+}
+
+/** The secret for command line clients is its owner's alone: Harbor shows it to administrators, too. */
+async function oidcMetaOf(context: CoreContext, caller: Caller, userId: number) {
+  if ((await context.settings.read()).auth_mode !== 'oidc_auth' || userId === adminId) return {}
+  const meta = await findOidcMeta(context, userId)
+  const own = caller.principal.kind === 'user' && caller.principal.id === userId
+  return meta ? { oidc_user_meta: presentOidcMeta(meta, userId, { withSecret: own }) } : {}
 }
 
 async function maskInAuditLog(

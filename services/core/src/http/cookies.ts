@@ -12,17 +12,25 @@ export function cookiesOf(req: IncomingMessage): Map<string, string> {
   return cookies
 }
 
-/** `value` null deletes the cookie. Scripts never see it, other sites never send it (threats.md A59). */
+type CookieOptions = {
+  readonly secure: boolean
+  /** Default: everywhere. */
+  readonly path?: string
+  /** Lax: links of other sites bring it along. Default: nothing of another site does (threats.md A59). */
+  readonly sameSite?: 'Strict' | 'Lax'
+}
+
+/** `value` null deletes the cookie. Scripts never see it. */
 export function setCookie(
   res: ServerResponse,
   name: string,
   value: string | null,
-  { secure }: { secure: boolean },
+  { secure, path = '/', sameSite = 'Strict' }: CookieOptions,
 ): void {
   const attributes = [
-    'Path=/',
+    `Path=${path}`,
     'HttpOnly',
-    'SameSite=Strict',
+    `SameSite=${sameSite}`,
     ...(secure ? ['Secure'] : []),
     ...(value === null ? ['Max-Age=0'] : []),
   ]

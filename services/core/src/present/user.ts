@@ -1,4 +1,4 @@
-import type { UserFacts } from '@haven/identity'
+import type { OidcMeta, UserFacts } from '@haven/identity'
 import type { HarborSchemas } from '@haven/proto'
 import { time } from './time.ts'
 
@@ -19,4 +19,18 @@ export const presentUser = (user: UserFacts): HarborSchemas['UserResp'] => ({
 export const presentUserBriefly = (user: UserFacts): HarborSchemas['UserSearchRespItem'] => ({
   user_id: user.id,
   username: user.username,
+})
+
+/** Harbor joins subject and issuer to one text; it is shown and never compared. */
+export const presentOidcMeta = (
+  meta: OidcMeta,
+  userId: number,
+  { withSecret }: { withSecret: boolean },
+): HarborSchemas['OIDCUserInfo'] => ({
+  id: meta.id,
+  user_id: userId,
+  subiss: `${meta.subject}${meta.issuer}`,
+  ...(withSecret && { secret: meta.secret }),
+  creation_time: time(meta.createdAt),
+  update_time: time(meta.updatedAt),
 })

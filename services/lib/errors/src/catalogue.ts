@@ -117,6 +117,10 @@ export const problems = catalogue({
     { status: 503, oci: 'UNAVAILABLE' },
     (p: { reason: string }) => `the LDAP directory cannot be used: ${p.reason}`,
   ),
+  identityProviderFailed: define(
+    { status: 503, oci: 'UNAVAILABLE' },
+    (p: { reason: string }) => `the identity provider cannot be used: ${p.reason}`,
+  ),
   serviceUnavailable: define(
     { status: 503, oci: 'UNAVAILABLE', exitCode: 69 },
     (p: { message?: string; retryAfterSeconds?: number }) => p.message ?? 'the service is not available at the moment',

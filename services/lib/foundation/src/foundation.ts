@@ -4,6 +4,8 @@ import { openDatabase, type Database } from '@haven/db'
 import {
   adminGroupOf,
   Authorities,
+  OidcClient,
+  oidcProviderOf,
   signInDeps,
   signInDirectory,
   SigningKeys,
@@ -108,7 +110,12 @@ export class Foundation {
     const { redisPrefix } = this.config
     const robotPrefix = async () => (await this.settings().read()).robot_name_prefix
     const ldap = async () => signInDirectory(await this.settings().read())
-    return this.#host.use(signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix, ldap }))
+    const oidc = {
+      client: new OidcClient(this.outbound()),
+      sealer: this.sealer(),
+      provider: async () => oidcProviderOf(await this.settings().read()),
+    }
+    return this.#host.use(signInDeps(this.db(), { redis: this.redis(), redisPrefix, robotPrefix, ldap, oidc }))
   })
 }
 

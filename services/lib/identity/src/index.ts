@@ -11,6 +11,19 @@ export {
   signInDirectory,
 } from './directories/ldap.ts'
 export type { LdapDirectory, LdapPerson } from './directories/ldap.ts'
+export { OidcClient, oidcProviderOf } from './directories/oidc.ts'
+export type { OidcChallenge, OidcPerson, OidcProvider, OidcTokens } from './directories/oidc.ts'
+export {
+  findOidcAccount,
+  findOidcMeta,
+  findOidcTokens,
+  isProvedByOidc,
+  proveIdToken,
+  setCliSecret,
+  signInByOidc,
+} from './oidc-accounts.ts'
+export type { OidcMeta } from './oidc-accounts.ts'
+export type { Account } from './onboard.ts'
 export { importLdapUsers, onboardLdapPerson } from './ldap-accounts.ts'
 export {
   createGroup,

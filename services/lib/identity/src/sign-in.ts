@@ -8,6 +8,7 @@ import type { LdapDirectory } from './directories/ldap.ts'
 import { LastUses } from './last-uses.ts'
 import { signInByLdap } from './ldap-accounts.ts'
 import { canBeUsername, nameKey } from './names.ts'
+import { proveCliSecret, type OidcSignIn } from './oidc-accounts.ts'
 import { hashPassword, isOutdated, verifyNothing, verifySecret, type StoredSecret } from './passwords.ts'
 import { anonymous, type Principal } from './principal.ts'
 import { LoginThrottle } from './throttle.ts'
@@ -22,6 +23,8 @@ export type SignInInput = {
   readonly address: string
   /** Its User-Agent, shown with the credential's last use. */
   readonly agent?: string | undefined
+  /** Whether the secret for command line clients of somebody who signs in by OIDC will do, too. Default: yes. */
+  readonly cliSecret?: boolean
 }
 
 export type SignInDeps = {
@@ -33,6 +36,8 @@ export type SignInDeps = {
   readonly robotPrefix: () => Promise<string>
   /** Where people without a password of ours are looked for; null: nowhere. */
   readonly ldap: () => Promise<LdapDirectory | null>
+  /** Null: the installation has no way to a provider. */
+  readonly oidc: OidcSignIn | null
 }
 
 /** What `signIn` needs, one for each process: it remembers and counts. */
@@ -43,6 +48,7 @@ export function signInDeps(
     redisPrefix?: string
     robotPrefix?: () => Promise<string>
     ldap?: () => Promise<LdapDirectory | null>
+    oidc?: OidcSignIn | null
   } = {},
 ): SignInDeps & Disposable & AsyncDisposable {
   const remembered = new RememberedSignIns(db)
@@ -57,6 +63,7 @@ export function signInDeps(
     }),
     robotPrefix: options.robotPrefix ?? (() => Promise.resolve('robot$')),
     ldap: options.ldap ?? (() => Promise.resolve(null)),
+    oidc: options.oidc ?? null,
     [Symbol.dispose]() {
       remembered[Symbol.dispose]()
       uses[Symbol.dispose]()
@@ -135,7 +142,7 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
   const { name, password, address } = input
   // Nobody is called by a name with NUL, and Postgres could not be asked for it (threats.md A77).
   if (name === '' || name.length > maxNameLength || name.includes('\0') || password === '') throw refused()
-  const { principal, credentialId } = await deps.remembered.of(name, password, async () => {
+  const { principal, credentialId, isCliSecret } = await deps.remembered.of(name, password, async () => {
     const prefix = await deps.robotPrefix()
     const isRobot = prefix !== '' && name.startsWith(prefix)
     // Disposed when Postgres is away or the hashing pool full, too: an attempt left open would count until this process ends.
@@ -148,6 +155,7 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
     await attempt.succeeded()
     return proved
   })
+  if (isCliSecret && input.cliSecret === false) throw refused()
   if (credentialId !== null) deps.uses.note(credentialId, input)
   return principal
 }
@@ -155,13 +163,17 @@ export async function signIn(deps: SignInDeps, input: SignInInput): Promise<Sign
 const refused = () => problems.unauthorized({ message: 'incorrect user name or password' })
 
 /** `credentialId` null: another than we keeps the secret. */
-type Proved = { readonly principal: SignedIn; readonly credentialId: number | null }
+type Proved = {
+  readonly principal: SignedIn
+  readonly credentialId: number | null
+  readonly isCliSecret?: boolean
+}
 
 /**
  * The providers in their order: whoever has a password of ours is asked for that and no other, so that the local administrator gets in
  * whatever a directory says; everybody else is the directory's, where there is one.
  */
-async function proveUser({ db, ldap }: SignInDeps, input: SignInInput): Promise<Proved | null> {
+async function proveUser({ db, ldap, oidc }: SignInDeps, input: SignInInput): Promise<Proved | null> {
   const { name, password } = input
   const [row] = await db.reads.rows(userByLogin, [nameKey(name)])
   if (!row || row.credentialId === null) {
@@ -170,6 +182,12 @@ async function proveUser({ db, ldap }: SignInDeps, input: SignInInput): Promise<
       const account = await signInByLdap(db, directory, input)
       if (!account || account.disabled) return null
       return { principal: { kind: 'user', id: account.id, name: account.name }, credentialId: null }
+    }
+    const secretId =
+      row && oidc && row.id !== adminId ? await proveCliSecret(db, oidc, row.id, password, input.address) : null
+    if (row && secretId !== null) {
+      if (row.disabled) return null
+      return { principal: { kind: 'user', id: row.id, name: row.name }, credentialId: secretId, isCliSecret: true }
     }
     await verifyNothing(password)
     return null

@@ -171,13 +171,15 @@ describe('listAudit', () => {
     await ensureAuditPartitions(database.db)
     for (const month of ['01', '02', '03']) await seed({ at: `2026-${month}-01T00:00:00Z`, count: 4000, project: 5 })
     await seed({ at: '2026-02-10T00:00:00Z', count: 30, project: 6, type: 'delete_artifact' })
-    await database.db.prisma.$executeRaw`analyze events.audit_entries`
+    await database.db.prisma.$executeRaw`vacuum (analyze) events.audit_entries`
     for (const [query, most] of [
       [{}, 10],
       [{ page: { number: 401, size: 10 } }, 20],
       [{ page: { number: 805, size: 10 } }, 50],
       [{ scope: { projects: [6] } }, 10],
-      [{ scope: { projects: [5] }, page: { number: 3, size: 100 } }, 300],
+      [{ scope: { projects: [5, 6] } }, 10],
+      [{ scope: { projects: [5] }, page: { number: 2, size: 100 } }, 200],
+      [{ scope: { projects: [5] }, page: { number: 101, size: 10 } }, 1030],
       [{ sort: [{ field: 'op_time', descending: false }] }, 10],
     ] satisfies [Partial<AuditQuery>, number][]) {
       const asked: Prisma.Sql[] = []
@@ -186,8 +188,8 @@ describe('listAudit', () => {
       expect(entries.length).toBeGreaterThan(0)
       expect(asked).toHaveLength(2)
       const { scans, rows } = await explained(asked[1]!)
-      expect(scans).toEqual(new Set(['Index Scan']))
-      expect(rows).toBeLessThanOrEqual(most)
+      expect([query, ...scans]).toEqual([query, 'Index Scan'])
+      expect([query, rows > most]).toEqual([query, false])
     }
   })
 })
@@ -216,7 +218,7 @@ async function explained(sql: Prisma.Sql) {
   let rows = 0
   const visit = (plan: Plan) => {
     if (plan['Node Type'].includes('Scan')) {
-      if (plan['Actual Rows'] > 0) scans.add(plan['Node Type'].replace(' Backward', ''))
+      if (plan['Actual Rows'] > 0) scans.add(plan['Node Type'].replace(/ Backward| Only/g, ''))
       rows += plan['Actual Rows'] + (plan['Rows Removed by Filter'] ?? 0)
     }
     for (const inner of plan.Plans ?? []) visit(inner)

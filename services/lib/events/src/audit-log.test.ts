@@ -1,6 +1,8 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
+import { create, type DescMessage } from '@bufbuild/protobuf'
 import { Prisma, statement, type Database } from '@haven/db'
+import * as contract from '@haven/proto/events'
 import {
   ArtifactPulledSchema,
   ChangeRefusedSchema,
@@ -8,9 +10,11 @@ import {
   UserSignedInSchema,
 } from '@haven/proto/events'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { auditLine } from './audit.ts'
 import { ensureAuditPartitions } from './audit-partitions.ts'
 import { OutboxDispatcher } from './dispatcher.ts'
-import { emit, emitAll, type EventSource } from './emit.ts'
+import { emit, emitAll, type EventMessage, type EventSource } from './emit.ts'
+import { auditEventTypes } from './event-types.ts'
 import { auditMessage, AuditForwarder, checkForwardEndpoint, forgetUnsentAudit } from './forward-audit.ts'
 import { listAudit, type AuditQuery } from './list-audit.ts'
 import { maskAuditActor } from './mask-audit.ts'
@@ -241,6 +245,31 @@ describe('the counts', () => {
     expect((await list()).total).toBe(5 * 120 + 3) // three of the eight wrote of project 2
   })
 })
+describe('auditLine', () => {
+  /** Of these another event's line tells, or they are nobody's doing. */
+  const silent = ['GarbageCollected', 'RepositoryCreated', 'TagMoved']
+
+  it('tells of every event but those that are known to be silent, and of every kind that Harbor offers', () => {
+    const events = (Object.values(contract) as unknown[]).filter(
+      (value): value is DescMessage =>
+        typeof value === 'object' &&
+        value !== null &&
+        'kind' in value &&
+        value.kind === 'message' &&
+        (value as DescMessage).fields.some((field) => field.name === 'header'),
+    )
+    expect(events.length).toBeGreaterThan(25)
+    const lines = events.map((schema) => {
+      const message = create(schema) as EventMessage
+      const line = auditLine({ id: 1n, type: schema.typeName, projectId: null, occurredAt: new Date(0), message })
+      return { name: schema.name, kind: line && `${line.operation}_${line.resourceType}` }
+    })
+    expect(lines.filter(({ kind }) => kind === null).map(({ name }) => name)).toEqual(silent)
+    const kinds = new Set(lines.map(({ kind }) => kind))
+    expect(auditEventTypes.filter((type) => !kinds.has(type))).toEqual([])
+  })
+})
+
 describe('auditWriter', () => {
   it('leaves out what is switched off', async () => {
     await emit(database.db.writes, ProjectCreatedSchema, ann, { project: project(1) })

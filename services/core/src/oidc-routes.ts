@@ -22,7 +22,7 @@ const FLOW_PATH = '/c/oidc'
 const MAX_BODY_BYTES = 4 * 1024
 const MAX_RETURN_TO = 2_000
 
-/** Sign-in by OIDC (harbor-api.md §6.1): to the provider and back. Which cookie goes where: services/decisions/0010-cookies-across-sites.md. */
+/** Sign-in by OIDC (harbor-api.md §6.1): to the provider and back. Which cookie goes where: services/decisions/0010-sign-in-by-oidc.md. */
 export const oidcRoutes: Readonly<Record<string, Route>> = {
   'GET /c/oidc/login': login,
   'GET /c/oidc/callback': callback,

@@ -23,6 +23,9 @@ export interface OidcProvider extends AsyncDisposable {
 const clientId = 'haven'
 const clientSecret = 'client-secret-of-tests'
 const formBytes = 4_096
+/** Short, so that a test need not wait long until the platform asks again. */
+const accessTokenSeconds = 2
+const lifetimeSeconds = 3_600
 /** To a browser it is another site than what is tested on 127.0.0.1. */
 const host = '127.0.0.2'
 
@@ -48,6 +51,14 @@ export async function startOidcProvider(at: { callback: string; signIn: string }
     scopes: ['openid', 'profile', 'email', 'offline_access'],
     claims: { openid: ['sub'], profile: ['name', 'preferred_username', 'groups'], email: ['email', 'email_verified'] },
     pkce: { required: () => true },
+    ttl: {
+      AccessToken: accessTokenSeconds,
+      Grant: lifetimeSeconds,
+      IdToken: lifetimeSeconds,
+      Interaction: lifetimeSeconds,
+      RefreshToken: lifetimeSeconds,
+      Session: lifetimeSeconds,
+    },
     features: {
       devInteractions: { enabled: false },
       revocation: { enabled: true },

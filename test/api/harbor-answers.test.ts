@@ -7,7 +7,18 @@ import { ADMIN_PASSWORD, startHaven, type HavenInstallation } from '@haven/testk
 import { parse } from 'yaml'
 import { differencesOf, isDeliberate, readRecording, type Deliberate, type Recorded } from './recording.ts'
 
-const GROUPS = ['anonymous', 'errors', 'session', 'users', 'projects', 'members', 'robots', 'v2']
+const GROUPS = [
+  'anonymous',
+  'errors',
+  'session',
+  'users',
+  'projects',
+  'members',
+  'robots',
+  'repositories',
+  'artifacts',
+  'v2',
+]
 const NOT_SERVED_YET = 501
 
 /** Folder with the answers of a real Harbor and the program that asks the same of us. */

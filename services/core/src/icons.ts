@@ -1,5 +1,5 @@
-import { createHash } from 'node:crypto'
 import { crc32, deflateSync } from 'node:zlib'
+import { digestOf } from '@haven/oci'
 
 type Colour = readonly [red: number, green: number, blue: number]
 type Icon = { digest: string; png: Buffer }
@@ -7,13 +7,20 @@ type Icon = { digest: string; png: Buffer }
 const BITS = 8
 const SCALE = 6
 
-/** Eight rows of eight pixels, `#` for drawn. */
-const drawings: Readonly<Record<string, { colour: Colour; rows: readonly string[] }>> = {
+/**
+ * Eight rows of eight pixels, `#` for drawn. `digest`: under which clients of Harbor know the icon of this type; there too it is the name
+ * of the icon, and not the digest of the PNG that is sent.
+ */
+type Drawing = { colour: Colour; rows: readonly string[]; digest?: string }
+
+const drawings: Readonly<Record<string, Drawing>> = {
   image: {
+    digest: 'sha256:0048162a053eef4d4ce3fe7518615bef084403614f8bca43b40ae2e762e11e06',
     colour: [37, 99, 235],
     rows: ['........', '.######.', '.#....#.', '.######.', '.#....#.', '.######.', '........', '........'],
   },
   chart: {
+    digest: 'sha256:61cf3a178ff0f75bf08a25d96b75cf7355dc197749a9f128ed3ef34b0df05518',
     colour: [15, 118, 110],
     rows: ['........', '......#.', '......#.', '...#..#.', '...#..#.', '.#.#..#.', '.######.', '........'],
   },
@@ -26,23 +33,26 @@ const drawings: Readonly<Record<string, { colour: Colour; rows: readonly string[
     rows: ['........', '.#.####.', '........', '.#.####.', '........', '.#.####.', '........', '........'],
   },
   unknown: {
+    digest: 'sha256:da834479c923584f4cbcdecc0dac61f32bef1d51e8aae598cf16bd154efab49f',
     colour: [100, 116, 139],
     rows: ['...##...', '..####..', '.######.', '.######.', '.######.', '.######.', '..####..', '...##...'],
   },
   'signature.cosign': {
+    digest: 'sha256:20401d5b3a0f6dbc607c8d732eb08471af4ae6b19811a4efce8c6a724aed2882',
     colour: [190, 24, 93],
     rows: ['........', '......#.', '.....##.', '.#..##..', '.####...', '..##....', '........', '........'],
   },
   'signature.notation': {
+    digest: 'sha256:3ac706e102bbe9362b400aa162df58135d35e66b9c3bee2165de92022d25fe34',
     colour: [126, 34, 206],
     rows: ['........', '......#.', '.....##.', '.#..##..', '.####...', '..##....', '........', '.######.'],
   },
 }
 
 const icons = new Map<string, Icon>(
-  Object.entries(drawings).map(([name, { colour, rows }]) => {
+  Object.entries(drawings).map(([name, { colour, rows, digest }]) => {
     const png = draw(rows, colour)
-    return [name, { png, digest: `sha256:${createHash('sha256').update(png).digest('hex')}` }]
+    return [name, { png, digest: digest ?? digestOf(png) }]
   }),
 )
 const byDigest = new Map([...icons.values()].map((icon) => [icon.digest, icon]))

@@ -211,7 +211,8 @@ export async function artifactRows(
 ): Promise<{ total: number; rows: ArtifactRow[] }> {
   const fields = fieldsOf(place)
   const conditions = query.conditions ?? []
-  const everything = conditions.some(({ field }) => field === 'base')
+  // Of a repository that holds platforms only, Harbor tells the last of those.
+  const everything = query.latest || conditions.some(({ field }) => field === 'base')
   const terms = conditions.map(special)
   const where = Prisma.join(
     [

@@ -45,14 +45,14 @@ const columns = Prisma.sql`
            or not exists (select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
                            where e.repository_id = r.id and e.digest = m.digest and e.kind = 'child'))) as "artifactCount"`
 
-const listed = (projects: readonly Named[]) => Prisma.sql`
-  unnest(${projects.map(({ id }) => id)}::int[], ${projects.map(({ name }) => name)}::text[]) as p (id, name)
+const listed = (among: readonly Named[]) => Prisma.sql`
+  unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as p (id, name)
   join artifacts.repositories r on r.project_id = p.id and r.deleted_at is null and r.first_pushed_at is not null`
 
-/** A page of the repositories of these projects, by name, and how many there are: two statements. */
+/** A page of the repositories among these projects, by name, and how many there are: two statements. */
 export async function repositoryRows(
   { prisma }: Pick<Database, 'prisma'>,
-  projects: readonly Named[],
+  among: readonly Named[],
   query: RepositoryQuery,
 ): Promise<{ total: number; repositories: RepositoryDetails[] }> {
   const where = Prisma.join([Prisma.sql`true`, ...conditionsToSql(query.conditions ?? [], fields)], ' and ')
@@ -67,11 +67,11 @@ export async function repositoryRows(
     prisma.$queryRaw<RepositoryDetails[]>`
       select ${columns}
         from (select r.id, p.name as project, row_number() over (order by ${order}) as place
-                from ${listed(projects)} where ${where} order by ${order} ${pageToSql(query.page)}) x
+                from ${listed(among)} where ${where} order by ${order} ${pageToSql(query.page)}) x
         join artifacts.repositories r on r.id = x.id
         cross join lateral (select x.project as name) p
        order by x.place`,
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${listed(projects)} where ${where}`,
+    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${listed(among)} where ${where}`,
   ])
   return { total: Number(count.total), repositories }
 }

@@ -155,6 +155,27 @@ describe('the audit log', () => {
     expect(filteredFor).toMatchObject({ lines: [], total: 0 })
   })
 
+  it('A31: shows a robot of all projects what happened in projects, and one of a project what happened there', async () => {
+    await core.project('robotic')
+    const robot = async (level: string, namespace: string) => {
+      const permissions = [{ kind: 'project', namespace, access: [{ resource: 'log', action: 'list' }] }]
+      const made = await core.admin('POST', '/robots', { name: `reader-${level}`, level, duration: 30, permissions })
+      expect(made.status).toBe(201)
+      const { name, secret } = made.body as { name: string; secret: string }
+      return { name, password: secret }
+    }
+    const [everywhere, there] = [await robot('system', '*'), await robot('project', 'robotic')]
+    await settle()
+    const inProjects = await core.db.prisma.auditEntry.count({ where: { projectId: { not: null } } })
+    const ofNone = await core.db.prisma.auditEntry.count({ where: { projectId: null } })
+    expect([inProjects > 1, ofNone > 0]).toEqual([true, true])
+    expect((await read('/auditlog-exts', everywhere)).total).toBe(inProjects)
+    const own = await read('/auditlog-exts?page_size=100', there)
+    expect(told(own)).toContain('admin create project robotic')
+    expect(own.total).toBe((await read('/projects/robotic/auditlog-exts', there)).total)
+    expect((await core.send('GET', '/api/v2.0/projects/library/auditlog-exts', { as: there })).status).toBe(403)
+  })
+
   it('is closed to who did not sign in, in Harbor’s words', async () => {
     for (const [path, message] of [
       ['/auditlog-exts', ''],

@@ -1,3 +1,4 @@
+import { createHash, randomBytes } from 'node:crypto'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { startHaven, type HavenInstallation } from '@haven/testkit'
 import { startOidcProvider, type OidcProvider } from '@haven/testkit/oidc-provider'
@@ -66,6 +67,45 @@ suite(titled('sign-in by OIDC in a real browser', lack), () => {
     await page.waitForURL((url) => url.origin === haven.url)
   }
 
+  /** Where the provider sends somebody back to, who does not go there. */
+  async function wayBack(start: string, name: string): Promise<string> {
+    const other = await chrome.newContext()
+    let at = start
+    while (!at.startsWith(`${haven.url}/c/oidc/callback`)) {
+      let answer = await other.request.get(at, { maxRedirects: 0 })
+      if (answer.status() === 200) answer = await other.request.post(at, { form: { name }, maxRedirects: 0 })
+      at = new URL(answer.headers().location!, at).href
+    }
+    await other.close()
+    return at
+  }
+
+  /** As a program gets it that talks to the provider itself. */
+  async function idTokenOf(name: string): Promise<string> {
+    const verifier = randomBytes(32).toString('base64url')
+    const redirectUri = `${haven.url}/c/oidc/callback`
+    const asked = new URLSearchParams({
+      client_id: provider.clientId,
+      redirect_uri: redirectUri,
+      response_type: 'code',
+      scope: 'openid',
+      code_challenge: createHash('sha256').update(verifier).digest('base64url'),
+      code_challenge_method: 'S256',
+    })
+    const back = new URL(await wayBack(`${provider.issuer}/auth?${asked.toString()}`, name))
+    const { json } = await send(`${provider.issuer}/token`, 'POST', {
+      as: { name: provider.clientId, password: provider.clientSecret },
+      headers: { 'Content-Type': 'application/x-www-form-urlencoded' },
+      body: new URLSearchParams({
+        grant_type: 'authorization_code',
+        code: back.searchParams.get('code')!,
+        redirect_uri: redirectUri,
+        code_verifier: verifier,
+      }).toString(),
+    })
+    return (json as { id_token: string }).id_token
+  }
+
   /** What a script of the platform's own page is answered. */
   const ask = (path: string, method = 'GET', body?: object) =>
     page.evaluate(
@@ -108,15 +148,7 @@ suite(titled('sign-in by OIDC in a real browser', lack), () => {
   })
 
   it("A63: somebody else's way back opens no session, even by a link", async () => {
-    const thief = await chrome.newContext()
-    let back = `${haven.url}/c/oidc/login`
-    // Step by step, since the last one is not to be taken.
-    while (!back.startsWith(`${haven.url}/c/oidc/callback`)) {
-      let answer = await thief.request.get(back, { maxRedirects: 0 })
-      if (answer.status() === 200) answer = await thief.request.post(back, { form: { name: 'eve' }, maxRedirects: 0 })
-      back = new URL(answer.headers().location!, back).href
-    }
-    await thief.close()
+    const back = await wayBack(`${haven.url}/c/oidc/login`, 'eve')
     const answer = await page.goto(back)
     expect(answer?.status()).toBe(400)
     await page.goto(haven.url)
@@ -132,6 +164,21 @@ suite(titled('sign-in by OIDC in a real browser', lack), () => {
     expect((await ask('/c/oidc/onboard', 'POST', { username: 'countess' })).status).toBe(200)
     expect((await me()).json).toMatchObject({ username: 'countess' })
     await configure({ oidc_auto_onboard: true })
+  })
+
+  it("takes the provider's ID token as Bearer, for the API and for tokens of the registry, and nobody else's (A36)", async () => {
+    await signIn('grace')
+    const ask = (path: string, token: string) =>
+      send(`${haven.url}${path}`, 'GET', { headers: { Authorization: `Bearer ${token}` } })
+    const idToken = await idTokenOf('grace')
+    expect((await ask('/api/v2.0/users/current', idToken)).json).toMatchObject({ username: 'grace' })
+    const forRegistry = await ask('/service/token?service=harbor-registry', idToken)
+    expect(forRegistry.status).toBe(200)
+    const { token } = forRegistry.json as { token: string }
+    for (const path of ['/api/v2.0/users/current', '/service/token?service=harbor-registry']) {
+      expect([path, (await ask(path, token)).status]).toEqual([path, 401])
+      expect([path, (await ask(path, await idTokenOf('eve'))).status]).toEqual([path, 401])
+    }
   })
 
   it('signs out at the provider, too', async () => {

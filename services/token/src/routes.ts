@@ -2,9 +2,11 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { problems } from '@haven/errors'
 import {
   anonymous,
+  proveIdToken,
   signIn,
   tokenService,
   type Authorities,
+  type Principal,
   type ProjectNode,
   type SignInDeps,
   type SigningKeys,
@@ -47,17 +49,23 @@ const only =
   }
 
 /**
- * Distribution's token protocol, by GET: Basic or nothing. Whoever he says he is in `account` does not matter, and credentials
- * in the query are none (threats.md A34, A45).
+ * Distribution's token protocol, by GET: Basic, an ID token of the OIDC provider, or nothing. Whoever he says he is in `account` does
+ * not matter, and credentials in the query are none (threats.md A34, A45).
  */
 async function byBasic(req: Request, res: ServerResponse, context: TokenContext): Promise<void> {
   const query = new URL(req.url, 'http://localhost').searchParams
   requireService(query)
   const scopes = parseScopes(query.getAll('scope'))
-  const credentials = basicCredentials(req)
+  const idToken = bearer(req)
+  const credentials = idToken === null ? basicCredentials(req) : null
   // `docker login` asks without a scope: to say yes to it would let anybody think that his password was right.
-  if (!credentials && scopes.length === 0) throw problems.unauthorized({ message: 'credentials are needed' }, challenge)
-  const principal = credentials ? await prove(req, context, credentials) : anonymous
+  if (!credentials && idToken === null && scopes.length === 0)
+    throw problems.unauthorized({ message: 'credentials are needed' }, challenge)
+  const principal: Principal = credentials
+    ? await prove(req, context, credentials)
+    : idToken === null
+      ? anonymous
+      : await proveByIdToken(context, idToken)
   const { answer } = await issue(context, principal as TokenPrincipal, scopes)
   sendJson(req, res, answer)
 }
@@ -93,7 +101,7 @@ function requireService(parameters: URLSearchParams): void {
 
 type Credentials = { readonly name: string; readonly password: string }
 
-/** @throws unauthorized for an Authorization header that is not Basic: a wrong credential is not the same as none. */
+/** @throws unauthorized for an Authorization header that is neither Basic nor Bearer: a wrong credential is not the same as none. */
 function basicCredentials(req: IncomingMessage): Credentials | null {
   const header = req.headers.authorization
   if (header === undefined) return null
@@ -102,6 +110,16 @@ function basicCredentials(req: IncomingMessage): Credentials | null {
   const colon = text.indexOf(':')
   if (colon === -1) throw problems.unauthorized({ message: 'malformed credentials' }, challenge)
   return { name: text.slice(0, colon), password: text.slice(colon + 1) }
+}
+
+/** What follows `Bearer`; null for another scheme or none. */
+const bearer = (req: IncomingMessage): string | null =>
+  /^bearer +(\S+) *$/i.exec(req.headers.authorization ?? '')?.[1] ?? null
+
+async function proveByIdToken({ signIn: { db, oidc } }: TokenContext, idToken: string): Promise<Principal> {
+  const principal = oidc && (await proveIdToken(db, oidc, idToken))
+  if (!principal) throw problems.unauthorized({ message: 'malformed credentials' }, challenge)
+  return principal
 }
 
 async function prove(req: Request, context: TokenContext, credentials: Credentials): Promise<TokenPrincipal> {

@@ -349,6 +349,19 @@ describe('sign-in by OIDC', () => {
     expect(await isNobody(browser)).toBe(true)
   })
 
+  it('is written down, and makes an account anew for who was deleted', async () => {
+    const first = await signIn(somebody('phoenix'))
+    const { user_id: id } = await me(first.browser)
+    expect((await core.admin('DELETE', `/users/${id}`)).status).toBe(200)
+    expect(await isNobody(first.browser)).toBe(true)
+    const again = await signIn(somebody('phoenix'))
+    expect((await me(again.browser)).user_id).not.toBe(id)
+    const events = await core.db.prisma.outboxEvent.findMany({ orderBy: { id: 'desc' }, take: 20 })
+    expect(events.map(({ type }) => type.split('.').at(-1))).toEqual(
+      expect.arrayContaining(['UserCreated', 'UserSignedIn', 'UserDeleted']),
+    )
+  })
+
   it('a disabled account is not let in', async () => {
     const { browser } = await signIn(somebody('gone'))
     const { user_id: id } = await me(browser)

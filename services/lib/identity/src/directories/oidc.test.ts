@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, describe, expect, it } from '@jest/globals'
 import { OutboundClient } from '@haven/outbound'
-import { lacking, titled } from '@haven/testkit/tools'
+import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { OidcClient, type OidcProvider } from './oidc.ts'
 
 const open: { close(): void; closeAllConnections(): void }[] = []
@@ -173,7 +173,7 @@ function selfSigned(): { key: string; cert: string } {
   const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')]
   try {
     execFileSync(
-      'openssl',
+      findTool('openssl')!,
       [
         ...['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2'],
         ...['-subj', '/CN=elsewhere', '-keyout', key, '-out', cert],

@@ -5,9 +5,12 @@ import type { tokenConfig } from './config.ts'
 import { createToken } from './service.ts'
 
 /** The token service from its settings and what its process shares. */
-export function openToken({ config: _, ...host }: Host<ConfigOf<typeof tokenConfig>>, foundation: Foundation): Service {
+export function openToken(host: Host<ConfigOf<typeof tokenConfig>>, foundation: Foundation): Service {
+  const { log, metrics, trust } = host
   return createToken({
-    ...host,
+    log,
+    metrics,
+    trust,
     db: foundation.db(),
     keys: foundation.signingKeys(),
     sealer: foundation.sealer(),

@@ -42,8 +42,11 @@ export const immutableHandlers: Handlers = {
   },
 }
 
-function ruleOf({ id: _, disabled = false, ...rule }: BodyOf<'CreateImmuRule'>): { rule: RuleText; disabled: boolean } {
-  return { rule: rule as RuleText, disabled }
+function ruleOf(body: BodyOf<'CreateImmuRule'>): { rule: RuleText; disabled: boolean } {
+  const { priority, action, template, params, tag_selectors, scope_selectors } = body
+  const given = { priority, action, template, params, tag_selectors, scope_selectors }
+  const rule = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined))
+  return { rule, disabled: body.disabled ?? false }
 }
 
 const present = ({ id, disabled, rule }: ImmutableRule): HarborSchemas['ImmutableRule'] => {

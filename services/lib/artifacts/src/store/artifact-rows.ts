@@ -82,10 +82,16 @@ const accessoryType = (m: string) =>
       then 'signature.cosign'
     else 'subject.accessory' end`)
 
-const named = Prisma.raw(`exists (select from artifacts.tags t where t.manifest_id = m.id)`)
+// Of the rows that are looked at, one by one: `offset 0` keeps Postgres from reading all tags and children of the installation instead.
+const named = Prisma.raw('exists (select from artifacts.tags t where t.manifest_id = m.id offset 0)')
 const ofIndex = Prisma.raw(`exists (
   select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
-   where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child')`)
+   where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' offset 0)`)
+// To count, every row is looked at: the children of the place are read once.
+const amongChildren = (place: Place) => Prisma.sql`(m.repository_id, m.digest) in (
+  select e.repository_id, e.digest
+    from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
+   where e.kind = 'child' and e.repository_id in (${repositoriesOf(place)}))`
 
 const none = Prisma.sql`null::jsonb`
 
@@ -131,10 +137,14 @@ const columns = (parts: ArtifactParts) => Prisma.sql`
   ${parts.inherited ? inherited : none} as inherited`
 
 const from = Prisma.sql`artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.deleted_at is null`
-const within = ({ project, path }: Place) =>
-  path === undefined
-    ? Prisma.sql`r.project_id = ${project.id} and r.deleted_at is null`
-    : Prisma.sql`r.project_id = ${project.id} and r.path = ${path} and r.deleted_at is null`
+const repositoriesOf = ({ project, path }: Place) =>
+  Prisma.sql`select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.deleted_at is null
+             ${path === undefined ? Prisma.empty : Prisma.sql`and x.path = ${path}`}`
+// One repository by its id: then the index has its artifacts in order, and a page is read from it without sorting them.
+const within = (place: Place) =>
+  place.path === undefined
+    ? Prisma.sql`m.repository_id in (${repositoriesOf(place)})`
+    : Prisma.sql`m.repository_id = (${repositoriesOf(place)})`
 
 const fieldsOf = ({ project }: Place): Fields => ({
   id: { column: Prisma.sql`m.id`, type: 'number' },
@@ -214,33 +224,33 @@ export async function artifactRows(
   // Of a repository that holds platforms only, Harbor tells the last of those.
   const everything = query.latest || conditions.some(({ field }) => field === 'base')
   const terms = conditions.map(special)
-  const where = Prisma.join(
-    [
-      within(place),
-      Prisma.sql`m.subject_digest is null`,
-      ...(everything ? [] : [Prisma.sql`(${named} or not ${ofIndex})`]),
-      ...terms.filter((term) => term !== null),
-      ...conditionsToSql(
-        conditions.filter((_, i) => terms[i] === null),
-        fields,
-      ),
-    ],
-    ' and ',
-  )
-  const latest = Prisma.sql`(select distinct on (r.id) m.* from ${from} where ${where} order by r.id, m.pushed_at desc, m.id desc)`
-  const source = query.latest
-    ? Prisma.sql`${latest} m join artifacts.repositories r on r.id = m.repository_id`
-    : Prisma.sql`${from} where ${where}`
+  const asked = [
+    within(place),
+    Prisma.sql`m.subject_digest is null`,
+    ...terms.filter((term) => term !== null),
+    ...conditionsToSql(
+      conditions.filter((_, i) => terms[i] === null),
+      fields,
+    ),
+  ]
+  const sourceWith = (isChild: Prisma.Sql) => {
+    const where = Prisma.join(everything ? asked : [...asked, Prisma.sql`(not ${isChild} or ${named})`], ' and ')
+    return query.latest
+      ? Prisma.sql`(select distinct on (r.id) m.* from ${from} where ${where} order by r.id, m.pushed_at desc, m.id desc) m
+                   join artifacts.repositories r on r.id = m.repository_id`
+      : Prisma.sql`${from} where ${where}`
+  }
   const order = orderToSql(query.sort ?? [], fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
   // Materialized, so that what hangs on an artifact is looked up for those of the page and no others.
   const [rows, [count]] = await Promise.all([
     prisma.$queryRaw<ArtifactRow[]>`
       with page as materialized (
-        select m.id, row_number() over (order by ${order}) as place from ${source} order by ${order} ${pageToSql(query.page)})
+        select f.id, row_number() over () as place
+          from (select m.id from ${sourceWith(ofIndex)} order by ${order} ${pageToSql(query.page)}) f)
       select ${columns(query)}
         from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
        order by p.place`,
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${source}`,
+    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${sourceWith(amongChildren(place))}`,
   ])
   return { total: Number(count.total), rows }
 }

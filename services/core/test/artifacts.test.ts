@@ -179,6 +179,28 @@ describe('repositories', () => {
     await as(owner)('DELETE', `${LIST}/gone`)
   })
 
+  it('are deleted whole although one transaction would not hold them', async () => {
+    await push('shop/large', 'first')
+    const repository = await core.db.prisma.repository.findFirstOrThrow({ where: { path: 'large' } })
+    const repositoryId = repository.id
+    await core.db.prisma.manifest.createMany({
+      data: Array.from({ length: 1_100 }, (_, i) => ({
+        repositoryId,
+        digest: digestOf(Buffer.from(`large ${i}`)),
+        mediaType: mediaTypes.ociManifest,
+        kind: 'image',
+        payload: Buffer.from('{}'),
+        payloadBytes: 2,
+        totalBytes: 2n,
+      })),
+    })
+    expect((await as(owner)('DELETE', `${LIST}/large`)).status).toBe(200)
+    expect(await core.db.prisma.manifest.count({ where: { repositoryId, deletedAt: null } })).toBe(0)
+    expect(await core.db.prisma.tag.count({ where: { repositoryId } })).toBe(0)
+    const history = await core.db.prisma.tagHistory.findMany({ where: { repositoryId }, orderBy: { id: 'desc' } })
+    expect(history[0]).toMatchObject({ tag: 'first', toDigest: null, door: 'api', actor: 'owner' })
+  })
+
   it('stay whole while a rule protects one of their tags', async () => {
     const made = await as(owner)('POST', '/projects/other/immutabletagrules', {
       action: 'immutable',

@@ -1,6 +1,6 @@
 import { problems } from '@haven/errors'
 import type { Sql } from '@haven/db'
-import { emit } from '@haven/events'
+import { emit, emitAll } from '@haven/events'
 import type { Digest, Tag } from '@haven/oci'
 import { ArtifactDeletedSchema, TagDeletedSchema } from '@haven/proto/events'
 import { messagesOf, type ArtifactDeps } from './deps.ts'
@@ -8,7 +8,7 @@ import { actorOf, eventDoors, nameOf, sourceOf, type DeleteGrant } from './grant
 import { requireWritable } from './require-writable.ts'
 import { buryManifests, lockManifestTree, lockOrphans, parentOf, type ManifestInTree } from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
-import { lockTag, lockTagsOf, recordTagChange, removeTag, removeTags } from './store/tags.ts'
+import { lockTag, lockTagsOf, recordTagChange, recordTagRemovals, removeTag, removeTags } from './store/tags.ts'
 
 /** Of one deletion. What is left over goes with the tombstone of what it hangs on, in garbage collection. */
 const MAX_FOLLOWERS = 1_000
@@ -70,11 +70,12 @@ export async function bury(
   )
   await buryManifests(tx, ids, actorOf(grant), reason, deps.settings.tombstoneSeconds)
   const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
-  for (const gone of doomed) {
-    const names = (tagsOf.get(gone.id) ?? []).map(({ name }) => name)
-    for (const name of names)
-      await recordTagChange(tx, gone.repositoryId, name, gone.digest, null, changeOf(grant, reason))
-    await emit(tx, ArtifactDeletedSchema, sourceOf(grant), {
+  const namesOf = ({ id }: ManifestInTree) => (tagsOf.get(id) ?? []).map(({ name }) => name)
+  const removed = doomed.flatMap((gone) => namesOf(gone).map((tag) => ({ ...gone, tag })))
+  await recordTagRemovals(tx, removed, changeOf(grant, reason))
+  const events = doomed.map((gone) => ({
+    source: sourceOf(grant),
+    facts: {
       repository: repositoryRef(grant, gone.repositoryId),
       artifact: {
         id: BigInt(gone.id),
@@ -83,10 +84,11 @@ export async function bury(
         artifactType: gone.artifactType ?? '',
         sizeBytes: BigInt(gone.totalBytes),
       },
-      tags: names,
+      tags: namesOf(gone),
       door: eventDoors[grant.door],
-    })
-  }
+    },
+  }))
+  await emitAll(tx, ArtifactDeletedSchema, events)
   return tags.map(({ name }) => name)
 }
 

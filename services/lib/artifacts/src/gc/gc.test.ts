@@ -30,6 +30,7 @@ import {
   gcDeps,
   purgeTombstones,
   repairStore,
+  sweepLeftovers,
   unlinkBlobs,
   verifyStore,
   type Finding,
@@ -773,6 +774,74 @@ describe('eraseTrash', () => {
     })
     expect(await eraseTrash(database.db, storage)).toMatchObject({ erased: 0 })
     expect(await canPull('app', blob)).toBe(true)
+  })
+})
+
+describe('sweepLeftovers (I8)', () => {
+  const append = async (key: string) => {
+    const source = (async function* () {
+      yield randomBytes(10)
+    })()
+    return storage.append(key, null, 0, source)
+  }
+  const unfinished = async () => (await all(storage.listUnfinished())).map(({ key }) => key)
+  const at = { minAgeMs: -1 }
+
+  it('removes what a process wrote that died before it was recorded, and spares the blob that another made of the upload', async () => {
+    const bytes = randomBytes(10)
+    const to = may('push', 'app')
+    const { id } = await startUpload(artifacts, to)
+    const { key } = await database.db.prisma.upload.findUniqueOrThrow({ where: { id } })
+    const digest = digestOf(bytes)
+    const source = (async function* () {
+      yield bytes
+    })()
+    await finishUpload(artifacts, to, id, { digest, chunk: { source, offsetBytes: null, sizeBytes: bytes.length } })
+    await append(key)
+    expect(await sweepLeftovers(database.db, storage, { minAgeMs: HOUR * 1000 })).toEqual({ swept: 0, failures: [] })
+    expect(await unfinished()).toEqual([key])
+    expect(await sweepLeftovers(database.db, storage, at)).toEqual({ swept: 1, failures: [] })
+    expect(await unfinished()).toEqual([])
+    expect(await canPull('app', { mediaType: '', digest, size: bytes.length })).toBe(true)
+  })
+
+  it('leaves alone what goes on, and what the trash ends', async () => {
+    const { id } = await startUpload(artifacts, may('push', 'app'))
+    const { key: open } = await database.db.prisma.upload.findUniqueOrThrow({ where: { id } })
+    const [cancelled, gone] = [newObjectKey(), newObjectKey()]
+    for (const key of [open, cancelled, gone]) await append(key)
+    await database.db.prisma.trashedObject.create({
+      data: { key: cancelled, store: 'memory', reason: 'upload cancelled', eraseAfter: new Date(Date.now() + 60_000) },
+    })
+    expect(await sweepLeftovers(database.db, storage, at)).toEqual({ swept: 1, failures: [] })
+    expect((await unfinished()).toSorted()).toEqual([open, cancelled].toSorted())
+  })
+
+  it('R11: removes nothing while a backup is being taken', async () => {
+    const key = newObjectKey()
+    await append(key)
+    await database.db.prisma.$transaction(async (backup) => {
+      await backup.$queryRaw`select pg_advisory_xact_lock(hashtext('haven.backup'))::text`
+      expect(await sweepLeftovers(database.db, storage, at)).toEqual({ swept: 0, failures: [] })
+    })
+    expect(await sweepLeftovers(database.db, storage, at)).toEqual({ swept: 1, failures: [] })
+  })
+
+  it('goes on past what the store does not remove, and says why (F39)', async () => {
+    const [stuck, gone] = [newObjectKey(), newObjectKey()]
+    const failing = new (class extends MemoryStorage {
+      override async discard(key: string) {
+        if (key === stuck) throw new Error('AccessDenied')
+        await super.discard(key)
+      }
+    })()
+    storage = failing
+    for (const key of [stuck, gone]) await append(key)
+    expect(await sweepLeftovers(database.db, failing, at)).toEqual({
+      swept: 1,
+      failures: [{ key: stuck, reason: 'AccessDenied' }],
+    })
+    expect(await unfinished()).toEqual([stuck])
   })
 })
 

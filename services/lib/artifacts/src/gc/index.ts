@@ -4,6 +4,7 @@ export { estimateGarbage, type Garbage } from './estimate-garbage.ts'
 export { explainDigest, projectsHolding, type DigestExplanation, type DigestReason } from './explain-digest.ts'
 export { forgetBlobs, type ForgottenBlob } from './forget-blobs.ts'
 export { buryUntagged, purgeNow, purgeTombstones, removedBy, type PurgedManifest } from './purge-manifests.ts'
+export { sweepLeftovers } from './sweep-leftovers.ts'
 export { unlinkBlobs } from './unlink-blobs.ts'
 export {
   repairStore,

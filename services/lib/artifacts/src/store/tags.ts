@@ -25,6 +25,11 @@ const record = statement(
   `insert into artifacts.tag_history (repository_id, tag, from_digest, to_digest, actor, door, reason, request_id)
    values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 )
+const recordRemovals = statement(
+  'tags record removals',
+  `insert into artifacts.tag_history (repository_id, tag, from_digest, actor, door, reason, request_id)
+   select g.*, $4, $5, $6, $7 from unnest($1::int[], $2::text[], $3::text[]) as g (repository_id, tag, digest)`,
+)
 const remove = statement<{ digest: string }>(
   'tags remove',
   `with gone as (delete from artifacts.tags where id = $1)
@@ -109,6 +114,21 @@ export async function recordTagChange(
   { actor, door, reason, requestId }: TagChange,
 ): Promise<void> {
   await tx.rows(record, [repositoryId, tag, from, to, actor, door, reason ?? null, requestId])
+}
+
+/** As `recordTagChange` for tags that pointed at these digests and are gone. */
+export async function recordTagRemovals(
+  tx: Sql,
+  removed: readonly { repositoryId: number; tag: string; digest: string }[],
+  { actor, door, reason, requestId }: TagChange,
+): Promise<void> {
+  if (removed.length === 0) return
+  const columns = [
+    removed.map(({ repositoryId }) => repositoryId),
+    removed.map(({ tag }) => tag),
+    removed.map(({ digest }) => digest),
+  ]
+  await tx.rows(recordRemovals, [...columns, actor, door, reason ?? null, requestId])
 }
 
 /** Null when there is no such repository. */

@@ -146,6 +146,13 @@ describe('haven up refuses to start', () => {
     )
   }, 60_000)
 
+  it('when its own Postgres does not start, and its Redis does not stay', async () => {
+    const home = newHome()
+    mkdirSync(join(home, 'postgres'), { recursive: true, mode: 0o700 })
+    writeFileSync(join(home, 'postgres', 'PG_VERSION'), '9.6\n')
+    expectRefused(await up({ DATABASE_URL: '', REDIS_URL: '' }, home), 70, 'before it was ready')
+  }, 60_000)
+
   it('when the blob store cannot be used', async () => {
     expectRefused(await up({ STORAGE_PATH: join(process.execPath, 'blobs') }), 24, 'the blob store cannot be used')
   }, 60_000)

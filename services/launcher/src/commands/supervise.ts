@@ -1,4 +1,4 @@
-import { readFileSync, rmSync, statfsSync } from 'node:fs'
+import { statfsSync } from 'node:fs'
 import { createServer, isIPv6 } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
@@ -6,6 +6,7 @@ import { fileURLToPath } from 'node:url'
 import { Problem, problems, toProblem } from '@haven/errors'
 import { freePort, NoRedis, startPostgres, startRedis } from '@haven/embedded'
 import { Home, isAlive, type InstallationState } from '../home.ts'
+import { endLeftOver } from '../left-over.ts'
 import type { LauncherConfig } from '../settings.ts'
 import { nodeProcess, StartRefused, Supervisor, type Supervised } from '../supervisor.ts'
 import { processGroups, serviceNames, type ProcessGroup } from '../targets.ts'
@@ -63,10 +64,12 @@ type Start = {
 
 async function startAll({ config, home, env, supervisor, publish }: Start) {
   publish({ detail: 'starting Postgres and Redis' })
-  const [databaseUrl, redisUrl] = await Promise.all([
-    config.databaseUrl ?? ownPostgres(home, supervisor),
-    config.redisUrl ?? ownRedis(home, supervisor, publish),
+  // Settled, not all: one that still starts when the other has failed must be stopped with the rest.
+  const servers = await Promise.allSettled([
+    config.databaseUrl === undefined ? ownPostgres(home, supervisor) : Promise.resolve(config.databaseUrl),
+    config.redisUrl === undefined ? ownRedis(home, supervisor, publish) : Promise.resolve(config.redisUrl),
   ])
+  const [databaseUrl, redisUrl] = [valueOf(servers[0]), valueOf(servers[1])]
   publish({
     detail: 'starting the services',
     // One of your own may hold a password, and the state file is for everybody who may read the folder.
@@ -96,7 +99,7 @@ async function startGroups(
   home: Home,
   supervisor: Supervisor,
 ): Promise<Error[]> {
-  // Settled, not all: what still starts when another has failed must be stopped with the rest.
+  // Settled, as above.
   const started = await Promise.allSettled(
     groups.map((group) =>
       supervisor.add(
@@ -119,6 +122,11 @@ async function startGroups(
     ),
   )
   return started.flatMap((outcome) => (outcome.status === 'rejected' ? [outcome.reason as Error] : []))
+}
+
+function valueOf<T>(outcome: PromiseSettledResult<T>): T {
+  if (outcome.status === 'rejected') throw outcome.reason
+  return outcome.value
 }
 
 const isPortTaken = (failure: Error) =>
@@ -187,7 +195,7 @@ function doorSettings(config: LauncherConfig, home: Home): NodeJS.ProcessEnv {
 }
 
 async function ownPostgres(home: Home, supervisor: Supervisor): Promise<string> {
-  await endLeftOver(join(home.postgres, 'postmaster.pid'), 'SIGINT')
+  await endLeftOver(join(home.postgres, 'postmaster.pid'), 'SIGINT', DRAIN_MS)
   const port = await freePort()
   await supervisor.add({
     name: 'postgres',
@@ -201,7 +209,7 @@ async function ownPostgres(home: Home, supervisor: Supervisor): Promise<string> 
 
 async function ownRedis(home: Home, supervisor: Supervisor, publish: Start['publish']): Promise<string> {
   const pidFile = join(home.redis, 'redis.pid')
-  await endLeftOver(pidFile, 'SIGTERM')
+  await endLeftOver(pidFile, 'SIGTERM', DRAIN_MS)
   const port = await freePort()
   const redis: Supervised = {
     name: 'redis',
@@ -215,23 +223,6 @@ async function ownRedis(home: Home, supervisor: Supervisor, publish: Start['publ
   }
   await supervisor.add(redis)
   return `redis://127.0.0.1:${port}`
-}
-
-/** A supervisor that was killed leaves its servers running on our folders: they must be gone before we start our own. */
-async function endLeftOver(pidFile: string, signal: NodeJS.Signals) {
-  let pid: number
-  try {
-    pid = Number.parseInt(readFileSync(pidFile, 'utf8'), 10)
-  } catch {
-    return // no pid file: it was stopped in order, or never ran
-  }
-  if (!Number.isInteger(pid) || !isAlive(pid)) return
-  process.kill(pid, signal)
-  for (let waited = 0; isAlive(pid); waited += 50) {
-    if (waited > DRAIN_MS) throw problems.alreadyRunning({ pid })
-    await new Promise((resolve) => setTimeout(resolve, 50))
-  }
-  rmSync(pidFile, { force: true })
 }
 
 async function refuseBadGround(config: LauncherConfig) {

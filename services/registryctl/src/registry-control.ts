@@ -5,6 +5,7 @@ import {
   eraseTrash,
   repairStore,
   storeStatistics,
+  sweepLeftovers,
   verifyStore,
   type Erasure,
   type Finding,
@@ -27,6 +28,8 @@ import type { RegistryctlContext } from './context.ts'
 /** Objects erased between two answers of a stream. */
 const ERASE_STEP = 200
 const MAX_WORKERS = 10
+/** Longer than a probe of the store takes. */
+const LEFTOVER_AGE_MS = 10_000
 
 const findingCodes: Record<FindingKind, FindingCode> = {
   missing: FindingCode.MISSING,
@@ -98,7 +101,20 @@ async function* erase({ db, storage, log }: RegistryctlContext, request: EraseRe
     if (part.erased + part.failed === 0) break
     done += part.erased + part.failed
   }
+  if (!keys && !request.limit) await sweep({ db, storage, log }, signal)
   log.info({ execution: String(request.execution), ...sum }, 'erased trash')
+}
+
+/** A failure is no reason to call the erasure failed: some accounts may delete from a bucket and not list its uploads. */
+async function sweep({ db, storage, log }: Pick<RegistryctlContext, 'db' | 'storage' | 'log'>, signal: AbortSignal) {
+  try {
+    const { swept, failures } = await sweepLeftovers(db, storage, { minAgeMs: LEFTOVER_AGE_MS, signal })
+    for (const { key, reason } of failures) log.warn({ key, reason }, 'what an upload left could not be removed')
+    if (swept > 0) log.info({ swept }, 'removed what uploads left that have ended')
+  } catch (err) {
+    signal.throwIfAborted()
+    log.warn({ err }, 'the store could not be searched for what uploads left')
+  }
 }
 
 async function* verify(context: RegistryctlContext, request: VerifyRequest, signal: AbortSignal) {

@@ -1,6 +1,6 @@
 import { createClient } from '@connectrpc/connect'
 import { createConnectTransport } from '@connectrpc/connect-node'
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { FindingKind, RegistryControl, RepairAction } from '@haven/proto/rpc'
 import { createLogger, createMetrics, listen, type Listening, type Service } from '@haven/runtime'
 import { MemoryStorage, newObjectKey } from '@haven/storage'
@@ -103,6 +103,25 @@ describe('registryctl', () => {
       { store: 'memory', objects: 0n, trash: 1n, trashBytes: 5n },
     ])
     expect((await all(client().erase({ keys: ['other'] }))).at(-1)).toMatchObject({ erased: 0n })
+  })
+
+  it('removes what uploads left that have ended, when it is to erase everything', async () => {
+    const key = newObjectKey()
+    const source = (async function* () {
+      yield Buffer.from('bytes')
+    })()
+    await storage.append(key, null, 0, source)
+    const unfinished = async () => (await all(storage.listUnfinished())).map((upload) => upload.key)
+    await all(client().erase({}))
+    expect(await unfinished()).toEqual([key]) // as young as a probe of the store may be
+    const clock = jest.spyOn(Date, 'now').mockReturnValue(Date.now() + 60_000)
+    await all(client().erase({ limit: 5 }))
+    await all(client().erase({ keys: ['other'] }))
+    await all(client().erase({ dryRun: true }))
+    expect(await unfinished()).toEqual([key])
+    await all(client().erase({}))
+    clock.mockRestore()
+    expect(await unfinished()).toEqual([])
   })
 
   it('R11: erases nothing while a backup is being taken, and says so', async () => {

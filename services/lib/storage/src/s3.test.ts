@@ -181,6 +181,24 @@ describe('S3 storage', () => {
       expect([...fake.uploads.values()].filter((upload) => upload.key === key)).toEqual([])
     })
 
+    it('finds what an append left that never reported back, and removes it without touching the object (F03)', async () => {
+      const key = newObjectKey()
+      const bytes = randomBytes(17 * MiB)
+      const { state } = await storage.append(key, null, 0, inPieces(bytes.subarray(0, 6 * MiB)))
+      await storage.append(key, state, 6 * MiB, inPieces(bytes.subarray(6 * MiB, 6 * MiB + 100))) // its process died then
+      const next = await storage.append(key, state, 6 * MiB, inPieces(bytes.subarray(6 * MiB)))
+      await storage.complete(key, next.state, bytes.length)
+      const unfinished = async () => {
+        const keys = []
+        for await (const upload of storage.listUnfinished()) keys.push(upload.key)
+        return keys.filter((each) => each === key)
+      }
+      expect((await unfinished()).length).toBeGreaterThan(0)
+      await storage.discard(key, null)
+      expect(await unfinished()).toEqual([])
+      expect(digest(await pull(key))).toBe(digest(bytes))
+    })
+
     it('asks for the length when the joined ETag does not prove it', async () => {
       const bytes = randomBytes(22 * MiB)
       fake.fail('CompleteMultipartUpload', 'wrong etag')

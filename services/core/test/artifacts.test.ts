@@ -474,6 +474,19 @@ describe('a copy', () => {
     expect(taken.status).toBe(403)
   })
 
+  it('goes into no project whose content comes from another registry, nor does a tag', async () => {
+    const id = await core.project('mirror', owner)
+    await push('mirror/app', 'v1')
+    await core.db.prisma.project.update({ where: { id }, data: { registryId: 1 } })
+    core.directory.forget()
+    for (const reply of [
+      await as(owner)('POST', '/projects/mirror/repositories/x/artifacts?from=shop/app:v0'),
+      await as(owner)('POST', '/projects/mirror/repositories/app/artifacts/v1/tags', { name: 'x' }),
+    ]) {
+      expect([reply.status, reply.text]).toEqual([405, expect.stringContaining('METHOD_NOT_ALLOWED')])
+    }
+  })
+
   it('is refused by the rules of a push', async () => {
     await core.project('tiny', owner)
     const quota = await core.admin('GET', '/quotas?page_size=100')

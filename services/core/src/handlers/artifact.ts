@@ -70,9 +70,7 @@ export const artifactHandlers: Handlers = {
 
   /** Whoever may push here and read there; `from` names what is copied. */
   async CopyArtifact({ project, path, query, caller }, deps) {
-    if (project.registryId !== null) {
-      throw problems.unsupported({ message: "the operation isn't supported for a proxy project" })
-    }
+    requireOwnContent(project)
     const unknown = problems.badRequest({ message: `artifact ${query.from} not found` })
     const name = parseArtifactName(query.from)
     const parts = name && splitProject(name.repository)
@@ -110,9 +108,7 @@ export const artifactHandlers: Handlers = {
   },
 
   async createTag({ project, path, body, caller }, deps) {
-    if (project.registryId !== null) {
-      throw problems.unsupported({ message: "the operation isn't supported for a proxy project" })
-    }
+    requireOwnContent(project)
     const artifact = await requireArtifact(deps, project, path)
     const tag = parseTag(body.name)
     if (tag === null) throw problems.badRequest({ message: `bad request: invalid tag name: ${body.name}` })
@@ -166,6 +162,13 @@ export const iconHandlers: Handlers = {
     if (!png) throw problems.notFound({ message: `the icon ${path.digest} not found` })
     return ok({ 'content-type': 'image/png', content: png.toString('base64') })
   },
+}
+
+/** @throws methodNotAllowed for a project whose content comes from another registry only. */
+function requireOwnContent({ registryId }: ProjectFacts): void {
+  if (registryId !== null) {
+    throw problems.methodNotAllowed({ message: "the operation isn't supported for a proxy project" })
+  }
 }
 
 /** Tags unless they are not wanted; the rest when it is (harbor-api.md §4). */

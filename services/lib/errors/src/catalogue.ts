@@ -51,8 +51,8 @@ export const problems = catalogue({
   ),
   methodNotAllowed: define(
     { status: 405, oci: 'UNSUPPORTED', harbor: 'METHOD_NOT_ALLOWED' },
-    (p: { method: string; allowed: readonly string[] }) =>
-      `method ${p.method} is not allowed, but [${p.allowed.join(',')}] are`,
+    (p: { method: string; allowed: readonly string[] } | { message: string }) =>
+      'message' in p ? p.message : `method ${p.method} is not allowed, but [${p.allowed.join(',')}] are`,
   ),
 
   // What was sent

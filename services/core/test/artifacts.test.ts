@@ -4,6 +4,7 @@ import {
   artifactDeps,
   finishUpload,
   grant,
+  interceptFaultPoint,
   projectPolicies,
   putManifest,
   startUpload,
@@ -221,19 +222,38 @@ describe('repositories', () => {
     ])
   })
 
-  it('R8: a push that meets the deletion of its repository is in the new one, never in none', async () => {
-    for (let race = 0; race < 10; race++) {
-      await push('shop/raced', 'old')
-      const [deleted] = await Promise.all([as(owner)('DELETE', `${LIST}/raced`), push('shop/raced', `new-${race}`)])
-      expect(deleted.status).toBe(200)
-      const found = await as(owner)('GET', `${LIST}/raced/artifacts/new-${race}`)
-      const repository = await as(owner)('GET', `${LIST}/raced`)
-      // Either it came first and went with the rest, or it is there in a repository that is listed.
-      expect([found.status, repository.status]).toEqual(found.status === 200 ? [200, 200] : [404, 404])
-    }
-    await as(owner)('DELETE', `${LIST}/raced`)
+  it('wait with their deletion for a push that has found them, and take it along', async () => {
+    await push('shop/raced', 'old')
+    const arrived = Promise.withResolvers<void>()
+    const released = Promise.withResolvers<void>()
+    const stop = interceptFaultPoint('manifest.afterCheck', () => {
+      stop()
+      arrived.resolve()
+      return released.promise
+    })
+    const pushed = push('shop/raced', 'new')
+    await arrived.promise
+    const deleted = as(owner)('DELETE', `${LIST}/raced`)
+    await waitingForLock()
+    released.resolve()
+    expect([(await deleted).status, await pushed]).toEqual([200, expect.stringContaining('sha256:')])
+    expect((await as(owner)('GET', `${LIST}/raced`)).status).toBe(404)
+    const lost = { deletedAt: null, repository: { deletedAt: { not: null } } }
+    expect(await core.db.prisma.manifest.count({ where: lost })).toBe(0)
   })
 })
+
+/** Until some statement waits for a lock. @throws after 2 s without one */
+async function waitingForLock(): Promise<void> {
+  const deadline = performance.now() + 2_000
+  while (performance.now() < deadline) {
+    const waiting = await core.db.prisma.$queryRaw<object[]>`
+      select 1 from pg_stat_activity where datname = current_database() and wait_event_type = 'Lock'`
+    if (waiting.length > 0) return
+    await new Promise((resolve) => setTimeout(resolve, 5))
+  }
+  throw new Error('nobody waited')
+}
 
 describe('artifacts', () => {
   const ARTIFACTS = `${LIST}/app/artifacts`

@@ -10,7 +10,7 @@ const find = statement<RepositoryRow>(
   'repositories find',
   'select id, first_pushed_at is not null as listed from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null',
 )
-// Held against a deletion of the repository: what this transaction pushes must not end up in one that is gone (reliability.md R8). The
+// Held against a deletion of the repository: what this transaction pushes must not end up in one that is gone. The
 // foreign key of what it inserts would take the same lock a moment later.
 const findAndHold = statement<RepositoryRow>(
   'repositories find and hold',

@@ -24,17 +24,21 @@ const queries: Record<string, string> = {
   headProject: '?project_name=private',
   searchUsers: '?username=a',
   searchUserGroups: '?groupname=a',
+  CopyArtifact: '?from=private/a:1',
+  listRobotUses: '?ids=1',
 }
+const values: Record<string, string> = { meta_name: 'public', addition: 'build_history' }
 const pathOf = (operation: Operation) =>
   operation.path.replaceAll(/\{(\w+)\}/g, (_, name: string) =>
-    name.startsWith('project_name') ? 'private' : name === 'meta_name' ? 'public' : '1',
+    name.startsWith('project_name') ? 'private' : (values[name] ?? '1'),
   ) + (queries[operation.operationId] ?? '')
 
-const bodies: Record<string, unknown> = { actionPendingJobs: { action: 'stop' } }
+const bodies: Record<string, unknown> = { actionPendingJobs: { action: 'stop' }, createTag: { name: 'v1' } }
+const bodyOf = (operation: Operation) => operation.body && { body: bodies[operation.operationId] ?? {} }
 const call = (operation: Operation, as: Credentials) =>
   core.send(operation.method, pathOf(operation), {
     as,
-    ...(operation.body && { body: bodies[operation.operationId] ?? {} }),
+    ...bodyOf(operation),
   })
 
 describe('operations that are served', () => {
@@ -91,7 +95,7 @@ describe('somebody without a right', () => {
   it.each(refused.filter(({ permission }) => permission.scope === 'project').map(describeOne))(
     '%s of a project that is not there answers the same',
     async (_name, operation) => {
-      const sent = { as: stranger, ...(operation.body && { body: {} }) }
+      const sent = { as: stranger, ...bodyOf(operation) }
       const there = await core.send(operation.method, pathOf(operation), sent)
       const absent = await core.send(operation.method, pathOf(operation).replace('private', 'absent'), sent)
       expect([absent.status, absent.text]).toEqual([there.status, there.text])
@@ -103,7 +107,7 @@ describe('an administrator', () => {
   const ofProject = served.filter(({ permission }) => permission.scope === 'project')
   it.each(ofProject.map(describeOne))('%s of a project that is not there is 404', async (_name, operation) => {
     const path = pathOf(operation).replace('private', 'absent')
-    const reply = await core.send(operation.method, path, { as: ADMIN, ...(operation.body && { body: {} }) })
+    const reply = await core.send(operation.method, path, { as: ADMIN, ...bodyOf(operation) })
     expect([reply.status, reply.body]).toEqual([
       404,
       { errors: [{ code: 'NOT_FOUND', message: 'project absent not found' }] },

@@ -402,7 +402,7 @@ describe('what a robot was last used for', () => {
         agent: 'docker/29',
       },
     ])
-    expect((await uses(null, [robot.id])).body).toEqual([])
+    expect((await uses(null, [robot.id])).status).toBe(401)
     expect((await uses(owner, ['x'])).status).toBe(422)
   })
 })

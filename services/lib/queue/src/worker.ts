@@ -25,6 +25,8 @@ export type WorkersOptions<Deps> = {
 }
 
 const LEASE: LeaseTimes = { leaseMs: 60_000, beatMs: 2_000 }
+/** BullMQ's default. */
+const BULL_LOCK_MS = 30_000
 const SIGN_OF_LIFE_MS = 10_000
 const MAX_BACKOFF_MS = 5 * 60_000
 
@@ -52,7 +54,9 @@ export class Workers<Deps> implements AsyncDisposable {
   }
 
   async start(): Promise<void> {
-    const { jobs, poolSize, prefix, onFailure } = this.#options
+    const { jobs, poolSize, prefix, times, onFailure } = this.#options
+    // What a worker took and had not claimed when it died is held by BullMQ's lock only: that ends no later than a lease.
+    const lockMs = Math.min(times.leaseMs, BULL_LOCK_MS)
     for (const job of jobs) {
       const worker = new BullWorker(job.type, (taken, token) => this.#process(job, taken, token), {
         connection: this.#redis,
@@ -60,6 +64,8 @@ export class Workers<Deps> implements AsyncDisposable {
         concurrency: job.concurrency > 0 ? Math.min(job.concurrency, poolSize) : poolSize,
         // A job whose lock ran out is delivered again and then refused by its lease, as often as that happens.
         maxStalledCount: 1000,
+        lockDuration: lockMs,
+        stalledInterval: lockMs,
         drainDelay: 5,
       })
       worker.on('error', onFailure)

@@ -150,6 +150,12 @@ export type NodeProcess = {
 }
 
 /**
+ * For glibc (mallopt(3)), which otherwise has up to eight pools of freed memory a core, and keeps in them what large buffers leave.
+ * With a fixed threshold these go back to the system as soon as they are freed.
+ */
+const ALLOCATOR = { MALLOC_ARENA_MAX: '2', MALLOC_TRIM_THRESHOLD_: '131072' }
+
+/**
  * A process of ours. It says `ready` over the IPC channel, or `failed` with a message and exit code; it drains on SIGTERM and when the
  * channel closes, so that none is left behind when the supervisor is killed.
  */
@@ -158,7 +164,10 @@ export function nodeProcess(options: NodeProcess): Supervised {
     name: options.name,
     async start() {
       const log = openSync(join(options.logFolder, `${options.name}.log`), 'a', 0o600)
-      const child = spawn(process.execPath, options.args, { env: options.env, stdio: ['ignore', log, log, 'ipc'] })
+      const child = spawn(process.execPath, options.args, {
+        env: { ...ALLOCATOR, ...options.env },
+        stdio: ['ignore', log, log, 'ipc'],
+      })
       closeSync(log)
       const exited = new Promise<number | string>((resolve) => {
         child.once('exit', (code, signal) => resolve(code ?? signal ?? 0))

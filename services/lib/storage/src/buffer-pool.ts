@@ -1,61 +1,135 @@
-const LARGE = 1024 * 1024
-const SMALL = 256 * 1024
-const MAX_KEPT = 64
-const MANY_STREAMS = 64
+import { release } from './streams.ts'
+
+const KiB = 1024
+const MiB = 1024 * KiB
+
 // Not among the types of Node.
 declare const WebAssembly: {
   Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer }
 }
 
-/** A page of WebAssembly is 64 KiB. */
-const MEMORY_PAGES = (MAX_KEPT * LARGE) / (64 * 1024)
+/** Buffers to use again. Fresh ones cost a page fault every 4 KiB, which is most of the CPU of copying a file. */
+export class KeptBuffers {
+  readonly #free = new Map<number, Buffer[]>()
+  readonly #limitBytes: number
+  #bytes = 0
+
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes
+  }
+
+  /** @param othersBytes what lies elsewhere and counts against the limit before any is made anew. */
+  take(size: number, othersBytes = 0): Buffer {
+    const kept = this.#free.get(size)?.pop()
+    if (kept) {
+      this.#bytes -= size
+      return kept
+    }
+    this.#shrink(this.#limitBytes - othersBytes - size)
+    return Buffer.allocUnsafeSlow(size)
+  }
+
+  /** Only for a buffer that nothing will read any more: a write in flight would send another stream's bytes. */
+  give(buffer: Buffer, othersBytes = 0): void {
+    if (this.#bytes + buffer.length + othersBytes > this.#limitBytes) return release(buffer)
+    const free = this.#free.get(buffer.length)
+    if (free) free.push(buffer)
+    else this.#free.set(buffer.length, [buffer])
+    this.#bytes += buffer.length
+  }
+
+  #shrink(toBytes: number): void {
+    for (const free of this.#free.values()) {
+      while (this.#bytes > toBytes && free.length > 0) {
+        const buffer = free.pop()!
+        this.#bytes -= buffer.length
+        release(buffer)
+      }
+    }
+  }
+}
+
+/** From large to small. */
+const SIZES = [MiB, 256 * KiB, 64 * KiB] as const
+/** One is filled while the other is sent. */
+const A_STREAM = 2
 
 /**
- * Buffers for bulk bytes. Fresh ones cost a page fault every 4 KiB, which is most of the CPU of copying a file; reused ones do not.
- * 1 MiB each, 256 KiB when more than 64 streams are open or no more is needed.
+ * Buffers to send from. The more streams there are, the smaller they get, so that hundreds of slow readers hold little more than a few fast
+ * ones: large buffers save calls, and who waits for a reader saves nothing by them.
  */
 export class BufferPool {
-  readonly #free = { [LARGE]: [] as Buffer[], [SMALL]: [] as Buffer[] }
+  readonly #limitBytes: number
+  readonly #kept: KeptBuffers
   #streams = 0
-  #aligned: ArrayBuffer | null = null
-  #carved = 0
+  #usedBytes = 0
 
-  /** A stream announces itself, takes buffers of the size it is told, and leaves. */
-  enter(expectedBytes = Infinity): number {
+  /** Beyond the limit there are only buffers of the smallest size. */
+  constructor(limitBytes: number) {
+    this.#limitBytes = limitBytes
+    this.#kept = new KeptBuffers(limitBytes)
+  }
+
+  /** A stream announces itself, and leaves. */
+  enter(): void {
     this.#streams += 1
-    return expectedBytes <= SMALL || this.#streams > MANY_STREAMS ? SMALL : LARGE
   }
 
   leave(): void {
     this.#streams -= 1
   }
 
-  take(size: number): Buffer {
-    return this.#free[size]?.pop() ?? (size === LARGE ? this.#carve() : Buffer.allocUnsafeSlow(size))
-  }
-
-  /** Whether the buffer lies on a page boundary, as writing around the page cache demands. */
-  isAligned(buffer: Buffer): boolean {
-    return buffer.length === LARGE && buffer.buffer === this.#aligned
-  }
-
-  /** A large buffer on a page boundary, until there are as many of them as are kept. */
-  #carve(): Buffer {
-    if (this.#carved === MAX_KEPT) return Buffer.allocUnsafeSlow(LARGE)
-    // The one memory in Node that is sure to begin on a page. Nothing of it is resident before it is written to.
-    this.#aligned ??= new WebAssembly.Memory({ initial: MEMORY_PAGES, maximum: MEMORY_PAGES }).buffer
-    return Buffer.from(this.#aligned, LARGE * this.#carved++, LARGE)
+  /** A buffer for the next of so many bytes; it may hold fewer. */
+  take(leftBytes: number): Buffer {
+    const fair = Math.min(this.#limitBytes / (A_STREAM * this.#streams), this.#limitBytes - this.#usedBytes)
+    const enough = SIZES.findLast((size) => size >= leftBytes) ?? SIZES[0]
+    const size = SIZES.find((each) => each <= Math.min(fair, enough)) ?? SIZES.at(-1)!
+    const buffer = this.#kept.take(size, this.#usedBytes)
+    this.#usedBytes += size
+    return buffer
   }
 
   /** Only for a buffer that nothing will read any more: a write in flight would send another stream's bytes. */
   give(buffer: Buffer): void {
-    const free = this.#free[buffer.length]
-    if (!free) return
-    if (free.length < MAX_KEPT) free.push(buffer)
-    else if (this.isAligned(buffer)) {
-      // Dropping an aligned one would not free it: its page stays carved. It takes the place of one that the collector can free.
-      const other = free.findIndex((kept) => !this.isAligned(kept))
-      if (other >= 0) free[other] = buffer
-    }
+    this.#usedBytes -= buffer.length
+    this.#kept.give(buffer, this.#usedBytes)
+  }
+
+  /** A buffer that something may still read: it is left to the collector. */
+  drop(buffer: Buffer): void {
+    this.#usedBytes -= buffer.length
+  }
+}
+
+/** Of a buffer that bytes are gathered in on their way to a file. */
+export const GATHERED_BYTES = 256 * KiB
+/** For 32 uploads at the same time. */
+const ALIGNED = 64
+const WASM_PAGE = 64 * KiB
+
+/** Buffers to gather an upload in. They lie on page boundaries, as writing around the page cache demands, until there are too many of them. */
+export class AlignedBuffers {
+  readonly #free: Buffer[] = []
+  #memory: ArrayBuffer | null = null
+  #carved = 0
+
+  take(): Buffer {
+    return this.#free.pop() ?? (this.#carved < ALIGNED ? this.#carve() : Buffer.allocUnsafeSlow(GATHERED_BYTES))
+  }
+
+  isAligned(buffer: Buffer): boolean {
+    return buffer.buffer === this.#memory
+  }
+
+  give(buffer: Buffer): void {
+    if (this.isAligned(buffer)) this.#free.push(buffer)
+    else release(buffer)
+  }
+
+  #carve(): Buffer {
+    // The one memory in Node that is sure to begin on a page. Nothing of it is resident before it is written to.
+    const pages = (ALIGNED * GATHERED_BYTES) / WASM_PAGE
+    this.#memory ??= new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer
+    return Buffer.from(this.#memory, GATHERED_BYTES * this.#carved++, GATHERED_BYTES)
   }
 }

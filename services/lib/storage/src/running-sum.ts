@@ -55,7 +55,7 @@ class SumHere implements RunningSum {
 }
 
 /** What goes to the thread at a time; one more may be on its way. */
-const BATCH_BYTES = 512 * 1024
+const BATCH_BYTES = 256 * 1024
 /** Smaller pieces are gathered: to hand one over costs as much as to copy it. */
 const MIN_PIECE_BYTES = 16 * 1024
 

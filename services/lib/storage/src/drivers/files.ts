@@ -14,7 +14,7 @@ import type {
   UnfinishedUpload,
   UploadState,
 } from '../blob-storage.ts'
-import { BufferPool } from '../buffer-pool.ts'
+import { AlignedBuffers, BufferPool, GATHERED_BYTES } from '../buffer-pool.ts'
 import { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from '../failures.ts'
 import { isObjectKey, newObjectKey, readable, uuidOf, type ObjectKey } from '../object-key.ts'
 import { probe } from '../probe.ts'
@@ -25,6 +25,10 @@ const INCOMING = 'incoming'
 const REMOVALS_AT_ONCE = 16
 const STATS_AT_ONCE = 16
 const PAGE = 4096
+/** Of a buffer that others keep. */
+const READ_BYTES = 256 * 1024
+/** What all downloads together hold in buffers, as long as they are few enough. */
+const SENDING_BYTES = 24 * 1024 ** 2
 
 // File handles of fs/promises cost more per call than descriptors, and the pump makes one call per buffer.
 const openFile = promisify(open)
@@ -41,7 +45,8 @@ export class FileStorage implements BlobStorage {
   readonly name = 'files'
   readonly copiesChunks = true as const
   readonly #root: string
-  readonly #pool = new BufferPool()
+  readonly #pool = new BufferPool(SENDING_BYTES)
+  readonly #gathering = new AlignedBuffers()
   readonly #folders: FolderSync
   /**
    * Whether whole buffers go to the disk around the page cache: it saves copying each byte into pages that nobody may ever read, and a push
@@ -70,21 +75,21 @@ export class FileStorage implements BlobStorage {
     state: UploadState | null,
     offset: number,
     source: AsyncIterable<Uint8Array>,
-    { onChunk, onUsed, signal, sizeHint }: AppendOptions = {},
+    { onChunk, onUsed, signal }: AppendOptions = {},
   ) {
     const uuid = uuidOf(key)
     const token = randomUUID()
     const staged = this.#staged(uuid, token)
     let written = 0
     const fd = state === null ? await openNew(staged, offset) : await this.#claim(key, tokenOf(state), token, offset)
-    const size = this.#pool.enter(sizeHint)
-    let filling = this.#pool.take(size)
-    let writing = this.#pool.take(size)
+    const size = GATHERED_BYTES
+    let filling = this.#gathering.take()
+    let writing = this.#gathering.take()
     let filled = 0
     let write: Promise<void> = Promise.resolve()
     let directFd: number | null = null
     const writeOut = async (buffer: Buffer, length: number, position: number) => {
-      if (this.#direct && length === size && position % PAGE === 0 && this.#pool.isAligned(buffer)) {
+      if (this.#direct && length === size && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
         try {
           directFd ??= await openFile(staged, constants.O_WRONLY | constants.O_DIRECT)
           return await writeFully(directFd, buffer, length, position)
@@ -126,9 +131,8 @@ export class FileStorage implements BlobStorage {
       await this.#giveBack(uuid, token, state === null ? null : tokenOf(state), offset)
       throw asProblem(error)
     } finally {
-      this.#pool.give(filling)
-      this.#pool.give(writing)
-      this.#pool.leave()
+      this.#gathering.give(filling)
+      this.#gathering.give(writing)
       await closeFile(fd)
       if (directFd !== null) await closeFile(directFd)
     }
@@ -162,13 +166,15 @@ export class FileStorage implements BlobStorage {
   async send(key: ObjectKey, { offset, length }: ByteRange, to: Writable, signal?: AbortSignal) {
     using outlet = new Outlet(to, signal)
     const fd = await this.#openObject(key)
-    const size = this.#pool.enter(length)
+    this.#pool.enter()
     let reading: Promise<Filled> | null = null
     try {
       const readAt = (at: number) => {
-        const fresh = outlet.keepsBuffers ? Buffer.allocUnsafeSlow(size) : this.#pool.take(size)
-        const filled = readOnce(fd, fresh, Math.min(size, offset + length - at), at)
-        filled.catch(() => {})
+        const left = offset + length - at
+        const fresh = outlet.keepsBuffers ? Buffer.allocUnsafeSlow(READ_BYTES) : this.#pool.take(left)
+        const filled = readOnce(fd, fresh, Math.min(fresh.length, left), at)
+        // Who fails to read has let go of the buffer.
+        filled.catch(() => outlet.keepsBuffers || this.#pool.give(fresh))
         return filled
       }
       let at = offset
@@ -176,12 +182,17 @@ export class FileStorage implements BlobStorage {
       while (reading) {
         const { buffer, bytes } = await reading
         reading = null
-        outlet.throwIfClosed()
-        if (bytes === 0) throw new ObjectTruncated(key, offset + length - at)
-        at += bytes
-        // One read ahead: the disk works while the socket does.
-        if (at < offset + length) reading = readAt(at)
-        await outlet.write(buffer.subarray(0, bytes))
+        try {
+          outlet.throwIfClosed()
+          if (bytes === 0) throw new ObjectTruncated(key, offset + length - at)
+          at += bytes
+          // One read ahead: the disk works while the socket does.
+          if (at < offset + length) reading = readAt(at)
+          await outlet.write(buffer.subarray(0, bytes))
+        } catch (error) {
+          if (!outlet.keepsBuffers) this.#pool.drop(buffer)
+          throw error
+        }
         if (!outlet.keepsBuffers) this.#pool.give(buffer)
       }
     } finally {
@@ -203,8 +214,8 @@ export class FileStorage implements BlobStorage {
         while (at < end) {
           const { buffer, bytes } = await readOnce(
             fd,
-            Buffer.allocUnsafeSlow(256 * 1024),
-            Math.min(256 * 1024, end - at),
+            Buffer.allocUnsafeSlow(READ_BYTES),
+            Math.min(READ_BYTES, end - at),
             at,
           )
           if (bytes === 0 && range) throw new ObjectTruncated(key, end - at)

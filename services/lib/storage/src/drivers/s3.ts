@@ -11,7 +11,7 @@ import type {
   UnfinishedUpload,
   UploadState,
 } from '../blob-storage.ts'
-import { BufferPool } from '../buffer-pool.ts'
+import { KeptBuffers } from '../buffer-pool.ts'
 import { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from '../failures.ts'
 import { MemoryBudget } from '../memory-budget.ts'
 import { isObjectKey, newObjectKey, readable, uuidOf, type ObjectKey } from '../object-key.ts'
@@ -40,13 +40,15 @@ export class S3Storage implements BlobStorage {
   readonly name = 's3'
   readonly #client: S3Client
   readonly #prefix: string
-  readonly #pool = new BufferPool()
+  readonly #pool: KeptBuffers
   readonly #budget: MemoryBudget
 
   private constructor(options: S3StorageOptions) {
     this.#client = new S3Client(options)
     this.#prefix = options.prefix ?? ''
-    this.#budget = new MemoryBudget(options.uploadMemoryBytes ?? 64 * 1024 ** 2, options.uploadPatienceMs ?? 60_000)
+    const memoryBytes = options.uploadMemoryBytes ?? 64 * 1024 ** 2
+    this.#budget = new MemoryBudget(memoryBytes, options.uploadPatienceMs ?? 60_000)
+    this.#pool = new KeptBuffers(memoryBytes)
   }
 
   /** Opens the bucket, creating it when it is missing. */

@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { problems } from '@haven/errors'
-import type { BufferPool } from '../../buffer-pool.ts'
+import type { KeptBuffers } from '../../buffer-pool.ts'
 import { UploadLost } from '../../failures.ts'
 import type { MemoryBudget } from '../../memory-budget.ts'
 import type { ObjectKey } from '../../object-key.ts'
@@ -14,6 +14,8 @@ const GiB = 1024 ** 3
 export const MIN_PART = 5 * MiB
 export const FIRST_PART = 16 * MiB
 const MAX_PARTS = 10_000
+/** Parts are gathered in slabs of 1 MiB, an upload of a few bytes in smaller ones. */
+const [SMALL_SLAB, LARGE_SLAB] = [256 * 1024, MiB]
 const PARTS_IN_FLIGHT = 2
 const LAST_PARTS_MS = 10_000
 // As long as so few parts are used, one that is short for lack of memory does not endanger the limit of 10,000.
@@ -63,7 +65,7 @@ interface Filling {
 export interface PartStore {
   readonly client: S3Client
   readonly budget: MemoryBudget
-  readonly pool: BufferPool
+  readonly pool: KeptBuffers
   /** The object's name in the bucket, and that of a tail of it. */
   readonly name: string
   readonly tailName: (token: string) => string
@@ -99,7 +101,7 @@ export class PartWriter {
     this.#numbered = before.parts.length
     this.#offset = before.parts.reduce((sum, part) => sum + part.size, 0)
     this.#upload = before.upload === null ? null : Promise.resolve(before.upload)
-    this.#slabSize = store.pool.enter(expectedBytes)
+    this.#slabSize = expectedBytes <= SMALL_SLAB ? SMALL_SLAB : LARGE_SLAB
     this.#floor = Math.min(MIN_PART, Math.max(1, Math.ceil(expectedBytes / this.#slabSize)) * this.#slabSize)
     this.#filling = this.#newPart(0)
   }
@@ -163,7 +165,6 @@ export class PartWriter {
   /** Gives the memory back, in every case. */
   release(): void {
     this.#store.budget.release(this.#held)
-    this.#store.pool.leave()
     this.#held = 0
   }
 

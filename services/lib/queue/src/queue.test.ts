@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { GarbageCollectionSchema, type GarbageCollection } from '@haven/proto/jobs'
 import { testDatabase, testRedis, type TestDatabase } from '@haven/testkit'
+import { Worker as BullWorker } from 'bullmq'
 import { Redis } from 'ioredis'
 import {
   checkCron,
@@ -366,6 +367,19 @@ describe('a worker that died', () => {
     })
     for (const dead of [first, second]) await expect(dead.leave({ kind: 'success' })).rejects.toThrow(LeaseLost)
   })
+
+  it('before it had claimed what it took from Redis gives it to another one as well', async () => {
+    const job = define(() => Promise.resolve())
+    const started = await start(job)
+    await queue.kick(started.tasks)
+    const connection = { url: redis.url }
+    const dying = new BullWorker('WORK', null, { connection, prefix: redis.prefix, lockDuration: 100 })
+    expect(await dying.getNextJob('dying')).toBeDefined()
+    await dying.close(true)
+    expect(await reconciler().reconcile()).toMatchObject({ requeued: 0, added: 0 })
+    await work(job, { leaseMs: 200 })
+    expect(await ended(started.id)).toMatchObject({ status: 'Success' })
+  }, 10_000)
 
   it('and comes back fails its first write, and so undoes what it did', async () => {
     const job = define(() => Promise.resolve(), { attempts: 2 })

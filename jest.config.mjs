@@ -6,6 +6,8 @@ const base = {
 
 export default {
   testTimeout: 60_000,
+  // Most tests wait for processes rather than compute: two at a time take little more than half as long.
+  maxWorkers: 2,
   reporters: ['default', 'summary', '<rootDir>/test/reporter.mjs'],
   // A fresh Postgres and Redis for the run; each spec file clones the migrated database.
   globalSetup: '<rootDir>/services/lib/testkit/src/global-setup.ts',

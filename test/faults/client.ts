@@ -79,7 +79,9 @@ export class Client {
   }
 
   patch(location: string, body: Buffer, offset?: number): Promise<Answer> {
-    const range = offset === undefined ? {} : { 'content-range': `${offset}-${offset + body.length - 1}` }
+    // No range says that there are no bytes.
+    const range =
+      offset === undefined || body.length === 0 ? {} : { 'content-range': `${offset}-${offset + body.length - 1}` }
     return this.send('PATCH', location, { body, headers: { 'content-type': 'application/octet-stream', ...range } })
   }
 

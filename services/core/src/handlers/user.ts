@@ -1,3 +1,4 @@
+import type { Condition } from '@haven/db'
 import { problems } from '@haven/errors'
 import {
   adminId,
@@ -17,7 +18,6 @@ import {
   systemPermissions,
   updateUser,
   type Permission,
-  type UserCondition,
 } from '@haven/identity'
 import { MaskAuditLogSchema } from '@haven/proto/jobs'
 import { startExecution, taskOf } from '@haven/queue'
@@ -35,7 +35,7 @@ const MASK_AUDIT_LOG = { type: 'AUDIT_LOGS_GDPR_COMPLIANT', attempts: 3 }
 export const userHandlers: Handlers = {
   async listUsers({ query, at }, context) {
     // Two fields may also be asked for by parameters of their own, and then match a part (harbor-api.md, tag user).
-    const parts = ['username', 'email'].flatMap((field): UserCondition[] => {
+    const parts = ['username', 'email'].flatMap((field): Condition[] => {
       const value = [at.query[field] ?? []].flat()[0]
       return value ? [{ field, match: 'contains', value }] : []
     })

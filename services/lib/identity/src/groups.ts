@@ -1,10 +1,9 @@
-import { isUniqueViolation, type Database, type Prisma } from '@haven/db'
+import { escapeLike, isUniqueViolation, type Database, type Prisma } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { GroupCreatedSchema, GroupDeletedSchema, GroupRenamedSchema } from '@haven/proto/events'
 import type { Authorities } from './authorities.ts'
 import { canonicalDn, isDn } from './directories/dn.ts'
-import { escapeLike } from './list-conditions.ts'
 
 /** A group that a directory or an issuer tells of. Who is in it is theirs to say; what it may do is granted here. */
 export type GroupFacts = {

@@ -104,4 +104,4 @@ export {
   userIdsNamed,
   userNames,
 } from './users.ts'
-export type { NewUser, UserCondition, UserDeps, UserFacts, UserQuery } from './users.ts'
+export type { NewUser, UserDeps, UserFacts, UserQuery } from './users.ts'

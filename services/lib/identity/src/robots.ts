@@ -1,4 +1,15 @@
-import { isUniqueViolation, type Database, type Prisma } from '@haven/db'
+import {
+  conditionsToSql,
+  isUniqueViolation,
+  orderToSql,
+  pageToSql,
+  Prisma,
+  type Condition,
+  type Database,
+  type Fields,
+  type Page,
+  type Sort,
+} from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import {
@@ -10,7 +21,6 @@ import {
 import type { Authorities } from './authorities.ts'
 import type { Authority } from './authority.ts'
 import { mayPassOn, type Scope } from './decide.ts'
-import { toOrder, toWhere, type Columns, type ListCondition, type ListSort } from './list-conditions.ts'
 import { generateSecret, hashPassword, hashRobotSecret, meetsPasswordRule } from './passwords.ts'
 import { permissionKey, type Permission } from './permissions.ts'
 import type { SignInDeps } from './sign-in.ts'
@@ -261,20 +271,20 @@ export async function findRobot({ db }: Pick<RobotDeps, 'db'>, id: number): Prom
 export type RobotQuery = {
   /** Null: robots of the system. */
   readonly projectId: number | null
-  readonly conditions?: readonly ListCondition[]
-  readonly sort?: readonly ListSort[]
-  readonly page: { readonly number: number; readonly size: number }
+  readonly conditions?: readonly Condition[]
+  readonly sort?: readonly Sort[]
+  readonly page: Page
 }
 
-const columns: Columns = {
-  id: { column: 'id', type: 'number' },
-  name: { column: 'name', type: 'text' },
-  description: { column: 'description', type: 'text' },
-  duration: { column: 'durationDays', type: 'number' },
-  creator_ref: { column: 'creatorId', type: 'number' },
-  creator_type: { column: 'creatorKind', type: 'text' },
-  creation_time: { column: 'createdAt', type: 'time' },
-  update_time: { column: 'updatedAt', type: 'time' },
+const fields: Fields = {
+  id: { column: Prisma.sql`id`, type: 'number' },
+  name: { column: Prisma.sql`name`, type: 'text' },
+  description: { column: Prisma.sql`description`, type: 'text' },
+  duration: { column: Prisma.sql`duration_days`, type: 'number' },
+  creator_ref: { column: Prisma.sql`creator_id`, type: 'number' },
+  creator_type: { column: Prisma.sql`creator_kind`, type: 'text' },
+  creation_time: { column: Prisma.sql`created_at`, type: 'time' },
+  update_time: { column: Prisma.sql`updated_at`, type: 'time' },
 }
 
 /**
@@ -286,28 +296,28 @@ export async function listRobots(
   { db }: Pick<RobotDeps, 'db'>,
   query: RobotQuery,
 ): Promise<{ total: number; robots: RobotFacts[] }> {
-  const where: Prisma.RobotWhereInput = {
-    projectId: query.projectId,
-    deletedAt: null,
-    visible: true,
-    AND: toWhere(query.conditions ?? [], columns),
-  }
-  const order = toOrder(query.sort ?? [], columns)
-  const { number, size } = query.page
-  const [rows, total] = await Promise.all([
-    db.prisma.robot.findMany({
-      where,
-      orderBy: [...(order.length > 0 ? order : [{ name: 'asc' as const }]), { id: 'asc' }],
-      skip: (number - 1) * size,
-      take: size,
-    }),
-    db.prisma.robot.count({ where }),
+  const where = Prisma.join(
+    [
+      query.projectId === null ? Prisma.sql`project_id is null` : Prisma.sql`project_id = ${query.projectId}`,
+      Prisma.sql`deleted_at is null and visible`,
+      ...conditionsToSql(query.conditions ?? [], fields),
+    ],
+    ' and ',
+  )
+  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`name`, Prisma.sql`id`)
+  const [rows, [count]] = await Promise.all([
+    db.prisma.$queryRaw<RobotRow[]>`
+      select id, name, description, project_id as "projectId", duration_days as "durationDays", expires_at as "expiresAt",
+             disabled_at as "disabledAt", editable, deleted_at as "deletedAt", creator_kind as "creatorKind", creator_id as "creatorId",
+             created_at as "createdAt", updated_at as "updatedAt"
+        from identity.robots where ${where} order by ${order} ${pageToSql(query.page)}`,
+    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from identity.robots where ${where}`,
   ])
   const permissions = await permissionsOfRobots(
     db,
     rows.map((row) => row.id),
   )
-  return { total, robots: rows.map((row) => facts(row, permissions.get(row.id) ?? [])) }
+  return { total: Number(count.total), robots: rows.map((row) => facts(row, permissions.get(row.id) ?? [])) }
 }
 
 /** When, from where and by which program a robot signed in last. */
@@ -442,7 +452,9 @@ const refs = (prefix: string, { id, name, projectId }: { id: number; name: strin
   ...(projectId !== null && { project: { id: BigInt(projectId), name: name.split('+')[0]! } }),
 })
 
-function facts(row: Prisma.RobotGetPayload<object>, permissions: readonly RobotPermission[]): RobotFacts {
+type RobotRow = Omit<Prisma.RobotGetPayload<object>, 'nameKey' | 'visible'>
+
+function facts(row: RobotRow, permissions: readonly RobotPermission[]): RobotFacts {
   const never = row.durationDays === -1 && row.expiresAt === null
   const expiresAtSeconds = row.expiresAt
     ? Math.floor(row.expiresAt.getTime() / 1000)

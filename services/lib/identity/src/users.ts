@@ -1,5 +1,16 @@
 import { crc32 } from 'node:zlib'
-import { isUniqueViolation, type Database, type Prisma } from '@haven/db'
+import {
+  conditionsToSql,
+  isUniqueViolation,
+  orderToSql,
+  pageToSql,
+  Prisma,
+  type Condition,
+  type Database,
+  type Fields,
+  type Page,
+  type Sort,
+} from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import {
@@ -10,7 +21,6 @@ import {
   UserUpdatedSchema,
 } from '@haven/proto/events'
 import type { Authorities } from './authorities.ts'
-import { toOrder, toWhere, type Columns, type ListCondition, type ListSort } from './list-conditions.ts'
 import { nameKey, requireComment, requireEmail, requireRealname, requireUsername } from './names.ts'
 import { hashPassword, requirePasswordRule, verifySecret, type StoredSecret } from './passwords.ts'
 import { roles } from './permissions.ts'
@@ -209,23 +219,19 @@ export async function findUserByName({ db }: Pick<UserDeps, 'db'>, name: string)
   return row && facts(row, await systemAdminsAmong(db.prisma, [row.id]))
 }
 
-/** A term of a list query, by the API's name of the field. What a user does not have is ignored. */
-export type UserCondition = ListCondition
-
 export type UserQuery = {
-  readonly conditions?: readonly UserCondition[]
-  readonly sort?: readonly ListSort[]
-  /** `size` 0: everything. Pages count from 1. */
-  readonly page: { readonly number: number; readonly size: number }
+  readonly conditions?: readonly Condition[]
+  readonly sort?: readonly Sort[]
+  readonly page: Page
 }
 
-const columns: Columns = {
-  user_id: { column: 'id', type: 'number' },
-  username: { column: 'username', type: 'text' },
-  email: { column: 'email', type: 'text' },
-  realname: { column: 'realname', type: 'text' },
-  creation_time: { column: 'createdAt', type: 'time' },
-  update_time: { column: 'updatedAt', type: 'time' },
+const fields: Fields = {
+  user_id: { column: Prisma.sql`id`, type: 'number' },
+  username: { column: Prisma.sql`username`, type: 'text' },
+  email: { column: Prisma.sql`email`, type: 'text' },
+  realname: { column: Prisma.sql`realname`, type: 'text' },
+  creation_time: { column: Prisma.sql`created_at`, type: 'time' },
+  update_time: { column: Prisma.sql`updated_at`, type: 'time' },
 }
 
 /**
@@ -236,25 +242,22 @@ export async function listUsers(
   { db }: Pick<UserDeps, 'db'>,
   query: UserQuery,
 ): Promise<{ total: number; users: UserFacts[] }> {
-  const where: Prisma.UserWhereInput = {
-    deletedAt: null,
-    id: { not: adminId },
-    AND: toWhere(query.conditions ?? [], columns),
-  }
-  const { number, size } = query.page
-  const [rows, total] = await Promise.all([
-    db.prisma.user.findMany({
-      where,
-      orderBy: [...toOrder(query.sort ?? [], columns), { id: 'asc' }],
-      ...(size > 0 && { skip: (number - 1) * size, take: size }),
-    }),
-    db.prisma.user.count({ where }),
+  const where = Prisma.join(
+    [Prisma.sql`deleted_at is null and id <> ${adminId}`, ...conditionsToSql(query.conditions ?? [], fields)],
+    ' and ',
+  )
+  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`)
+  const [rows, [count]] = await Promise.all([
+    db.prisma.$queryRaw<UserRow[]>`
+      select id, username, email, realname, comment, disabled_at as "disabledAt", created_at as "createdAt", updated_at as "updatedAt"
+        from identity.users where ${where} order by ${order} ${pageToSql(query.page)}`,
+    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from identity.users where ${where}`,
   ])
   const admins = await systemAdminsAmong(
     db.prisma,
     rows.map((row) => row.id),
   )
-  return { total, users: rows.map((row) => facts(row, admins)) }
+  return { total: Number(count.total), users: rows.map((row) => facts(row, admins)) }
 }
 
 /** The ids of the users of these names; names that nobody has are left out. */
@@ -316,7 +319,10 @@ export async function ensureAdmin(db: Database, password: string): Promise<'crea
   })
 }
 
-type UserRow = Prisma.UserGetPayload<object>
+type UserRow = Pick<
+  Prisma.UserGetPayload<object>,
+  'id' | 'username' | 'email' | 'realname' | 'comment' | 'disabledAt' | 'createdAt' | 'updatedAt'
+>
 
 const insertUser = (tx: Transaction, data: Prisma.UserUncheckedCreateInput, stored: StoredSecret) =>
   tx.user.create({

@@ -127,10 +127,10 @@ suite(titled('docker 29 with buildx', lack), () => {
     await engine.mustDocker(['image', 'prune', '-af'])
     const again = await build('--cache-from', cache, '--push')
     expect(again.code).toBe(0)
-    // What is cached is fetched where an image needs it, and that is DONE. A step whose result nobody needs is not even looked for.
+    // A step that is known says so, or fetches its layers at once. One whose result nobody needs is not even looked for.
     const steps = new Set([...again.output.matchAll(/^#(\d+) \[.*COPY/gm)].map(([, step]) => step))
     expect(steps.size).toBeGreaterThan(1)
-    for (const step of steps) expect(again.output).toMatch(new RegExp(`^#${step} CACHED$`, 'm'))
+    for (const step of steps) expect(again.output).toMatch(new RegExp(`^#${step} (?:CACHED$|sha256:)`, 'm'))
     expect(await site.has('library/cached', '1')).toBe(true)
   })
 

@@ -1,5 +1,6 @@
 import { createHash, randomBytes } from 'node:crypto'
-import type { OidcChallenge, OidcPerson, OidcTokens, Sealer } from '@haven/identity'
+import { problems } from '@haven/errors'
+import { hostBlock, type OidcChallenge, type OidcPerson, type OidcTokens, type Sealer } from '@haven/identity'
 import type { Redis } from 'ioredis'
 
 /** A browser on its way through a provider. */
@@ -17,6 +18,8 @@ export type OidcFlow =
 
 const lifetimeMs = 10 * 60_000
 const idBytes = 32
+/** Sign-ins that one machine, or all behind one address, may begin in that time: each is about a kilobyte of Redis. */
+const maxBegun = 300
 
 /**
  * What a sign-in by OIDC remembers between its steps, for ten minutes. It lies in Redis, sealed and under a hash of its id; the id is in a
@@ -31,6 +34,22 @@ export class OidcFlows {
     this.#redis = redis
     this.#sealer = sealer
     this.#prefix = prefix
+  }
+
+  /**
+   * Lets a client begin one more sign-in. Nobody has proved anything yet, so without a bound anybody could fill Redis.
+   * @throws tooManyRequests
+   */
+  async admit(address: string): Promise<void> {
+    const key = this.#key(`from ${hostBlock(address)}`)
+    const answers = await this.#redis.multi().set(key, 0, 'PX', lifetimeMs, 'NX').incr(key).pttl(key).exec()
+    const [begun, leftMs] = (answers ?? []).slice(1).map(([error, value]) => {
+      if (error) throw error
+      return Number(value)
+    })
+    if ((begun ?? 0) > maxBegun) {
+      throw problems.tooManyRequests({ retryAfterSeconds: Math.ceil((leftMs ?? lifetimeMs) / 1000) })
+    }
   }
 
   /** Answers the id. */

@@ -35,8 +35,9 @@ export const oidcUrl = (asked: Pick<Asked, 'deps' | 'req'>, page: 'login' | 'log
   `${publicUrl(asked)}${FLOW_PATH}/${page}`
 
 async function login(asked: Asked): Promise<Answer> {
-  const { deps, browser, target } = asked
+  const { deps, req, browser, target } = asked
   const { client, provider } = await requireOidc(deps)
+  await deps.oidcFlows.admit(contextOf(req).clientAddress)
   const returnTo = localPath(target.query.redirect_url)
   const { url, challenge } = await client.begin(provider, redirectUri(asked))
   const flow = await deps.oidcFlows.begin({ step: 'signing-in', challenge, returnTo, sessionId: browser.sessionId })

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/glo
 import { signIn as prove } from '@haven/identity'
 import { SignJWT, UnsecuredJWT } from 'jose'
 import { CLIENT, startIssuer, type Claims, type Issuer } from './fake-issuer.ts'
-import { ADMIN, Browser, startCore, type Reply, type TestCore } from './harness.ts'
+import { ADMIN, Browser, PROXY_SECRET, startCore, type Reply, type TestCore } from './harness.ts'
 
 let core: TestCore
 let issuer: Issuer
@@ -505,6 +505,17 @@ describe('sign-in by OIDC', () => {
     expect(rows).not.toContain(CLIENT.secret)
     expect(rows).not.toMatch(/"(?:refreshToken|idToken)"|eyJhbGci/)
     expect((await core.admin('GET', '/configurations')).text).not.toContain(CLIENT.secret)
+  })
+
+  it('lets one address begin so many sign-ins and no more, and others go on', async () => {
+    const begin = (address: string) =>
+      core.send('GET', '/c/oidc/login', { headers: { 'X-Haven-Proxy': PROXY_SECRET, 'X-Forwarded-For': address } })
+    const statuses: number[] = []
+    for (let n = 0; n < 301; n++) statuses.push((await begin('203.0.113.7')).status)
+    expect(new Set(statuses.slice(0, 300))).toEqual(new Set([302]))
+    expect(statuses[300]).toBe(429)
+    expect(Number((await begin('203.0.113.7')).headers.get('retry-after'))).toBeGreaterThan(0)
+    expect((await begin('203.0.113.8')).status).toBe(302)
   })
 
   describe('the test of a provider', () => {

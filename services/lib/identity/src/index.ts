@@ -80,7 +80,7 @@ export {
   updateRobot,
 } from './robots.ts'
 export type { RobotFacts, RobotPermission, RobotUse } from './robots.ts'
-export { LoginThrottle } from './throttle.ts'
+export { hostBlock, LoginThrottle } from './throttle.ts'
 export { tokenAllows, TokenIssuer, tokenIssuer, tokenService, TokenVerifier } from './tokens.ts'
 export type { Access, TokenPrincipal, VerifiedToken } from './tokens.ts'
 export { forgetProject, memberGrants, requireProjectRole } from './member-grants.ts'

@@ -142,7 +142,7 @@ export function addressBlock(address: string): string {
 }
 
 /** One machine: the address itself, or the /64 within which an IPv6 machine chooses its addresses. */
-function hostBlock(address: string): string {
+export function hostBlock(address: string): string {
   const plain = unmapped(address)
   if (!isIPv6(plain)) return plain
   const [head = '', tail] = plain.replace(/%.*$/, '').split('::')

@@ -128,6 +128,8 @@ describe('the owner of each table', () => {
     const text = "const find = statement('find', `select id from projects.projects where name = $1`)"
     const planted = ['projects', 'artifacts'].map((name) => ({ file: name, package: name, text, isTest: false }))
     expect(foreignTables(planted)).toEqual(['artifacts names projects.projects, which projects owns'])
+    const list = { file: 'list', package: 'artifacts', text: 'from: Prisma.sql`projects.labels l`,', isTest: false }
+    expect(foreignTables([list])).toEqual(['list names projects.labels, which projects owns'])
   })
 
   it('is the only package that asks Prisma for it', () => {
@@ -163,12 +165,14 @@ function foreignTables(among: readonly Source[]): string[] {
     )
 }
 
-/** Template and string literals that look like a statement. */
+/** Template and string literals that look like a statement, and templates that hold only its table (`listRows`). */
 function sqlTexts(text: string): string[] {
   const literals = text.matchAll(/`([^`]*)`|'([^'\n]*)'/g)
-  return [...literals]
-    .map(([, template, plain]) => template ?? plain ?? '')
-    .filter((literal) => /\b(select|insert into|update|delete from|with|from|join)\b/i.test(literal))
+  return [...literals].flatMap(([, template, plain]) => {
+    const literal = template ?? plain ?? ''
+    const isStatement = /\b(select|insert into|update|delete from|with|from|join)\b/i.test(literal)
+    return isStatement || /^[a-z]+\.[a-z_]+(?: [a-z]+)?$/.test(template ?? '') ? [literal] : []
+  })
 }
 
 function prismaModels(): Record<string, string> {

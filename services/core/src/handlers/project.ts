@@ -1,3 +1,4 @@
+import type { Condition } from '@haven/db'
 import { hasRepositories } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import {
@@ -12,7 +13,6 @@ import {
   setMetadatum,
   updateProject,
   usage,
-  type Condition,
   type ProjectDetails,
   type ProjectQuery,
 } from '@haven/projects'

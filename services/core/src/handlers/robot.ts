@@ -1,3 +1,4 @@
+import type { Condition } from '@haven/db'
 import { problems } from '@haven/errors'
 import {
   createRobot,
@@ -15,7 +16,7 @@ import {
   type RobotFacts,
   type RobotPermission,
 } from '@haven/identity'
-import { holdProjects, listProjects, projectNames, type Condition, type ProjectFacts } from '@haven/projects'
+import { holdProjects, listProjects, projectNames, type ProjectFacts } from '@haven/projects'
 import type { HarborSchemas } from '@haven/proto'
 import { findProject, may, refusal, requireProject, requireSignedIn, requireSystem } from '../access.ts'
 import type { Caller } from '../caller.ts'

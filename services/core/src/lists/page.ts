@@ -1,4 +1,4 @@
-import type { Page } from '@haven/projects'
+import type { Page } from '@haven/db'
 import type { Answer } from '../http/answer.ts'
 import type { Query } from '../http/request.ts'
 

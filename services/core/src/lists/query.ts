@@ -1,5 +1,5 @@
 import { problems } from '@haven/errors'
-import type { Condition, Scalar, Sort } from '@haven/projects'
+import type { Condition, Scalar, Sort } from '@haven/db'
 import { unescape } from '../http/request.ts'
 
 const MAX_QUERY_BYTES = 1024

@@ -13,6 +13,7 @@ export {
   conditionsToSql,
   escapeLike,
   fieldOf,
+  listRows,
   orderToSql,
   pageToSql,
   type Condition,

@@ -98,3 +98,26 @@ export function orderToSql(
 
 export const pageToSql = ({ number, size }: Page): Prisma.Sql =>
   size === 0 ? Prisma.empty : Prisma.sql`limit ${size} offset ${(number - 1) * size}`
+
+/** A list, as its statement has it: `select <columns> from <from> where <all of where> order by <order>`. */
+export type Listing = {
+  columns: Prisma.Sql
+  from: Prisma.Sql
+  where: readonly Prisma.Sql[]
+  order: Prisma.Sql
+  page: Page
+}
+
+/** A page of rows and how many there are in all: two statements that run side by side. */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as with $queryRaw, only the caller knows what its columns are
+export async function listRows<Row>(
+  prisma: Pick<Prisma.TransactionClient, '$queryRaw'>,
+  { columns, from, where, order, page }: Listing,
+): Promise<{ total: number; rows: Row[] }> {
+  const all = Prisma.join([...where], ' and ')
+  const [rows, [count]] = await Promise.all([
+    prisma.$queryRaw<Row[]>`select ${columns} from ${from} where ${all} order by ${order} ${pageToSql(page)}`,
+    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${from} where ${all}`,
+  ])
+  return { total: Number(count.total), rows }
+}

@@ -1,8 +1,8 @@
 import {
   conditionsToSql,
   isUniqueViolation,
+  listRows,
   orderToSql,
-  pageToSql,
   Prisma,
   type Condition,
   type Database,
@@ -296,28 +296,25 @@ export async function listRobots(
   { db }: Pick<RobotDeps, 'db'>,
   query: RobotQuery,
 ): Promise<{ total: number; robots: RobotFacts[] }> {
-  const where = Prisma.join(
-    [
+  const { total, rows } = await listRows<RobotRow>(db.prisma, {
+    columns: Prisma.sql`
+      id, name, description, project_id as "projectId", duration_days as "durationDays", expires_at as "expiresAt",
+      disabled_at as "disabledAt", editable, deleted_at as "deletedAt", creator_kind as "creatorKind", creator_id as "creatorId",
+      created_at as "createdAt", updated_at as "updatedAt"`,
+    from: Prisma.sql`identity.robots`,
+    where: [
       query.projectId === null ? Prisma.sql`project_id is null` : Prisma.sql`project_id = ${query.projectId}`,
       Prisma.sql`deleted_at is null and visible`,
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
-    ' and ',
-  )
-  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`name`, Prisma.sql`id`)
-  const [rows, [count]] = await Promise.all([
-    db.prisma.$queryRaw<RobotRow[]>`
-      select id, name, description, project_id as "projectId", duration_days as "durationDays", expires_at as "expiresAt",
-             disabled_at as "disabledAt", editable, deleted_at as "deletedAt", creator_kind as "creatorKind", creator_id as "creatorId",
-             created_at as "createdAt", updated_at as "updatedAt"
-        from identity.robots where ${where} order by ${order} ${pageToSql(query.page)}`,
-    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from identity.robots where ${where}`,
-  ])
+    order: orderToSql(query.sort ?? [], fields, Prisma.sql`name`, Prisma.sql`id`),
+    page: query.page,
+  })
   const permissions = await permissionsOfRobots(
     db,
     rows.map((row) => row.id),
   )
-  return { total: Number(count.total), robots: rows.map((row) => facts(row, permissions.get(row.id) ?? [])) }
+  return { total, robots: rows.map((row) => facts(row, permissions.get(row.id) ?? [])) }
 }
 
 /** When, from where and by which program a robot signed in last. */

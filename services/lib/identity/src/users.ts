@@ -2,8 +2,8 @@ import { crc32 } from 'node:zlib'
 import {
   conditionsToSql,
   isUniqueViolation,
+  listRows,
   orderToSql,
-  pageToSql,
   Prisma,
   type Condition,
   type Database,
@@ -242,22 +242,18 @@ export async function listUsers(
   { db }: Pick<UserDeps, 'db'>,
   query: UserQuery,
 ): Promise<{ total: number; users: UserFacts[] }> {
-  const where = Prisma.join(
-    [Prisma.sql`deleted_at is null and id <> ${adminId}`, ...conditionsToSql(query.conditions ?? [], fields)],
-    ' and ',
-  )
-  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`)
-  const [rows, [count]] = await Promise.all([
-    db.prisma.$queryRaw<UserRow[]>`
-      select id, username, email, realname, comment, disabled_at as "disabledAt", created_at as "createdAt", updated_at as "updatedAt"
-        from identity.users where ${where} order by ${order} ${pageToSql(query.page)}`,
-    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from identity.users where ${where}`,
-  ])
+  const { total, rows } = await listRows<UserRow>(db.prisma, {
+    columns: Prisma.sql`id, username, email, realname, comment, disabled_at as "disabledAt", created_at as "createdAt", updated_at as "updatedAt"`,
+    from: Prisma.sql`identity.users`,
+    where: [Prisma.sql`deleted_at is null and id <> ${adminId}`, ...conditionsToSql(query.conditions ?? [], fields)],
+    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    page: query.page,
+  })
   const admins = await systemAdminsAmong(
     db.prisma,
     rows.map((row) => row.id),
   )
-  return { total: Number(count.total), users: rows.map((row) => facts(row, admins)) }
+  return { total, users: rows.map((row) => facts(row, admins)) }
 }
 
 /** The ids of the users of these names; names that nobody has are left out. */

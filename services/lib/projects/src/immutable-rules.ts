@@ -1,7 +1,7 @@
 import {
   conditionsToSql,
+  listRows,
   orderToSql,
-  pageToSql,
   Prisma,
   type Condition,
   type Fields,
@@ -99,17 +99,14 @@ export async function listImmutableRules(
   projectId: number,
   query: { conditions?: readonly Condition[]; sort?: readonly Sort[]; page: Page },
 ): Promise<{ total: number; rules: ImmutableRule[] }> {
-  const where = Prisma.join(
-    [Prisma.sql`project_id = ${projectId}`, ...conditionsToSql(query.conditions ?? [], fields)],
-    ' and ',
-  )
-  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`)
-  const [rules, [count]] = await Promise.all([
-    db.prisma.$queryRaw<ImmutableRule[]>`
-      select id, disabled, rule from projects.immutable_rules where ${where} order by ${order} ${pageToSql(query.page)}`,
-    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from projects.immutable_rules where ${where}`,
-  ])
-  return { total: Number(count.total), rules }
+  const { total, rows } = await listRows<ImmutableRule>(db.prisma, {
+    columns: Prisma.sql`id, disabled, rule`,
+    from: Prisma.sql`projects.immutable_rules`,
+    where: [Prisma.sql`project_id = ${projectId}`, ...conditionsToSql(query.conditions ?? [], fields)],
+    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    page: query.page,
+  })
+  return { total, rules: rows }
 }
 
 /** In one transaction with its event; one change of a project's rules at a time, so that two cannot both be the first. */

@@ -4,18 +4,6 @@ export { deleteProject, notDeletable, type DeleteDeps } from './delete-project.t
 export type { ProjectDeps } from './deps.ts'
 export { ProjectDirectory, type ImmutableRuleFacts, type ProjectFacts, type ProjectNode } from './directory.ts'
 export {
-  conditionsToSql,
-  escapeLike,
-  orderToSql,
-  pageToSql,
-  type Condition,
-  type Field,
-  type Fields,
-  type Page,
-  type Scalar,
-  type Sort,
-} from '@haven/db'
-export {
   createImmutableRule,
   deleteImmutableRule,
   listImmutableRules,

@@ -2,8 +2,8 @@ import {
   conditionsToSql,
   escapeLike,
   isUniqueViolation,
+  listRows,
   orderToSql,
-  pageToSql,
   Prisma,
   statement,
   type Condition,
@@ -150,22 +150,19 @@ export type LabelQuery = {
 
 /** A page of labels and how many there are in all. */
 export async function listLabels({ db }: Deps, query: LabelQuery): Promise<{ total: number; labels: Label[] }> {
-  const where = Prisma.join(
-    [
+  const { total, rows } = await listRows<Label>(db.prisma, {
+    columns: Prisma.sql`
+      id, name, description, color, project_id as "projectId", created_at as "createdAt", updated_at as "updatedAt"`,
+    from: Prisma.sql`projects.labels`,
+    where: [
       Prisma.sql`project_id = ${query.projectId} and deleted_at is null`,
       ...(query.name ? [Prisma.sql`name like ${`%${escapeLike(query.name)}%`}`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
-    ' and ',
-  )
-  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`)
-  const [labels, [count]] = await Promise.all([
-    db.prisma.$queryRaw<Label[]>`
-      select id, name, description, color, project_id as "projectId", created_at as "createdAt", updated_at as "updatedAt"
-        from projects.labels where ${where} order by ${order} ${pageToSql(query.page)}`,
-    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from projects.labels where ${where}`,
-  ])
-  return { total: Number(count.total), labels }
+    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    page: query.page,
+  })
+  return { total, labels: rows }
 }
 
 const noLabel = (id: number) => problems.notFound({ message: `label ${id} not found` })

@@ -1,16 +1,17 @@
-import { Prisma, type Database } from '@haven/db'
-import { problems } from '@haven/errors'
-import type { Sealer } from '@haven/identity'
 import {
   conditionsToSql,
   escapeLike,
+  listRows,
   orderToSql,
-  pageToSql,
+  Prisma,
   type Condition,
+  type Database,
   type Fields,
   type Page,
   type Sort,
-} from '@haven/projects'
+} from '@haven/db'
+import { problems } from '@haven/errors'
+import type { Sealer } from '@haven/identity'
 import type { RemoteRegistry } from './remote-registry.ts'
 
 /** A registry as a row has it. `accessSecret` is sealed. */
@@ -79,22 +80,19 @@ export async function listRegistries(
   { db }: { db: Database },
   query: RegistryQuery,
 ): Promise<{ total: number; registries: StoredRegistry[] }> {
-  const where = Prisma.join(
-    [
+  const { total, rows } = await listRows<StoredRegistry>(db.prisma, {
+    columns: Prisma.sql`
+      id, name, type, url, description, insecure, ca_certificate as "caCertificate", credential_type as "credentialType",
+      access_key as "accessKey", access_secret as "accessSecret", health, checked_at as "checkedAt",
+      created_at as "createdAt", updated_at as "updatedAt"`,
+    from: Prisma.sql`registries.endpoints`,
+    where: [
       Prisma.sql`true`,
       ...(query.name ? [Prisma.sql`name ilike ${`%${escapeLike(query.name)}%`}`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
-    ' and ',
-  )
-  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`)
-  const [registries, [count]] = await Promise.all([
-    db.prisma.$queryRaw<StoredRegistry[]>`
-      select id, name, type, url, description, insecure, ca_certificate as "caCertificate", credential_type as "credentialType",
-             access_key as "accessKey", access_secret as "accessSecret", health, checked_at as "checkedAt",
-             created_at as "createdAt", updated_at as "updatedAt"
-        from registries.endpoints where ${where} order by ${order} ${pageToSql(query.page)}`,
-    db.prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from registries.endpoints where ${where}`,
-  ])
-  return { total: Number(count.total), registries }
+    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    page: query.page,
+  })
+  return { total, registries: rows }
 }

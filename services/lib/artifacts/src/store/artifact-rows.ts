@@ -1,6 +1,7 @@
 import {
   conditionsToSql,
   escapeLike,
+  listRows,
   orderToSql,
   pageToSql,
   Prisma,
@@ -289,18 +290,13 @@ export async function tagRows(
   manifestId: number,
   query: ListQuery,
 ): Promise<{ total: number; rows: TagRow[] }> {
-  const where = Prisma.join(
-    [Prisma.sql`t.manifest_id = ${BigInt(manifestId)}`, ...conditionsToSql(query.conditions ?? [], tagFields)],
-    ' and ',
-  )
-  const order = orderToSql(query.sort ?? [], tagFields, Prisma.sql`t.pushed_at desc`, Prisma.sql`t.id desc`)
-  const [rows, [count]] = await Promise.all([
-    prisma.$queryRaw<TagRow[]>`
-      select t.id::float8 as id, t.name, t.pushed_at as "pushedAt", t.pulled_at as "pulledAt"
-        from artifacts.tags t where ${where} order by ${order} ${pageToSql(query.page)}`,
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from artifacts.tags t where ${where}`,
-  ])
-  return { total: Number(count.total), rows }
+  return listRows<TagRow>(prisma, {
+    columns: Prisma.sql`t.id::float8 as id, t.name, t.pushed_at as "pushedAt", t.pulled_at as "pulledAt"`,
+    from: Prisma.sql`artifacts.tags t`,
+    where: [Prisma.sql`t.manifest_id = ${BigInt(manifestId)}`, ...conditionsToSql(query.conditions ?? [], tagFields)],
+    order: orderToSql(query.sort ?? [], tagFields, Prisma.sql`t.pushed_at desc`, Prisma.sql`t.id desc`),
+    page: query.page,
+  })
 }
 
 const accessoryFields: Fields = {
@@ -324,14 +320,14 @@ export async function accessoryRows(
     select a.id, a.digest, ${accessoryType('a')} as type, a.total_bytes, a.pushed_at, a.subject_digest, ${BigInt(subject.id)}::bigint as subject_id
       from artifacts.manifests a
      where a.repository_id = ${subject.repositoryId} and a.subject_digest = ${subject.digest} and a.deleted_at is null) x`
-  const where = Prisma.join([Prisma.sql`true`, ...conditionsToSql(query.conditions ?? [], accessoryFields)], ' and ')
-  const order = orderToSql(query.sort ?? [], accessoryFields, Prisma.sql`x.pushed_at`, Prisma.sql`x.id`)
-  const [rows, [count]] = await Promise.all([
-    prisma.$queryRaw<{ accessory: Accessory }[]>`
-      select jsonb_build_object('id', x.id, 'digest', x.digest, 'type', x.type, 'sizeBytes', x.total_bytes, 'pushedAt', x.pushed_at,
-                                'subjectDigest', x.subject_digest, 'subjectId', x.subject_id) as accessory
-        from ${source} where ${where} order by ${order} ${pageToSql(query.page)}`,
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${source} where ${where}`,
-  ])
-  return { total: Number(count.total), rows: rows.map(({ accessory }) => accessory) }
+  const { total, rows } = await listRows<{ accessory: Accessory }>(prisma, {
+    columns: Prisma.sql`
+      jsonb_build_object('id', x.id, 'digest', x.digest, 'type', x.type, 'sizeBytes', x.total_bytes, 'pushedAt', x.pushed_at,
+                         'subjectDigest', x.subject_digest, 'subjectId', x.subject_id) as accessory`,
+    from: source,
+    where: [Prisma.sql`true`, ...conditionsToSql(query.conditions ?? [], accessoryFields)],
+    order: orderToSql(query.sort ?? [], accessoryFields, Prisma.sql`x.pushed_at`, Prisma.sql`x.id`),
+    page: query.page,
+  })
+  return { total, rows: rows.map(({ accessory }) => accessory) }
 }

@@ -7,7 +7,7 @@ let haven: HavenInstallation
 let client: Client
 let ann: Account
 beforeAll(async () => {
-  haven = await startHaven()
+  haven = await startHaven({ env: { OUTBOUND_ALLOW: '127.0.0.1' } })
   client = new Client(haven.url)
   ann = await client.user('ann')
   await client.project('shop', ann)

@@ -24,6 +24,7 @@ export async function openCore(
     signIn: foundation.signIn(),
     queue: foundation.queue(),
     outbound: foundation.outbound(),
+    ldap: foundation.ldap(),
     checks,
   })
 }

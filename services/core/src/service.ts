@@ -8,6 +8,7 @@ import {
   ownerFor,
   Sessions,
   type Authorities,
+  type LdapClient,
   type Sealer,
   type SignInDeps,
 } from '@haven/identity'
@@ -41,6 +42,7 @@ export type CoreDeps = {
   signIn: SignInDeps
   queue: Queue
   outbound: OutboundClient
+  ldap: LdapClient
   log: Logger
   metrics: Metrics
   trust: Trust
@@ -83,6 +85,7 @@ export function createCore(deps: CoreDeps): Service {
     countRepositories: (projectIds) => countRepositories(db.reads, projectIds),
     queue: deps.queue,
     outbound: deps.outbound,
+    ldap: deps.ldap,
     health: new PlatformHealth({
       database: () => db.check(),
       redis: () => checkRedis(redis),

@@ -6,7 +6,7 @@ import { startCore, type Credentials, type TestCore } from './harness.ts'
 
 let core: TestCore
 beforeAll(async () => {
-  core = await startCore()
+  core = await startCore({ OUTBOUND_ALLOW: '127.0.0.0/8' })
 })
 afterAll(async () => core[Symbol.asyncDispose]())
 

@@ -1,5 +1,13 @@
 import { Redis } from 'ioredis'
-import { adminGroupOf, Authorities, OidcClient, oidcProviderOf, signInDeps, signInDirectory } from '@haven/identity'
+import {
+  adminGroupOf,
+  Authorities,
+  LdapClient,
+  OidcClient,
+  oidcProviderOf,
+  signInDeps,
+  signInDirectory,
+} from '@haven/identity'
 import { OutboundClient, outboundConfig } from '@haven/outbound'
 import { ProjectDirectory } from '@haven/projects'
 import { Queue } from '@haven/queue'
@@ -57,11 +65,12 @@ export async function startCore(env: Record<string, string> = {}) {
   const settings = new Settings(db, sealer)
   const authorities = new Authorities(db, { adminGroup: async () => adminGroupOf(await settings.read()) })
   const robotPrefix = async () => (await settings.read()).robot_name_prefix
-  const ldap = async () => signInDirectory(await settings.read())
   const outbound = new OutboundClient(readConfig(outboundConfig, env))
+  const ldap = new LdapClient(outbound)
+  const directory = async () => signInDirectory(await settings.read())
   const provider = async () => oidcProviderOf(await settings.read())
   const oidc = { client: new OidcClient(outbound), sealer, provider }
-  const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix, ldap, oidc })
+  const signIn = signInDeps(db, { redis, redisPrefix: prefix, robotPrefix, ldap: { client: ldap, directory }, oidc })
   const storage = new MemoryStorage()
   const core = createCore({
     config,
@@ -76,6 +85,7 @@ export async function startCore(env: Record<string, string> = {}) {
     signIn,
     queue,
     outbound,
+    ldap,
     log: createLogger({ service: 'core', level: 'silent' }),
     metrics: createMetrics(),
     trust: { proxySecret: PROXY_SECRET },

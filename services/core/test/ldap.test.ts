@@ -1,4 +1,4 @@
-import { createServer } from 'node:net'
+import { createServer, type Socket } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { startSlapd, type Slapd } from '@haven/testkit/slapd'
 import { lacking, titled } from '@haven/testkit/tools'
@@ -44,7 +44,7 @@ suite(titled('LDAP', lack), () => {
         group('builders', ['dora'], `ou=more,${groups}`),
       ].join('\n'),
     )
-    core = await startCore()
+    core = await startCore({ OUTBOUND_ALLOW: '127.0.0.0/8' })
     settings = {
       auth_mode: 'ldap_auth',
       ldap_url: `ldap://${slapd.host}:${slapd.port}`,
@@ -288,6 +288,39 @@ suite(titled('LDAP', lack), () => {
       expect((await core.admin('GET', '/ldap/users/search?username=ann')).status).toBe(503)
     } finally {
       await configure({ ldap_url: before, ldap_search_password: slapd.password })
+    }
+    expect(await me(who('bob'))).toMatchObject({ username: 'bob' })
+  })
+
+  it('is spared once it did not answer five sign-ins, while the local administrator gets in', async () => {
+    const before = settings.ldap_url
+    let connections = 0
+    const open: Socket[] = []
+    const silent = createServer((socket) => {
+      connections++
+      open.push(socket.on('error', () => undefined))
+    })
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+    const { port } = silent.address() as { port: number }
+    const stored = { ldap_search_password: slapd.password }
+    await configure({ ldap_url: `ldap://127.0.0.1:${port}`, ldap_timeout: 1, ...stored })
+    try {
+      const waited = await Promise.all(
+        ['ann', 'bob', 'dora', 'eve', 'finn'].map((name) => as({ name, password: 'x' }, 'GET', '/users/current')),
+      )
+      expect(waited.map(({ status }) => status)).toEqual([503, 503, 503, 503, 503])
+      expect((await as({ name: 'hal', password: 'x' }, 'GET', '/users/current')).status).toBe(503)
+      expect(connections).toBe(5)
+      expect(await me(ADMIN)).toMatchObject({ username: 'admin' })
+      // Whoever looks for the fault is told what is true now.
+      expect((await core.admin('POST', '/ldap/ping')).body).toEqual({
+        message: 'the LDAP directory cannot be used: no answer within 1 s',
+      })
+      expect(connections).toBe(6)
+    } finally {
+      for (const socket of open) socket.destroy()
+      silent.close()
+      await configure({ ldap_url: before, ldap_timeout: 5, ...stored })
     }
     expect(await me(who('bob'))).toMatchObject({ username: 'bob' })
   })

@@ -11,6 +11,7 @@ import {
   deleteUser,
   ensureAdmin,
   ensurePresets,
+  LdapClient,
   generateSecret,
   hashRobotSecret,
   memberGrants,
@@ -20,6 +21,7 @@ import {
   TokenVerifier,
   type LdapDirectory,
 } from '@haven/identity'
+import { OutboundClient } from '@haven/outbound'
 import { createProject, deleteProject, ProjectDirectory } from '@haven/projects'
 import { createLogger, createMetrics, listen, openLogDestination, type Listening } from '@haven/runtime'
 import { Settings } from '@haven/settings'
@@ -51,7 +53,8 @@ describe('the token service', () => {
     keys = new SigningKeys(db, sealer)
     authorities = new Authorities(db)
     projects = new ProjectDirectory(db)
-    users = { db, authorities, signIn: signInDeps(db, { ldap: async () => directory }) }
+    const ldap = new LdapClient(new OutboundClient({ allow: ['127.0.0.0/8'] }))
+    users = { db, authorities, signIn: signInDeps(db, { ldap: { client: ldap, directory: async () => directory } }) }
     verifier = new TokenVerifier(keys)
     const destination = openLogDestination({
       collectorUrl: undefined,

@@ -46,7 +46,7 @@ export const configurationHandlers: Handlers = {
     }
     const change = parseSettings(given, now)
     if (change.audit_log_forward_endpoint && change.audit_log_forward_endpoint !== now.audit_log_forward_endpoint) {
-      await checkForwardEndpoint(change.audit_log_forward_endpoint)
+      await checkForwardEndpoint(deps.outbound, change.audit_log_forward_endpoint)
     }
     await changeSettings(deps, caller.source, change)
     return ok()

@@ -24,7 +24,7 @@ export const ldapHandlers: Handlers = {
   async pingLdap({ body }, deps) {
     const server = serverToTry(ldapDirectoryOf(await deps.settings.read()), body ?? {})
     try {
-      await pingLdap(server)
+      await pingLdap(deps.ldap, server)
       return ok({ success: true })
     } catch (error) {
       if (!problems.directoryFailed.is(error)) throw error
@@ -35,8 +35,8 @@ export const ldapHandlers: Handlers = {
   async searchLdapUser({ query }, deps) {
     const directory = await requireDirectory(deps)
     const { username } = query
-    if (!username) return ok((await listLdapUsers(directory)).map(presentPerson))
-    const found = (await findLdapUsers(directory, [username])).get(username)
+    if (!username) return ok((await listLdapUsers(deps.ldap, directory)).map(presentPerson))
+    const found = (await findLdapUsers(deps.ldap, directory, [username])).get(username)
     return ok(found ? [presentPerson(found)] : [])
   },
 
@@ -45,7 +45,7 @@ export const ldapHandlers: Handlers = {
     const directory = await requireDirectory(deps)
     const names = body.ldap_uid_list ?? []
     if (names.length > MAX_IMPORT) throw problems.badRequest({ message: `more than ${MAX_IMPORT} names at once` })
-    const failed = await importLdapUsers(deps, caller.source, directory, names)
+    const failed = await importLdapUsers(deps, caller.source, deps.ldap, directory, names)
     return failed.length === 0 ? ok() : { status: 404, body: failed }
   },
 
@@ -54,7 +54,9 @@ export const ldapHandlers: Handlers = {
     const { groupname: name = '', groupdn: dn = '' } = query
     if (name === '' && dn !== '' && !isDn(dn)) throw problems.badRequest({ message: `invalid DN: ${dn}` })
     const byDn = name === '' && dn !== ''
-    const groups = byDn ? [await findLdapGroup(directory, dn)] : await findLdapGroups(directory, name)
+    const groups = byDn
+      ? [await findLdapGroup(deps.ldap, directory, dn)]
+      : await findLdapGroups(deps.ldap, directory, name)
     const found = groups.filter((group) => group !== null)
     if (found.length === 0) throw problems.notFound({ message: 'the directory has no such group' })
     return ok(

@@ -135,7 +135,7 @@ async function findNamedUser(context: CoreContext, caller: Caller, username: str
   const found = await findUserByName(context, username)
   if (found) return { kind: 'user', memberId: found.id, name: found.username }
   const directory = signInDirectory(await context.settings.read())
-  const person = directory && (await findLdapUsers(directory, [username])).get(username)
+  const person = directory && (await findLdapUsers(context.ldap, directory, [username])).get(username)
   if (!person) throw problems.notFound({ message: `user ${username} is not found` })
   const account = await onboardLdapPerson(context.db, caller.source, person)
   return { kind: 'user', memberId: account.id, name: account.name }
@@ -152,7 +152,7 @@ async function findDirectoryGroup(
   if (!directory) throw problems.notFound({ message: `${dn} not found: not supported` })
   const known = await findGroupByDn(context, dn)
   if (known) return known
-  const found = await findLdapGroup(directory, dn)
+  const found = await findLdapGroup(context.ldap, directory, dn)
   if (!found) throw problems.notFound({ message: `${dn} not found` })
   return ensureGroup(context, caller.source, { provider: 'ldap', name: name || found.name, dn: found.dn })
 }

@@ -58,7 +58,7 @@ export const usergroupHandlers: Handlers = {
 /** @throws badRequest for a DN that is none or that no group of the directory has */
 async function requireInDirectory(deps: CoreContext, dn: string): Promise<void> {
   const directory = await configuredDirectory(deps)
-  if (!directory || !(await findLdapGroup(directory, dn))) {
+  if (!directory || !(await findLdapGroup(deps.ldap, directory, dn))) {
     throw problems.badRequest({ message: `LDAP Group DN is not found: DN:${dn}` })
   }
 }

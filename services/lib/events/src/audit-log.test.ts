@@ -2,6 +2,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { create, type DescMessage } from '@bufbuild/protobuf'
 import { Prisma, statement, type Database } from '@haven/db'
+import { OutboundClient } from '@haven/outbound'
 import * as contract from '@haven/proto/events'
 import {
   ArtifactPulledSchema,
@@ -435,6 +436,8 @@ describe('maskAuditActor', () => {
   })
 })
 
+const outbound = new OutboundClient({ allow: ['127.0.0.0/8'] })
+
 /** A syslog server over TCP that reads by octet counting. */
 async function receiver() {
   const got: string[] = []
@@ -482,7 +485,7 @@ describe('forwarding', () => {
     return made
   }
   const forwarder = (endpoint: () => string) =>
-    new AuditForwarder({ db: database.db, endpoint: async () => endpoint(), onFailure: () => undefined })
+    new AuditForwarder({ db: database.db, outbound, endpoint: async () => endpoint(), onFailure: () => undefined })
   const waiting = () => database.db.prisma.auditForward.count()
   const made = (name: string) => emit(database.db.writes, ProjectCreatedSchema, ann, { project: { id: 1n, name } })
 
@@ -554,12 +557,17 @@ describe('forwarding', () => {
     expect(message).toContain(String.raw`operator="eve\" operator=admin"`)
   })
 
-  it('says whether a receiver is there', async () => {
+  it('A91: says whether a receiver is there, and looks for it only where one may be', async () => {
     const to = await listening()
-    await expect(checkForwardEndpoint(to.endpoint)).resolves.toBeUndefined()
+    await expect(checkForwardEndpoint(outbound, to.endpoint)).resolves.toBeUndefined()
+    // A91 R11
+    const strict = new OutboundClient({ allow: [] })
+    for (const refused of [to.endpoint, '169.254.169.254:514', '[fd00:ec2::254]:6514', '10.0.0.1:6379']) {
+      await expect(checkForwardEndpoint(strict, refused)).rejects.toThrow('an address that may not be reached')
+    }
     const gone = await receiver()
     await gone.close()
-    await expect(checkForwardEndpoint(gone.endpoint)).rejects.toMatchObject({ status: 400 })
+    await expect(checkForwardEndpoint(outbound, gone.endpoint)).rejects.toMatchObject({ status: 400 })
     for (const wrong of [
       'logs',
       'logs:',
@@ -571,7 +579,7 @@ describe('forwarding', () => {
       '::1:514',
       'u@h:1',
     ]) {
-      await expect(checkForwardEndpoint(wrong)).rejects.toThrow('host:port')
+      await expect(checkForwardEndpoint(outbound, wrong)).rejects.toThrow('host:port')
     }
   })
 })

@@ -1,7 +1,8 @@
-import { connect, type Socket } from 'node:net'
+import type { Socket } from 'node:net'
 import { hostname } from 'node:os'
 import { statement, type Database } from '@haven/db'
 import { problems } from '@haven/errors'
+import type { OutboundClient } from '@haven/outbound'
 import type { ForwardedEntry } from './write-audit.ts'
 
 const CONNECT_MS = 3_000
@@ -25,31 +26,22 @@ function parseEndpoint(endpoint: string): Endpoint {
 
 /**
  * Whether a syslog server takes connections there, over TCP.
- * @throws badRequest when the text is no endpoint, or nobody answers within three seconds.
+ * @throws badRequest when the text is no endpoint, its address may not be reached, or nobody answers within three seconds.
  */
-export async function checkForwardEndpoint(endpoint: string): Promise<void> {
+export async function checkForwardEndpoint(outbound: OutboundClient, endpoint: string): Promise<void> {
   const at = parseEndpoint(endpoint)
   try {
-    const socket = await dial(at)
+    const socket = await dial(outbound, at)
     socket.destroy()
   } catch (cause) {
-    const message = `the syslog server ${endpoint} of audit_log_forward_endpoint cannot be reached`
+    const why = problems.outboundRefused.is(cause) ? 'is an address that may not be reached' : 'cannot be reached'
+    const message = `the syslog server ${endpoint} of audit_log_forward_endpoint ${why}`
     throw problems.badRequest({ message }, { cause })
   }
 }
 
-function dial({ host, port }: Endpoint): Promise<Socket> {
-  return new Promise((resolve, reject) => {
-    const socket = connect({ host, port })
-    socket.setTimeout(CONNECT_MS, () => socket.destroy(new Error(`no connection within ${CONNECT_MS} ms`)))
-    socket.once('error', reject)
-    socket.once('connect', () => {
-      socket.setTimeout(0)
-      socket.off('error', reject)
-      resolve(socket)
-    })
-  })
-}
+const dial = (outbound: OutboundClient, { host, port }: Endpoint): Promise<Socket> =>
+  outbound.dial({ host, port, protocolPorts: [514], signal: AbortSignal.timeout(CONNECT_MS) })
 
 /**
  * A line as an RFC 5424 message with the tag `audit`, its text in the form of Harbor's. What a person may have typed is quoted, so that
@@ -100,6 +92,7 @@ const forgetUnsent = statement<{ id: string }>(
 
 export type ForwarderOptions = {
   db: Database
+  outbound: OutboundClient
   /** `host:port` of the receiver as it is set now; empty: none. */
   endpoint: () => Promise<string>
   onFailure: (failure: Error) => void
@@ -163,7 +156,10 @@ export class AuditForwarder implements AsyncDisposable {
 
   async #send(endpoint: string, text: string): Promise<void> {
     if (this.#connection?.endpoint !== endpoint) this.#hangUp()
-    const { socket } = (this.#connection ??= { endpoint, socket: this.#attend(await dial(parseEndpoint(endpoint))) })
+    const { socket } = (this.#connection ??= {
+      endpoint,
+      socket: this.#attend(await dial(this.#options.outbound, parseEndpoint(endpoint))),
+    })
     await new Promise<void>((resolve, reject) => {
       const timer = setTimeout(() => socket.destroy(new Error(`not taken within ${WRITE_MS} ms`)), WRITE_MS)
       socket.write(text, (error) => {

@@ -4,6 +4,7 @@ import { openDatabase, type Database } from '@haven/db'
 import {
   adminGroupOf,
   Authorities,
+  LdapClient,
   OidcClient,
   oidcProviderOf,
   signInDeps,
@@ -97,6 +98,7 @@ export class Foundation {
     return new OutboundClient({ allow, ownAddresses: [databaseUrl, redisUrl].flatMap(addressesOf) })
   })
 
+  readonly ldap = once(() => new LdapClient(this.outbound()))
   readonly settings = once(() => new Settings(this.db(), this.sealer()))
   readonly projects = once(() => new ProjectDirectory(this.db()))
   readonly authorities = once(() => {
@@ -109,7 +111,10 @@ export class Foundation {
   readonly signIn = once((): SignInDeps => {
     const { redisPrefix } = this.config
     const robotPrefix = async () => (await this.settings().read()).robot_name_prefix
-    const ldap = async () => signInDirectory(await this.settings().read())
+    const ldap = {
+      client: this.ldap(),
+      directory: async () => signInDirectory(await this.settings().read()),
+    }
     const oidc = {
       client: new OidcClient(this.outbound()),
       sealer: this.sealer(),

@@ -11,6 +11,7 @@ export {
   signInDirectory,
 } from './directories/ldap.ts'
 export type { LdapDirectory, LdapPerson } from './directories/ldap.ts'
+export { LdapClient } from './directories/ldap-connection.ts'
 export { OidcClient, oidcProviderOf } from './directories/oidc.ts'
 export type { OidcChallenge, OidcPerson, OidcProvider, OidcTokens } from './directories/oidc.ts'
 export {

@@ -2,6 +2,7 @@ import type { Database } from '@haven/db'
 import { problems } from '@haven/errors'
 import type { EventSource } from '@haven/events'
 import { findLdapUsers, proveLdapUser, type LdapDirectory, type LdapPerson } from './directories/ldap.ts'
+import type { LdapClient } from './directories/ldap-connection.ts'
 import { ensureGroups, syncMemberships } from './groups.ts'
 import { nameKey } from './names.ts'
 import { onboard, type Account } from './onboard.ts'
@@ -15,11 +16,12 @@ const provider = 'ldap'
  */
 export async function signInByLdap(
   db: Database,
+  ldap: LdapClient,
   directory: LdapDirectory,
   { name, password, address }: { name: string; password: string; address: string },
 ): Promise<Account | null> {
   const source: EventSource = { principal: { kind: 'service', name: provider }, address }
-  const proved = await proveLdapUser(directory, name, password).catch((cause: unknown) => {
+  const proved = await proveLdapUser(ldap, directory, name, password).catch((cause: unknown) => {
     if (!problems.directoryFailed.is(cause)) throw cause
     const message = 'the directory of accounts cannot be asked at the moment'
     throw problems.serviceUnavailable({ message }, { cause })
@@ -47,11 +49,12 @@ export const onboardLdapPerson = (db: Database, source: EventSource, person: Lda
 export async function importLdapUsers(
   { db }: { db: Database },
   source: EventSource,
+  ldap: LdapClient,
   directory: LdapDirectory,
   names: readonly string[],
 ): Promise<{ uid: string; error: string }[]> {
   const failed: { uid: string; error: string }[] = []
-  const people = await findLdapUsers(directory, names)
+  const people = await findLdapUsers(ldap, directory, names)
   for (const [uid, person] of people) {
     if (!person) {
       failed.push({ uid, error: 'the directory has nobody, or several, of this name' })

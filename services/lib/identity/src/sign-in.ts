@@ -4,6 +4,7 @@ import { problems } from '@haven/errors'
 import { emit } from '@haven/events'
 import { RobotRefusal, RobotSignInRefusedSchema } from '@haven/proto/events'
 import type { Redis } from 'ioredis'
+import type { LdapClient } from './directories/ldap-connection.ts'
 import type { LdapDirectory } from './directories/ldap.ts'
 import { LastUses } from './last-uses.ts'
 import { signInByLdap } from './ldap-accounts.ts'
@@ -27,6 +28,12 @@ export type SignInInput = {
   readonly cliSecret?: boolean
 }
 
+export type LdapSignIn = {
+  readonly client: LdapClient
+  /** Where people without a password of ours are looked for; null: nowhere. */
+  readonly directory: () => Promise<LdapDirectory | null>
+}
+
 export type SignInDeps = {
   readonly db: Database
   readonly throttle: LoginThrottle
@@ -34,8 +41,8 @@ export type SignInDeps = {
   readonly uses: LastUses
   /** What a robot's name begins with: the configuration's `robot_name_prefix`. */
   readonly robotPrefix: () => Promise<string>
-  /** Where people without a password of ours are looked for; null: nowhere. */
-  readonly ldap: () => Promise<LdapDirectory | null>
+  /** Null: the installation has no way to a directory. */
+  readonly ldap: LdapSignIn | null
   /** Null: the installation has no way to a provider. */
   readonly oidc: OidcSignIn | null
 }
@@ -47,7 +54,7 @@ export function signInDeps(
     redis?: Redis | null
     redisPrefix?: string
     robotPrefix?: () => Promise<string>
-    ldap?: () => Promise<LdapDirectory | null>
+    ldap?: LdapSignIn | null
     oidc?: OidcSignIn | null
   } = {},
 ): SignInDeps & Disposable & AsyncDisposable {
@@ -62,7 +69,7 @@ export function signInDeps(
       ...(options.redisPrefix !== undefined && { prefix: options.redisPrefix }),
     }),
     robotPrefix: options.robotPrefix ?? (() => Promise.resolve('robot$')),
-    ldap: options.ldap ?? (() => Promise.resolve(null)),
+    ldap: options.ldap ?? null,
     oidc: options.oidc ?? null,
     [Symbol.dispose]() {
       remembered[Symbol.dispose]()
@@ -177,9 +184,9 @@ async function proveUser({ db, ldap, oidc }: SignInDeps, input: SignInInput): Pr
   const { name, password } = input
   const [row] = await db.reads.rows(userByLogin, [nameKey(name)])
   if (!row || row.credentialId === null) {
-    const directory = row?.id === adminId ? null : await ldap()
-    if (directory) {
-      const account = await signInByLdap(db, directory, input)
+    const directory = ldap === null || row?.id === adminId ? null : await ldap.directory()
+    if (ldap && directory) {
+      const account = await signInByLdap(db, ldap.client, directory, input)
       if (!account || account.disabled) return null
       return { principal: { kind: 'user', id: account.id, name: account.name }, credentialId: null }
     }

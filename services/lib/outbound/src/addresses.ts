@@ -37,6 +37,11 @@ const REFUSED = [
   'ff00::/8', // multicast
 ]
 
+/** Where the servers usually are that administrators name themselves: directories, receivers of logs (RFC 1918, RFC 4193). */
+const PRIVATE = ['10.0.0.0/8', '172.16.0.0/12', '192.168.0.0/16', 'fc00::/7']
+/** Among these, what clouds keep for their machines: the metadata services of AWS and of Google. */
+const METADATA = ['fd00:ec2::/32', 'fd20:ce::/64']
+
 // Servers that read a line at a time can take a header or a body for a command (the "bad ports" of the Fetch standard, and databases).
 const REFUSED_PORTS = new Set(
   (
@@ -52,14 +57,15 @@ const REFUSED_PORTS = new Set(
  * CVE-2024-29415): `BlockList` reads `::ffff:7f00:1` as 127.0.0.1 and leaves zones out.
  */
 export class AddressGuard {
-  readonly #refused = new BlockList()
-  readonly #allowed = new BlockList()
+  readonly #refused = networks(REFUSED)
+  readonly #private = networks(PRIVATE)
+  readonly #metadata = networks(METADATA)
+  readonly #allowed: BlockList
   readonly #own = new Map<number, BlockList>()
 
   /** @throws problems.settingsInvalid naming an entry that is no address or network. */
   constructor({ allow, ownAddresses = [] }: AddressPolicy) {
-    for (const network of REFUSED) addNetwork(this.#refused, network)
-    for (const network of allow) addNetwork(this.#allowed, network)
+    this.#allowed = networks(allow)
     for (const entry of ownAddresses) {
       const [, host = '', port] = /^\[?([^\]]*)\]?:(\d+)$/.exec(entry) ?? []
       const list = this.#own.get(Number(port)) ?? new BlockList()
@@ -68,13 +74,33 @@ export class AddressGuard {
     }
   }
 
+  /** Whether HTTP may be spoken to it. */
   allows(address: string, port: number): boolean {
+    return !REFUSED_PORTS.has(port) && this.#mayReach(address, port, false)
+  }
+
+  /**
+   * Whether a connection of another protocol may be opened to it, whose own ports are `protocolPorts`. Private networks are allowed
+   * (services/decisions/0011-what-is-dialled.md); this machine, link-local and metadata addresses are not.
+   */
+  allowsDialling(address: string, port: number, protocolPorts: readonly number[]): boolean {
+    return (!REFUSED_PORTS.has(port) || protocolPorts.includes(port)) && this.#mayReach(address, port, true)
+  }
+
+  #mayReach(address: string, port: number, privateToo: boolean): boolean {
     const version = isIP(address)
-    if (version === 0 || REFUSED_PORTS.has(port)) return false
+    if (version === 0) return false
     const family = version === 4 ? 'ipv4' : 'ipv6'
     if (this.#own.get(port)?.check(address, family)) return false
-    return this.#allowed.check(address, family) || !this.#refused.check(address, family)
+    if (this.#allowed.check(address, family) || !this.#refused.check(address, family)) return true
+    return privateToo && this.#private.check(address, family) && !this.#metadata.check(address, family)
   }
+}
+
+function networks(entries: readonly string[]): BlockList {
+  const list = new BlockList()
+  for (const entry of entries) addNetwork(list, entry)
+  return list
 }
 
 /** @throws problems.settingsInvalid */

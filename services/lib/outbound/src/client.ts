@@ -2,13 +2,14 @@ import { X509Certificate } from 'node:crypto'
 import { lookup as resolveName } from 'node:dns/promises'
 import { request as httpRequest, type IncomingMessage } from 'node:http'
 import { request as httpsRequest } from 'node:https'
-import { isIP, type LookupFunction } from 'node:net'
+import { isIP, type LookupFunction, type Socket } from 'node:net'
 import { pipeline, Readable } from 'node:stream'
 import { createSecureContext, getCACertificates, type SecureContext } from 'node:tls'
 import { Problem, problems } from '@haven/errors'
 import { AddressGuard, type AddressPolicy } from './addresses.ts'
 import { answerBody, Silence, TooLong } from './answer-body.ts'
 import { CircuitBreaker } from './breaker.ts'
+import { connectTo, type DialTarget } from './dial.ts'
 
 export type Resolve = (host: string) => Promise<readonly string[]>
 
@@ -115,6 +116,33 @@ export class OutboundClient {
     }
   }
 
+  /**
+   * Opens a connection for a protocol other than HTTP, by the same rule but that private networks are allowed. Resolves when it is open,
+   * with TLS when its handshake is done; the socket is the caller's from then on.
+   *
+   * @throws problems.outboundRefused for an address that may not be reached, problems.outboundFailed, whose cause is the system's error, and
+   * the reason of `signal` when that ended it.
+   */
+  async dial(target: DialTarget): Promise<Socket> {
+    const { host, port, protocolPorts, signal } = target
+    const at = isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`
+    const fail = (cause: unknown) =>
+      signal.aborted
+        ? asError(signal.reason)
+        : problems.outboundFailed(
+            { host: at, reason: reasonOf((cause as NodeJS.ErrnoException).code ?? '') },
+            { cause },
+          )
+    const addresses = await this.#resolved(host, signal).catch((cause: unknown) => {
+      throw fail(cause)
+    })
+    if (addresses.length === 0 || !addresses.every((one) => this.#guard.allowsDialling(one, port, protocolPorts)))
+      throw problems.outboundRefused({ host: at })
+    return connectTo(target, lookupOf(addresses)).catch((cause: unknown) => {
+      throw fail(cause)
+    })
+  }
+
   async #send(call: Call, hop: Hop): Promise<IncomingMessage> {
     const { origin } = hop.url
     const addresses = await this.#addresses(call, hop.url)
@@ -192,19 +220,19 @@ export class OutboundClient {
   async #addresses({ signal, request }: Call, url: URL): Promise<readonly string[]> {
     const host = url.hostname.replace(/^\[|\]$/g, '')
     const port = Number(url.port || (url.protocol === 'https:' ? 443 : 80))
-    let addresses: readonly string[] = [host]
-    if (isIP(host) === 0) {
-      try {
-        addresses = await abortable(this.#resolve(host), signal)
-      } catch (cause) {
-        if (signal.aborted) throw failure({ request, signal }, url, cause)
-        throw failed(url, 'the name cannot be resolved', cause)
-      }
-    }
+    const addresses = await this.#resolved(host, signal).catch((cause: unknown) => {
+      if (signal.aborted) throw failure({ request, signal }, url, cause)
+      throw failed(url, 'the name cannot be resolved', cause)
+    })
     if (addresses.length === 0) throw failed(url, 'the name has no address')
     if (!addresses.every((address) => this.#guard.allows(address, port)))
       throw problems.outboundRefused({ host: url.host })
     return addresses
+  }
+
+  /** Every address that the name has now; an address is its own. */
+  async #resolved(host: string, signal: AbortSignal): Promise<readonly string[]> {
+    return isIP(host) === 0 ? abortable(this.#resolve(host), signal) : [host]
   }
 
   /** Reading the system's certificates takes 10 ms and more, so it is done once for each `ca`. */
@@ -333,6 +361,7 @@ function isSilence(cause: unknown): boolean {
 
 /** From the system's code, never its text: that of a TLS error quotes the other side's certificate. */
 function reasonOf(code: string): string {
+  if (code === 'ENOTFOUND' || code === 'EAI_AGAIN') return 'the name cannot be resolved'
   if (code === 'ECONNREFUSED') return 'the connection was refused'
   if (code === 'ECONNRESET' || code === 'EPIPE') return 'the connection was cut'
   if (code === 'HPE_HEADER_OVERFLOW') return 'its headers are too long'

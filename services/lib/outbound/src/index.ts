@@ -1,4 +1,5 @@
 export { AddressGuard, type AddressPolicy } from './addresses.ts'
+export { CircuitBreaker } from './breaker.ts'
 export {
   bytesOf,
   OutboundClient,
@@ -8,4 +9,5 @@ export {
   type OutboundResponse,
   type Resolve,
 } from './client.ts'
+export type { DialTarget } from './dial.ts'
 export { outboundConfig } from './config.ts'

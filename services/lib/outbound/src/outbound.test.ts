@@ -110,6 +110,23 @@ describe('AddressGuard', () => {
     expect([5000, 5001].map((port) => guard.allows('fd12:0::9', port))).toEqual([false, true])
   })
 
+  const dialling = new AddressGuard({ allow: ['127.0.0.2'], ownAddresses: ['10.1.0.9:5514'] })
+
+  it.each(['127.0.0.1', '::1', '0.0.0.0', '169.254.169.254', '::ffff:169.254.169.254', 'fe80::1', 'fd00:ec2::254'])(
+    'A91 R11: lets nobody dial %s',
+    (address) => expect(dialling.allowsDialling(address, 389, [389])).toBe(false),
+  )
+
+  it.each(['10.1.0.1', '172.16.0.1', '192.168.1.1', '::ffff:10.1.0.1', 'fd12::1', '8.8.8.8', '127.0.0.2'])(
+    'lets %s be dialled',
+    (address) => expect(dialling.allowsDialling(address, 389, [389])).toBe(true),
+  )
+
+  it('A91: lets nobody dial our own services, databases or the ports of another protocol', () => {
+    const asked = [5514, 5515, 514, 389, 6379].map((port) => dialling.allowsDialling('10.1.0.9', port, [514]))
+    expect(asked).toEqual([false, true, true, false, false])
+  })
+
   it.each(['10.1.0.0/33', 'example.test', '10.1.0.0/', '10.1/16', 'fe80::1%eth0', ''])(
     'cannot be made with %j',
     (entry) => {
@@ -502,6 +519,57 @@ describe('OutboundClient and servers that misbehave', () => {
   })
 })
 
+describe('dial', () => {
+  const target = { host: 'logs.test', protocolPorts: [514], signal: new AbortController().signal }
+
+  it('A91 R11: resolves a name once and connects to what it checked', async () => {
+    const { port, connections } = await raw((socket) => socket.end('hello'))
+    const answers = [['127.0.0.1'], ['127.0.0.2']]
+    const dialler = client({ resolve: async () => answers.shift()! })
+    const socket = await dialler.dial({ ...target, port })
+    expect(await text(socket)).toBe('hello')
+    expect([connections(), answers.length]).toEqual([1, 1])
+    await expect(dialler.dial({ ...target, port })).rejects.toEqual(refused)
+    expect(connections()).toBe(1)
+  })
+
+  it('A91: refuses a name with one address too many', async () => {
+    const { port, connections } = await raw(() => undefined)
+    const dialler = client({ resolve: async () => ['127.0.0.1', '169.254.169.254'] })
+    await expect(dialler.dial({ ...target, port })).rejects.toEqual(refused)
+    await expect(client({ resolve: async () => [] }).dial({ ...target, port })).rejects.toEqual(refused)
+    expect(connections()).toBe(0)
+  })
+
+  it('says why there is no connection', async () => {
+    const gone = client({ resolve: () => Promise.reject(Object.assign(new Error('no'), { code: 'ENOTFOUND' })) })
+    await expect(gone.dial({ ...target, port: 514 })).rejects.toEqual(reason('the name cannot be resolved'))
+    await expect(client().dial({ ...target, host: '127.0.0.1', port: 1 })).rejects.toEqual(
+      reason('the connection was refused'),
+    )
+  })
+
+  it('ends with the reason of the signal while it resolves, connects or shakes hands, and no later', async () => {
+    const stop = new Error('stopped')
+    const never = client({ resolve: () => new Promise(() => undefined) })
+    const resolving = new AbortController()
+    const pending = never.dial({ ...target, port: 514, signal: resolving.signal })
+    resolving.abort(stop)
+    await expect(pending).rejects.toBe(stop)
+    const accepted = Promise.withResolvers<void>()
+    const { port } = await raw(() => accepted.resolve())
+    const shaking = new AbortController()
+    const silent = client().dial({ ...target, host: '127.0.0.1', port, tls: {}, signal: shaking.signal })
+    void accepted.promise.then(() => shaking.abort(stop))
+    await expect(silent).rejects.toBe(stop)
+    const later = new AbortController()
+    const socket = await client().dial({ ...target, host: '127.0.0.1', port, signal: later.signal })
+    later.abort(stop)
+    expect(socket.destroyed).toBe(false)
+    socket.destroy()
+  })
+})
+
 describe('OutboundClient and its caller', () => {
   it('ends with the reason of the signal before, during and after the head', async () => {
     const { url } = await raw((socket) =>
@@ -585,6 +653,20 @@ describeTls(`OutboundClient and TLS${pair === null ? ' (skipped: openssl is not 
     await expect(tls.request({ url, ca: 'no certificate' })).rejects.toEqual(
       expect.objectContaining({ kind: problems.badRequest.kind }),
     )
+  })
+
+  it('dials in TLS by the name, and compares the certificate with it', async () => {
+    const names: unknown[] = []
+    const server = createSecureServer({ key, cert, SNICallback: (name, done) => (names.push(name), done(null)) })
+    const port = await listening(server)
+    const dialler = client({ resolve: async () => ['127.0.0.1'] })
+    const dial = (host: string, tls: { ca?: string; rejectUnauthorized?: boolean }) =>
+      dialler.dial({ host, port, protocolPorts: [], tls, signal: new AbortController().signal })
+    ;(await dial('tls.test', { ca: cert })).destroy()
+    ;(await dial('other.test', { rejectUnauthorized: false })).destroy()
+    await expect(dial('other.test', { ca: cert })).rejects.toEqual(reason(/not trusted \(ERR_TLS_CERT_ALTNAME/))
+    await expect(dial('tls.test', {})).rejects.toEqual(reason('not trusted'))
+    expect(names.slice(0, 3)).toEqual(['tls.test', 'other.test', 'other.test'])
   })
 
   it('trusts blindly only the host that it was told to', async () => {

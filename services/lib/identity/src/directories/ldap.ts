@@ -16,7 +16,7 @@ import {
 } from 'ldapts'
 import { requireEmail } from '../names.ts'
 import { canonicalDn, isDn } from './dn.ts'
-import { talkToLdap, type LdapServer } from './ldap-connection.ts'
+import type { LdapClient, LdapServer } from './ldap-connection.ts'
 
 /** An LDAP or Active Directory server, and what to look for in it. */
 export type LdapDirectory = LdapServer & {
@@ -73,20 +73,22 @@ export const signInDirectory = (values: SettingValues): LdapDirectory | null =>
   values.auth_mode === 'ldap_auth' ? ldapDirectoryOf(values) : null
 
 /** Whether the server answers and lets the search DN in. @throws directoryFailed */
-export const pingLdap = (server: LdapServer): Promise<void> => talkToLdap(server, async () => undefined)
+export const pingLdap = (ldap: LdapClient, server: LdapServer): Promise<void> =>
+  ldap.talkAnyway(server, async () => undefined)
 
 /**
  * Who has this name and password, and the groups that the directory puts them into. Null: nobody, more than one, or a wrong password.
  * @throws directoryFailed
  */
 export async function proveLdapUser(
+  ldap: LdapClient,
   directory: LdapDirectory,
   name: string,
   password: string,
 ): Promise<{ person: LdapPerson; groups: LdapGroup[] } | null> {
   // A bind without a password is answered "success": it is an anonymous one (RFC 4513, §5.1.2; threats.md A65).
   if (name === '' || password === '') return null
-  return talkToLdap(directory, async ({ client, becomeSearcher }) => {
+  return ldap.talk(directory, async ({ client, becomeSearcher }) => {
     const entry = await findEntry(client, directory, name)
     const person = entry && personOf(entry, directory)
     if (!entry || !person) return null
@@ -107,10 +109,11 @@ const trouble = new Set([1, 2, 51, 52])
 
 /** People by their whole name, null for who is not found once; in one conversation. @throws directoryFailed */
 export const findLdapUsers = (
+  ldap: LdapClient,
   directory: LdapDirectory,
   names: readonly string[],
 ): Promise<Map<string, LdapPerson | null>> =>
-  talkToLdap(directory, async ({ client }) => {
+  ldap.talk(directory, async ({ client }) => {
     const found = new Map<string, LdapPerson | null>()
     for (const name of new Set(names)) {
       const entry = name === '' ? null : await findEntry(client, directory, name)
@@ -120,8 +123,8 @@ export const findLdapUsers = (
   })
 
 /** Everybody, as far as the first ten thousand. @throws directoryFailed */
-export const listLdapUsers = (directory: LdapDirectory): Promise<LdapPerson[]> =>
-  talkToLdap(directory, async ({ client }) => {
+export const listLdapUsers = (ldap: LdapClient, directory: LdapDirectory): Promise<LdapPerson[]> =>
+  ldap.talk(directory, async ({ client }) => {
     const { baseDn, scope, uid } = directory
     const filter = both(directory.filter, 'ldap_filter', new PresenceFilter({ attribute: uid }))
     const entries = await readAll(client, baseDn, scope, filter, personAttributes(directory))
@@ -129,14 +132,14 @@ export const listLdapUsers = (directory: LdapDirectory): Promise<LdapPerson[]> =
   })
 
 /** The group with this DN, if it is one by the filter and below the base DN. @throws badRequest for no DN; directoryFailed */
-export function findLdapGroup(directory: LdapDirectory, dn: string): Promise<LdapGroup | null> {
+export function findLdapGroup(ldap: LdapClient, directory: LdapDirectory, dn: string): Promise<LdapGroup | null> {
   const canonical = canonicalDn(dn)
-  return talkToLdap(directory, ({ client }) => readGroup(client, directory, canonical))
+  return ldap.talk(directory, ({ client }) => readGroup(client, directory, canonical))
 }
 
 /** Groups by a part of their name, as far as the first ten thousand. @throws directoryFailed */
-export const findLdapGroups = (directory: LdapDirectory, part: string): Promise<LdapGroup[]> =>
-  talkToLdap(directory, async ({ client }) => {
+export const findLdapGroups = (ldap: LdapClient, directory: LdapDirectory, part: string): Promise<LdapGroup[]> =>
+  ldap.talk(directory, async ({ client }) => {
     const { baseDn, scope, filter, nameAttribute: attribute } = directory.groups
     const named = part === '' ? new PresenceFilter({ attribute }) : new SubstringFilter({ attribute, any: [part] })
     const entries = await readAll(client, baseDn, scope, both(filter, 'ldap_group_search_filter', named), [attribute])

@@ -1,21 +1,14 @@
 import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import {
-  artifactDeps,
-  finishUpload,
-  grant,
-  interceptFaultPoint,
-  projectPolicies,
-  putManifest,
-  startUpload,
-  type ArtifactDeps,
-  type PushGrant,
-} from '@haven/artifacts'
-import { digestOf, mediaTypes, parseReference, type Digest } from '@haven/oci'
+import { interceptFaultPoint } from '@haven/artifacts'
+import { digestOf, mediaTypes, type Digest } from '@haven/oci'
+import { contentOf, type Content } from './content.ts'
 import { startCore, type Credentials, type TestCore } from './harness.ts'
 
 let core: TestCore
-let artifacts: ArtifactDeps
+let push: Content['push']
+let pushIndex: Content['pushIndex']
+let statements: Content['statements']
 let owner: Credentials
 let guest: Credentials
 let stranger: Credentials
@@ -23,7 +16,7 @@ let shop: number
 
 beforeAll(async () => {
   core = await startCore()
-  artifacts = artifactDeps({ db: core.db, storage: core.storage, policies: projectPolicies })
+  ;({ push, pushIndex, statements } = contentOf(core))
   owner = await core.user('owner')
   guest = await core.user('guest')
   stranger = await core.user('stranger')
@@ -39,87 +32,6 @@ const as = (who: Credentials) => (method: string, path: string, body?: unknown) 
   core.send(method, `/api/v2.0${path}`, { as: who, ...(body !== undefined && { body }) })
 const names = (body: unknown) => (body as { name: string }[]).map(({ name }) => name)
 const digests = (body: unknown) => (body as { digest: string }[]).map(({ digest }) => digest)
-
-async function pushing(repository: string): Promise<PushGrant> {
-  const [name = '', ...path] = repository.split('/')
-  const project = (await core.directory.byName(name))!
-  const principal = { kind: 'user' as const, id: 1, name: 'admin' }
-  return grant('push', { project, repository: path.join('/'), principal, requestId: 'r', door: 'registry' })
-}
-
-async function pushBlob(to: PushGrant, bytes: Buffer) {
-  const digest = digestOf(bytes)
-  const { id } = await startUpload(artifacts, to)
-  async function* source() {
-    yield bytes
-  }
-  await finishUpload(artifacts, to, id, {
-    digest,
-    chunk: { source: source(), offsetBytes: null, sizeBytes: bytes.length },
-  })
-  return { digest, size: bytes.length }
-}
-
-type Manifest = { config?: unknown; configType?: string; layer?: Buffer; layerType?: string; more?: object }
-
-async function push(repository: string, reference: string, manifest: Manifest = {}): Promise<Digest> {
-  const to = await pushing(repository)
-  const config = manifest.config ?? { architecture: 'amd64', os: 'linux', seed: `${repository}:${reference}` }
-  const bytes = Buffer.isBuffer(config) ? config : Buffer.from(JSON.stringify(config))
-  const layer = manifest.layer ?? Buffer.from(`layer of ${repository}:${reference}`)
-  const body = Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      config: { mediaType: manifest.configType ?? mediaTypes.ociConfig, ...(await pushBlob(to, bytes)) },
-      layers: [
-        {
-          mediaType: manifest.layerType ?? 'application/vnd.oci.image.layer.v1.tar',
-          ...(await pushBlob(to, layer)),
-        },
-      ],
-      ...manifest.more,
-    }),
-  )
-  const digest = digestOf(body)
-  const named = reference === '' ? { digest } : parseReference(reference)!
-  await putManifest(artifacts, to, { reference: named, mediaType: mediaTypes.ociManifest, body })
-  return digest
-}
-
-async function pushIndex(repository: string, tag: string, children: readonly Digest[]): Promise<Digest> {
-  const to = await pushing(repository)
-  const body = Buffer.from(
-    JSON.stringify({
-      schemaVersion: 2,
-      mediaType: mediaTypes.ociIndex,
-      manifests: children.map((digest, i) => ({
-        mediaType: mediaTypes.ociManifest,
-        digest,
-        size: 100,
-        platform: { architecture: ['amd64', 'arm64'][i] ?? 'riscv64', os: 'linux' },
-      })),
-    }),
-  )
-  await putManifest(artifacts, to, { reference: parseReference(tag)!, mediaType: mediaTypes.ociIndex, body })
-  return digestOf(body)
-}
-
-/** How many statements Postgres is asked while `work` runs. */
-async function statements(work: () => Promise<unknown>): Promise<number> {
-  const { db } = core
-  let asked = 0
-  const raw = db.prisma.$queryRaw.bind(db.prisma)
-  const rows = db.writes.rows.bind(db.writes)
-  Object.assign(db.prisma, { $queryRaw: (...given: Parameters<typeof raw>) => (asked++, raw(...given)) })
-  Object.assign(db.writes, { rows: (...given: Parameters<typeof rows>) => (asked++, rows(...given)) })
-  try {
-    await work()
-  } finally {
-    Object.assign(db.prisma, { $queryRaw: raw })
-    Object.assign(db.writes, { rows })
-  }
-  return asked
-}
 
 const LIST = '/projects/shop/repositories'
 

@@ -7,6 +7,7 @@ import { explainHandlers } from './explain.ts'
 import { gcHandlers } from './gc.ts'
 import { healthHandlers } from './health.ts'
 import { immutableHandlers } from './immutable.ts'
+import { inventoryHandlers } from './inventory.ts'
 import { jobserviceHandlers, scheduleHandlers } from './jobs.ts'
 import { labelHandlers } from './label.ts'
 import { ldapHandlers } from './ldap.ts'
@@ -46,6 +47,7 @@ export const handlers: Handlers = {
   ...repositoryHandlers,
   ...artifactHandlers,
   ...iconHandlers,
+  ...inventoryHandlers,
   ...labelHandlers,
   ...immutableHandlers,
   ...quotaHandlers,

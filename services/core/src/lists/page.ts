@@ -44,7 +44,10 @@ function linkTo({ path, query }: { path: string; query: Query }, page: number, s
     .sort()
     .flatMap((name) => [asked[name] ?? ''].flat().map((value) => `${name}=${value}`))
     .join('&')
-  return `<${safe(path)}?${safe(text)}>; rel="${rel}"`
+  return `<${safePath(path)}?${safe(text)}>; rel="${rel}"`
 }
+
+/** A path as a request has it, from one that was decoded: the name of a repository comes encoded twice. */
+export const safePath = (path: string) => safe(path.replaceAll(/[%?#]/g, (char) => encodeURIComponent(char)))
 
 const safe = (text: string) => text.replaceAll(/[^\x21-\x7e]|[<>"]/g, (char) => encodeURIComponent(char.toWellFormed()))

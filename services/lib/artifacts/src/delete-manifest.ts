@@ -8,7 +8,7 @@ import { actorOf, eventDoors, nameOf, sourceOf, type DeleteGrant } from './grant
 import { requireWritable } from './require-writable.ts'
 import { buryManifests, lockManifestTree, lockOrphans, parentOf, type ManifestInTree } from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
-import { lockTag, lockTagsOf, recordTagChange, recordTagRemovals, removeTag, removeTags } from './store/tags.ts'
+import { lockTag, lockTagsOf, recordTagRemovals, removeTag, removeTags } from './store/tags.ts'
 
 /** Of one deletion. What is left over goes with the tombstone of what it hangs on, in garbage collection. */
 const MAX_FOLLOWERS = 1_000
@@ -68,11 +68,12 @@ export async function bury(
     tx,
     tags.map(({ id }) => id),
   )
-  await buryManifests(tx, ids, actorOf(grant), reason, deps.settings.tombstoneSeconds)
+  const { tombstoneSeconds } = deps.settings
+  await buryManifests(tx, ids, changeOf(grant, reason), tombstoneSeconds)
   const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
   const namesOf = ({ id }: ManifestInTree) => (tagsOf.get(id) ?? []).map(({ name }) => name)
   const removed = doomed.flatMap((gone) => namesOf(gone).map((tag) => ({ ...gone, tag })))
-  await recordTagRemovals(tx, removed, changeOf(grant, reason))
+  await recordTagRemovals(tx, removed, changeOf(grant, reason), tombstoneSeconds)
   const events = doomed.map((gone) => ({
     source: sourceOf(grant),
     facts: {
@@ -114,7 +115,8 @@ export async function deleteTag(
     if (!found) throw problems.manifestUnknown({ repository: nameOf(grant), reference: tag })
     await requireDeletable(deps, grant, tag)
     const digest = await removeTag(tx, found)
-    await recordTagChange(tx, repositoryId, tag, digest, null, changeOf(grant, reason))
+    const gone = [{ repositoryId, tag, digest }]
+    await recordTagRemovals(tx, gone, changeOf(grant, reason), deps.settings.tombstoneSeconds)
     await emit(tx, TagDeletedSchema, sourceOf(grant), {
       repository: repositoryRef(grant, repositoryId),
       tag,

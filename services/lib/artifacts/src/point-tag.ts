@@ -6,7 +6,7 @@ import { TagMovedSchema } from '@haven/proto/events'
 import { messagesOf, type ArtifactDeps } from './deps.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
 import { adoptSubject, forgetSubject } from './store/manifests.ts'
-import { createTag, lockTag, moveTag, recordTagChange } from './store/tags.ts'
+import { createTag, lockTag, moveTag, recordTagMove } from './store/tags.ts'
 import { subjectOfCosignTag } from './subject-tags.ts'
 
 type NamedManifest = { repositoryId: number; manifestId: string; digest: string; tag: Tag }
@@ -45,7 +45,7 @@ export async function pointTag(
     const from = await moveTag(tx, existing, manifestId)
     if (from !== digest) {
       if (subject !== null) await forgetSubject(tx, existing.manifestId, subject)
-      await recordTagChange(tx, repositoryId, tag, from, digest, changeOf(grant))
+      await recordTagMove(tx, repositoryId, tag, from, digest, changeOf(grant))
       await tell(tx, grant, to, from)
     }
     return

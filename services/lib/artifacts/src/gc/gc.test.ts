@@ -7,6 +7,7 @@ import { testDatabase, type TestDatabase } from '@haven/testkit'
 import {
   artifactDeps,
   deleteManifest,
+  deleteRepository,
   finishUpload,
   getBlob,
   getManifest,
@@ -14,6 +15,7 @@ import {
   headBlobForPush,
   headManifest,
   interceptFaultPoint,
+  listTagHistory,
   mountBlob,
   putManifest,
   startUpload,
@@ -346,6 +348,69 @@ describe('a run', () => {
     await pushBlob('app')
     await pass()
     await expect(unlinkBlobs(gc, { ...run, signal: AbortSignal.abort(new Error('stop')) })).rejects.toThrow('stop')
+  })
+})
+
+describe('a tombstone', () => {
+  const tombstones = () => database.db.prisma.$queryRaw<object[]>`
+    select m.digest, m.deleted_by as by, m.deleted_reason as because, m.deleted_door as door, m.deleted_request_id as request,
+           m.purge_after >= m.deleted_at + interval '7 days' as kept
+      from artifacts.manifests m where m.deleted_at is not null order by m.id`
+
+  it('says who deleted it, why, by which door, in which request and until when it is kept; a tag’s, too', async () => {
+    const patient = { ...artifacts, settings: { ...artifacts.settings, tombstoneSeconds: 7 * 24 * HOUR } }
+    const image = await pushImage('app', 'v1')
+    const signature = await pushImage('app', undefined, image.manifest)
+    await deleteManifest(patient, may('delete', 'app'), image.manifest.digest)
+    const by = { by: 'ann', door: 'registry', request: 'r', kept: true }
+    expect(await tombstones()).toEqual([
+      { digest: image.manifest.digest, because: 'deleted', ...by },
+      {
+        digest: signature.manifest.digest,
+        because: `its subject went: ${image.manifest.digest} was deleted`,
+        ...by,
+      },
+    ])
+    const { changes } = await listTagHistory(artifacts, { projectId: project.id, path: 'app' }, 'v1', {
+      before: null,
+      limit: 1,
+    })
+    expect(changes).toMatchObject([{ from: image.manifest.digest, to: null, actor: 'ann', requestId: 'r' }])
+    expect(changes[0]!.restorableUntil!.getTime()).toBeGreaterThan(Date.now() + 6 * 24 * HOUR * 1000)
+    await collect()
+    expect(await tombstones()).toHaveLength(2)
+  })
+
+  it('of garbage collection says that it was that', async () => {
+    await pushImage('app')
+    await pass()
+    await buryUntagged(gc, run)
+    expect(await tombstones()).toMatchObject([{ by: 'gc', because: 'untagged', door: 'gc' }])
+  })
+
+  it('is nothing any more once its manifest is pushed again', async () => {
+    const { manifest } = await pushImage('app', 'v1')
+    const body = (await getManifest(artifacts, may('pull', 'app'), { digest: manifest.digest })).payload
+    await deleteManifest(artifacts, may('delete', 'app'), manifest.digest)
+    const to = may('push', 'app')
+    await putManifest(artifacts, to, { reference: { digest: manifest.digest }, mediaType: manifest.mediaType, body })
+    const rows = await database.db.prisma.manifest.findMany({ where: { digest: manifest.digest } })
+    expect(rows).toMatchObject([{ deletedAt: null, deletedBy: null, purgeAfter: null }])
+  })
+
+  it('keeps the histories of its repository’s tags, which go with the last of them', async () => {
+    const [{ manifest }] = [await pushImage('app', 'v1'), await pushImage('other', 'v1')]
+    const history = async (path: string) => {
+      const place = { projectId: project.id, path }
+      return (await listTagHistory(artifacts, place, 'v1', { before: null, limit: 10 })).changes.length
+    }
+    await deleteManifest(artifacts, may('delete', 'app'), manifest.digest)
+    await collect()
+    expect([await history('app'), await history('other')]).toEqual([2, 1])
+    for (const repository of ['app', 'other']) await deleteRepository(artifacts, may('delete', repository))
+    expect([await history('app'), await history('other')]).toEqual([2, 2])
+    await collect()
+    expect([await history('app'), await history('other')]).toEqual([0, 0])
   })
 })
 

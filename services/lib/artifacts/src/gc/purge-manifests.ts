@@ -2,6 +2,7 @@ import { statement, type Sql } from '@haven/db'
 import { emit } from '@haven/events'
 import { ArtifactDeletedSchema, Door } from '@haven/proto/events'
 import { faultPoint } from '../fault-point.ts'
+import { forgetTagHistory } from '../store/tags.ts'
 import { leadSeconds, sweep, WINDOW, type GcDeps, type GcRun } from './deps.ts'
 
 export type PurgedManifest = { digest: string; repository: string; bytes: number }
@@ -44,7 +45,8 @@ const columns = `m.id, m.repository_id, r.project_id, r.path, m.digest, m.media_
 const bury = statement<Row>(
   'gc bury untagged',
   `update artifacts.manifests m
-      set deleted_at = now(), deleted_by = $4, deleted_reason = 'untagged', purge_after = now() + $5 * interval '1 second'
+      set deleted_at = now(), deleted_by = $4, deleted_reason = 'untagged', deleted_door = 'gc',
+          purge_after = now() + $5 * interval '1 second'
      from artifacts.repositories r
     where m.id = any($1::bigint[]) and r.id = m.repository_id and ${untaggedRoot('m')}
    returning ${columns}`,
@@ -71,7 +73,8 @@ const dependants = statement<{ id: string }>(
 const buryDependants = statement<Row>(
   'gc bury dependants',
   `update artifacts.manifests m
-      set deleted_at = now(), deleted_by = $3, deleted_reason = 'its subject or index was deleted', purge_after = now()
+      set deleted_at = now(), deleted_by = $3, deleted_reason = 'its subject or index was deleted', deleted_door = 'gc',
+          purge_after = now()
      from artifacts.repositories r
     where m.id = any($1::bigint[]) and r.id = m.repository_id and ${unclaimed('m')}
    returning ${columns}`,
@@ -135,7 +138,8 @@ export async function buryUntagged(
 }
 
 /**
- * Removes tombstones whose time is over, for good, and buries what only existed for their sake; that goes in the same run.
+ * Removes tombstones whose time is over, for good, and buries what only existed for their sake; that goes in the same run, as do the
+ * histories of tags of repositories of which then nothing is left.
  * Returns what went.
  */
 export async function purgeTombstones(
@@ -165,6 +169,7 @@ export async function purgeTombstones(
       },
     )
   }
+  while ((await forgetTagHistory(db.writes, WINDOW)) === WINDOW) run.signal?.throwIfAborted()
   return total
 }
 

@@ -275,6 +275,7 @@ export async function artifactRow(
 const tagFields: Fields = {
   id: { column: Prisma.sql`t.id`, type: 'number' },
   name: { column: Prisma.sql`t.name`, type: 'text' },
+  version: { column: Prisma.sql`t.version_key`, type: 'text' },
   repository_id: { column: Prisma.sql`t.repository_id`, type: 'number' },
   artifact_id: { column: Prisma.sql`t.manifest_id`, type: 'number' },
   push_time: { column: Prisma.sql`t.pushed_at`, type: 'time' },

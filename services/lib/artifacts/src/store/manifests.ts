@@ -54,7 +54,7 @@ const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
            promised_until = greatest(m.promised_until, excluded.promised_until),
            pushed_at = case when m.deleted_at is null then m.pushed_at else now() end,
            pushed_by = case when m.deleted_at is null then m.pushed_by else excluded.pushed_by end,
-           deleted_at = null, deleted_by = null, deleted_reason = null, purge_after = null
+           deleted_at = null, deleted_by = null, deleted_reason = null, deleted_door = null, deleted_request_id = null, purge_after = null
      returning id, xmax = 0 as inserted),
    edges as (
      insert into artifacts.manifest_edges
@@ -158,7 +158,8 @@ const lockSome = statement<ManifestInTree>(
 const bury = statement(
   'manifests bury',
   `update artifacts.manifests
-      set deleted_at = now(), deleted_by = $2, deleted_reason = $3, purge_after = now() + $4 * interval '1 second'
+      set deleted_at = now(), deleted_by = $2, deleted_reason = $3, deleted_door = $4, deleted_request_id = $5,
+          purge_after = now() + $6 * interval '1 second'
     where id = any($1::bigint[])`,
 )
 
@@ -305,11 +306,10 @@ export const lockSomeManifests = (tx: Sql, repositoryId: number, limit: number) 
 export async function buryManifests(
   tx: Sql,
   ids: readonly string[],
-  by: string,
-  reason: string,
+  { actor, door, reason, requestId }: { actor: string; door: string; reason: string; requestId: string },
   tombstoneSeconds: number,
 ): Promise<void> {
-  if (ids.length > 0) await tx.rows(bury, [ids, by, reason, tombstoneSeconds])
+  if (ids.length > 0) await tx.rows(bury, [ids, actor, reason, door, requestId, tombstoneSeconds])
 }
 
 /** An index of the repository that names the manifest, if there is one. */

@@ -20,15 +20,33 @@ const move = statement<{ digest: string }>(
   `with moved as (update artifacts.tags set manifest_id = $2, pushed_at = now() where id = $1)
    select digest from artifacts.manifests where id = $3`,
 )
-const record = statement(
-  'tags record',
+const recordMove = statement(
+  'tags record move',
   `insert into artifacts.tag_history (repository_id, tag, from_digest, to_digest, actor, door, reason, request_id)
    values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 )
 const recordRemovals = statement(
   'tags record removals',
-  `insert into artifacts.tag_history (repository_id, tag, from_digest, actor, door, reason, request_id)
-   select g.*, $4, $5, $6, $7 from unnest($1::int[], $2::text[], $3::text[]) as g (repository_id, tag, digest)`,
+  `insert into artifacts.tag_history (repository_id, tag, from_digest, actor, door, reason, request_id, restorable_until)
+   select g.*, $4, $5, $6, $7, now() + $8 * interval '1 second'
+     from unnest($1::int[], $2::text[], $3::text[]) as g (repository_id, tag, digest)`,
+)
+const history = statement<RecordedTagChange>(
+  'tags history',
+  `select h.id, h.from_digest as "from", h.to_digest as "to", h.actor, h.door, h.reason, h.request_id as "requestId",
+          h.changed_at as "changedAt", h.restorable_until as "restorableUntil"
+     from artifacts.repositories r join artifacts.tag_history h on h.repository_id = r.id and h.tag = $3
+    where r.project_id = $1 and r.path = $2 and h.id < $4::bigint
+    order by h.id desc limit $5`,
+)
+const forgetHistory = statement<{ deleted: number }>(
+  'tags forget history',
+  `with gone as (
+     delete from artifacts.tag_history where id in (
+       select h.id from artifacts.repositories r join artifacts.tag_history h on h.repository_id = r.id
+        where r.deleted_at is not null and not exists (select from artifacts.manifests m where m.repository_id = r.id)
+        limit $1) returning id)
+   select count(*)::int as deleted from gone`,
 )
 const remove = statement<{ digest: string }>(
   'tags remove',
@@ -74,6 +92,21 @@ const listDetails = statement<TagDetails | { name: null }>(
     order by t.name collate "C"`,
 )
 
+export type RecordedTagChange = {
+  id: string
+  /** Null: the tag was made. */
+  from: string | null
+  /** Null: it was deleted. */
+  to: string | null
+  actor: string
+  door: string
+  reason: string | null
+  requestId: string | null
+  changedAt: Date
+  /** Of a deletion. */
+  restorableUntil: Date | null
+}
+
 /** Who changed a tag, for its history. */
 export type TagChange = { actor: string; door: string; reason?: string | undefined; requestId: string }
 
@@ -105,22 +138,23 @@ export async function removeTags(tx: Sql, ids: readonly string[]): Promise<void>
   if (ids.length > 0) await tx.rows(removeAll, [ids])
 }
 
-export async function recordTagChange(
+export async function recordTagMove(
   tx: Sql,
   repositoryId: number,
   tag: string,
-  from: string | null,
-  to: string | null,
+  from: string,
+  to: string,
   { actor, door, reason, requestId }: TagChange,
 ): Promise<void> {
-  await tx.rows(record, [repositoryId, tag, from, to, actor, door, reason ?? null, requestId])
+  await tx.rows(recordMove, [repositoryId, tag, from, to, actor, door, reason ?? null, requestId])
 }
 
-/** As `recordTagChange` for tags that pointed at these digests and are gone. */
+/** As `recordTagMove` for tags that pointed at these digests and are gone: what is written is their tombstone. */
 export async function recordTagRemovals(
   tx: Sql,
   removed: readonly { repositoryId: number; tag: string; digest: string }[],
   { actor, door, reason, requestId }: TagChange,
+  tombstoneSeconds: number,
 ): Promise<void> {
   if (removed.length === 0) return
   const columns = [
@@ -128,8 +162,23 @@ export async function recordTagRemovals(
     removed.map(({ tag }) => tag),
     removed.map(({ digest }) => digest),
   ]
-  await tx.rows(recordRemovals, [...columns, actor, door, reason ?? null, requestId])
+  await tx.rows(recordRemovals, [...columns, actor, door, reason ?? null, requestId, tombstoneSeconds])
 }
+
+const LAST = '9223372036854775807'
+
+/** Changes of a tag before `before` (all: null), the latest first. A repository that was deleted keeps them while it has tombstones. */
+export const tagHistory = (
+  sql: Sql,
+  { projectId, path }: { projectId: number; path: string },
+  tag: string,
+  before: string | null,
+  limit: number,
+): Promise<RecordedTagChange[]> => sql.rows(history, [projectId, path, tag, before ?? LAST, limit])
+
+/** Removes histories of repositories of which nothing is left, at most `limit` lines. Returns how many. */
+export const forgetTagHistory = async (sql: Sql, limit: number): Promise<number> =>
+  (await sql.one(forgetHistory, [limit]))?.deleted ?? 0
 
 /** Null when there is no such repository. */
 export async function tagNames(

@@ -1,0 +1,167 @@
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { compareTags } from '@haven/oci'
+import { contentOf, type Content } from './content.ts'
+import { startCore, type Credentials, type Reply, type TestCore } from './harness.ts'
+
+let core: TestCore
+let content: Content
+let owner: Credentials
+let stranger: Credentials
+
+beforeAll(async () => {
+  core = await startCore()
+  content = contentOf(core)
+  owner = await core.user('owner')
+  stranger = await core.user('stranger')
+  await core.project('shop', owner)
+  await core.project('open', owner, { metadata: { public: 'true' } })
+})
+afterAll(async () => {
+  await core[Symbol.asyncDispose]()
+})
+
+const haven = (path: string, as: Credentials = owner) => core.send('GET', `/api/haven/v1${path}`, { as })
+const link = ({ headers }: Reply, rel: string) =>
+  new RegExp(`<([^>]+)>; rel="${rel}"`).exec(headers.get('link') ?? '')?.[1] ?? null
+
+/** All rows from a first page on, as its links lead. */
+async function walk<Row>(path: string, rel = 'next'): Promise<Row[]> {
+  const rows: Row[] = []
+  for (let at: string | null = path; at !== null;) {
+    const reply: Reply = await core.send('GET', at, { as: owner })
+    expect(reply.status).toBe(200)
+    const page = reply.body as Row[]
+    rows.push(...(rel === 'prev' ? page.toReversed() : page))
+    at = link(reply, rel)
+  }
+  return rows
+}
+
+describe('the history of a tag', () => {
+  const HISTORY = '/projects/shop/repositories/deep%252Fapp/tags/latest/history'
+  let [first, second] = ['', '']
+  beforeAll(async () => {
+    first = await content.push('shop/deep/app', 'latest', { config: { n: 1 } })
+    second = await content.push('shop/deep/app', 'latest', { config: { n: 2 } })
+    await content.push('shop/deep/app', 'latest', { config: { n: 2 } }) // the same again is no change
+    await core.send('DELETE', '/api/v2.0/projects/shop/repositories/deep%252Fapp/artifacts/latest/tags/latest', {
+      as: owner,
+    })
+  })
+
+  it('tells who moved it, from what to what, by which door, the latest change first', async () => {
+    const by = { at: expect.any(String), requestId: expect.any(String) }
+    expect((await haven(HISTORY)).body).toEqual([
+      { ...by, from: second, door: 'api', by: 'owner', because: 'deleted', restorableUntil: expect.any(String) },
+      { ...by, from: first, to: second, door: 'registry', by: 'admin' },
+      { ...by, to: first, door: 'registry', by: 'admin' },
+    ])
+  })
+
+  it('goes on over pages', async () => {
+    const whole = (await haven(HISTORY)).body
+    expect(await walk(`/api/haven/v1${HISTORY}?page_size=1`)).toEqual(whole)
+  })
+
+  it('remembers a tag that went with its artifact or its repository', async () => {
+    await content.push('shop/deep/two', 'a')
+    await core.send('DELETE', '/api/v2.0/projects/shop/repositories/deep%252Ftwo/artifacts/a', { as: owner })
+    await content.push('shop/deep/two', 'b')
+    await core.send('DELETE', '/api/v2.0/projects/shop/repositories/deep%252Ftwo', { as: owner })
+    for (const [tag, because] of [
+      ['a', 'deleted'],
+      ['b', 'its repository was deleted'],
+    ]) {
+      const { body } = await haven(`/projects/shop/repositories/deep%252Ftwo/tags/${tag}/history`)
+      expect(body).toMatchObject([{ because, by: 'owner' }, { door: 'registry' }])
+    }
+  })
+
+  it('is 404 for a tag that never was, and for another cursor than its own a refusal', async () => {
+    expect((await haven('/projects/shop/repositories/deep%252Fapp/tags/never/history')).status).toBe(404)
+    for (const cursor of ['x', Buffer.from('["history",false,["x"]]').toString('base64url')]) {
+      expect((await haven(`${HISTORY}?cursor=${cursor}`)).status).toBe(400)
+    }
+  })
+
+  it('names nobody to those who only see a public project', async () => {
+    await content.push('open/app', 'v1')
+    const path = '/projects/open/repositories/app/tags/v1/history'
+    for (const who of [stranger, null]) expect((await haven(path, who)).text).not.toContain('admin')
+    expect((await haven(path)).text).toContain('admin')
+    expect((await haven(HISTORY, stranger)).status).toBe(403)
+  })
+})
+
+describe('the order of versions', () => {
+  const tags = [
+    ...['latest', 'v1.10.0', 'v1.9.3', 'v1.9.3-rc.1', 'v1.9.3-rc.10', 'v1.9.3-rc.2', '1.9', '1.9.0', 'v1.9', '01', '1'],
+    ...['1.0.0-1', '1.0.0-alpha', '1.0.0-alpha.1', '1.0.0-beta', '1.0.0', '1.0.0_build.5', '1.2.3.4', '1.2.3.5'],
+    ...[
+      'build-9',
+      'build-10',
+      'a',
+      'a1',
+      'a1b',
+      'a-1',
+      'ab',
+      'A',
+      '_',
+      '1-',
+      '1-0',
+      '1.0.0-00',
+      '1.0.0-0',
+      '1.0.0-a..b',
+    ],
+    ...[
+      '20240101123456789012',
+      '20240101123456789013',
+      'release-1.9-x',
+      'release-1.10-x',
+      '1'.repeat(31),
+      'a'.repeat(128),
+    ],
+    ...[
+      '1.0.0-0a',
+      '1.0.0-a0',
+      '1.0.0-a00',
+      '1.0.0-a.b',
+      '1.0.0-a-b',
+      'v',
+      'v0',
+      '0',
+      '00',
+      '0.0.0.0',
+      'a01',
+      'a001b',
+      '1.0-rc1',
+      '1.0-rc01',
+    ],
+  ]
+
+  it('is the one of compareTags, as Postgres keeps it', async () => {
+    const letters = ['0', '1', '9', '00', 'a', 'b', 'rc', 'v', '.', '-', '_', 'A']
+    let seed = 7
+    const random = (n: number) => (seed = (seed * 48271) % 2147483647) % n
+    const made = Array.from({ length: 1500 }, () =>
+      Array.from({ length: 1 + random(8) }, () => letters[random(letters.length)]).join(''),
+    )
+    const all = [...new Set([...tags, ...made])]
+    const rows = await core.db.prisma.$queryRaw<{ name: string }[]>`
+      select name from unnest(${all}::text[]) name order by artifacts.version_key(name) collate "C"`
+    expect(rows.map(({ name }) => name)).toEqual(all.toSorted(compareTags))
+  })
+
+  it('sorts the tags of an artifact in Harbor’s list', async () => {
+    await content.push('shop/sorted', 'seed', { config: { n: 0 } })
+    for (const tag of ['v1.10', 'v1.9', 'v1.9-rc.1', 'latest'])
+      await content.push('shop/sorted', tag, { config: { n: 0 }, layer: Buffer.from('layer of shop/sorted:seed') })
+    const list = async (sort: string) => {
+      const path = `/api/v2.0/projects/shop/repositories/sorted/artifacts/seed/tags?sort=${sort}`
+      return ((await core.send('GET', path, { as: owner })).body as { name: string }[]).map(({ name }) => name)
+    }
+    const upwards = ['latest', 'seed', 'v1.9-rc.1', 'v1.9', 'v1.10']
+    expect(await list('version')).toEqual(upwards)
+    expect(await list('-version')).toEqual(upwards.toReversed())
+  })
+})

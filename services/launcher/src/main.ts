@@ -15,8 +15,10 @@ const help = `haven: an OCI artifact platform on this machine
   haven start --services A,B    run services in this process (${serviceNames.join(', ')})
   haven migrate                 bring the database to this version's schema, and stop
   haven rotate-keys             let a new key sign tokens now; those given out stay valid until their end
-  haven doctor                  check settings, Postgres, Redis, store, clock, disk
+  haven doctor [--json]         look at settings, servers, store, certificates, names, clocks, disks and what clients see; say what to do
   haven supervise               as up, but in the foreground
+  haven import-helm-values FILE --out FOLDER [--base deploy/kubernetes] [--namespace haven]
+                                write an overlay for kustomize from a values.yaml of harbor-helm; exit code 1: something is left to settle
 
 Settings come from the environment: HAVEN_PORT (8080), HAVEN_HOST (127.0.0.1), HAVEN_HOME (.haven), HAVEN_SHAPE (single, split),
 HAVEN_TLS (off, self-signed, files with PROXY_TLS_CERT and PROXY_TLS_KEY), HAVEN_HTTP_PORT (redirects to HTTPS), HAVEN_ADMIN_PASSWORD,
@@ -41,12 +43,22 @@ async function command(): Promise<number> {
       help: { type: 'boolean', short: 'h' },
       services: { type: 'string' },
       yes: { type: 'boolean' },
+      json: { type: 'boolean', default: false },
+      out: { type: 'string' },
+      base: { type: 'string', default: 'deploy/kubernetes' },
+      namespace: { type: 'string', default: 'haven' },
     },
   })
   const [name, argument] = positionals
   if (values.help || name === undefined || name === 'help') {
     process.stdout.write(help)
     return 0
+  }
+  // Before the settings are read: what is wrong with them is what is asked.
+  if (name === 'doctor') {
+    const well = await (await import('./commands/doctor.ts')).doctor(process.env, values.json, print)
+    // What does not answer must not hold us when everything is said.
+    process.exit(well ? 0 : 1)
   }
   const config = readLauncherConfig(process.env)
   // Each command loads only what it needs: the supervisor stays small.
@@ -77,8 +89,14 @@ async function command(): Promise<number> {
     case 'rotate-keys':
       await (await import('./commands/rotate-keys.ts')).rotateKeys(config, process.env, print)
       return 0
-    case 'doctor':
-      return (await (await import('./commands/doctor.ts')).doctor(config, process.env, print)) ? 0 : 1
+    case 'import-helm-values': {
+      const { out, base, namespace } = values
+      if (argument === undefined || out === undefined) {
+        throw problems.badUsage({ message: 'import-helm-values needs a values.yaml and --out FOLDER' })
+      }
+      const { importHelmValues } = await import('./commands/import-helm-values.ts')
+      return importHelmValues({ values: argument, out, base, namespace }, print) ? 0 : 1
+    }
     default:
       throw problems.badUsage({ message: `unknown command "${name}"; see haven --help` })
   }

@@ -3,26 +3,38 @@ import {
   copyArtifact,
   deleteManifest,
   deleteTag,
+  describeContent,
   findArtifact,
   labelArtifact,
   listAccessories,
   listArtifacts,
   listTagsOf,
   readAddition,
+  readIcon,
   unlabelArtifact,
   type ArtifactParts,
   type ArtifactRow,
 } from '@haven/artifacts'
+import { TwoGenerations } from '@haven/db'
 import { problems } from '@haven/errors'
-import { parseArtifactName, parseReference, parseRepositoryName, parseTag, splitProject, type Digest } from '@haven/oci'
+import {
+  parseArtifactName,
+  parseDigest,
+  parseReference,
+  parseRepositoryName,
+  parseTag,
+  splitProject,
+  type Digest,
+} from '@haven/oci'
 import { findLabels, type ProjectFacts } from '@haven/projects'
 import { may, refusal } from '../access.ts'
 import type { CoreContext } from '../context.ts'
 import type { Handlers } from '../handler.ts'
 import { findIcon } from '../icons.ts'
+import { thumbnailOf } from '../thumbnail.ts'
 import { created, ok, text } from '../http/answer.ts'
 import { listAnswer } from '../lists/page.ts'
-import { presentAccessory, presentArtifact, presentTag } from '../present/artifact.ts'
+import { presentAccessory, presentArtifact, presentContent, presentTag } from '../present/artifact.ts'
 import { grantOf, listQueryOf } from './repository.ts'
 
 type With = {
@@ -154,14 +166,39 @@ export const artifactHandlers: Handlers = {
     const { body, contentType } = await readAddition(deps.artifacts, artifact, path.addition)
     return text(body, contentType)
   },
+
+  async getArtifactContent({ project, path }, deps) {
+    const artifact = await requireArtifact(deps, project, path)
+    return ok(presentContent(project, artifact, await describeContent(deps.artifacts, artifact)))
+  },
+
+  async getContentAddition({ project, path }, deps) {
+    const artifact = await requireArtifact(deps, project, path)
+    const { body, contentType } = await readAddition(deps.artifacts, artifact, path.addition)
+    return text(body, contentType)
+  },
 }
 
 export const iconHandlers: Handlers = {
-  getIcon({ path }) {
-    const png = findIcon(path.digest)
+  /** Ours, or one that an artifact brings along. */
+  async getIcon({ path }, deps) {
+    const png = findIcon(path.digest) ?? (await thumbnailOfArtifact(deps, path.digest))
     if (!png) throw problems.notFound({ message: `the icon ${path.digest} not found` })
     return ok({ 'content-type': 'image/png', content: png.toString('base64') })
   },
+}
+
+/** What was drawn once, by digest: anybody may ask, and drawing takes time. */
+const MAX_THUMBNAILS = 500
+const thumbnails = new TwoGenerations<Buffer>(MAX_THUMBNAILS)
+
+async function thumbnailOfArtifact(deps: CoreContext, named: string): Promise<Buffer | null> {
+  const digest = parseDigest(named)
+  const picture = digest && (await readIcon(deps.artifacts, digest))
+  if (!picture) return null
+  const drawn = thumbnails.get(digest) ?? thumbnailOf(picture)
+  if (drawn) thumbnails.set(digest, drawn)
+  return drawn
 }
 
 /** @throws methodNotAllowed for a project whose content comes from another registry only. */

@@ -1,6 +1,14 @@
-import { additionsOf, attributesOf, iconNameOf, type Accessory, type ArtifactRow } from '@haven/artifacts'
+import {
+  attributesOf,
+  harborAdditionsOf,
+  iconNameOf,
+  ownIconOf,
+  type Accessory,
+  type ArtifactContent,
+  type ArtifactRow,
+} from '@haven/artifacts'
 import { protectionOf, type Label, type ProjectFacts } from '@haven/projects'
-import type { HarborSchemas } from '@haven/proto'
+import type { HarborSchemas, HavenSchemas } from '@haven/proto'
 import { accessoryIcon, iconDigest } from '../icons.ts'
 import { presentLabel } from './label.ts'
 import { NO_TIME, time } from './time.ts'
@@ -22,7 +30,7 @@ export function presentArtifact({
 }: ArtifactView): HarborSchemas['Artifact'] {
   const repository = `${project.name}/${artifact.path}`
   const attributes = attributesOf(artifact)
-  const additions = additionsOf(artifact)
+  const additions = harborAdditionsOf(artifact)
   const carried = (artifact.labelIds ?? []).flatMap((id) => labels.get(id) ?? [])
   return {
     id: artifact.id,
@@ -35,7 +43,7 @@ export function presentArtifact({
     repository_name: repository,
     digest: artifact.digest,
     size: artifact.sizeBytes,
-    icon: iconDigest(iconNameOf(artifact)),
+    icon: ownIconOf(artifact) ?? iconDigest(iconNameOf(artifact)),
     push_time: time(artifact.pushedAt),
     pull_time: time(artifact.pulledAt),
     ...(attributes && { extra_attrs: attributes }),
@@ -125,3 +133,33 @@ function presentReference(parentId: number, reference: NonNullable<ArtifactRow['
 /** The repository is encoded twice, as in every path of the API. */
 const hrefOf = (project: ProjectFacts, { path, digest }: ArtifactRow, addition: string) =>
   `/api/v2.0/projects/${project.name}/repositories/${encodeURIComponent(encodeURIComponent(path))}/artifacts/${digest}/additions/${addition}`
+
+/** What the artifact is made of, with where each part is to be had. */
+export function presentContent(
+  project: ProjectFacts,
+  artifact: ArtifactRow,
+  { format, attributes, additions, platforms, evidence, files, truncated }: ArtifactContent,
+): HavenSchemas['ArtifactContent'] {
+  const at = `/api/haven/v1/projects/${project.name}/repositories/${encodeURIComponent(encodeURIComponent(artifact.path))}/artifacts/${artifact.digest}`
+  return {
+    format,
+    attributes,
+    additions: additions.map((name) => ({ name, href: `${at}/content/${name}` })),
+    platforms: platforms.map(({ digest, platform }) => ({
+      digest,
+      os: platform.os,
+      architecture: platform.architecture,
+      ...(platform.variant !== undefined && { variant: platform.variant }),
+      ...(platform['os.version'] !== undefined && { osVersion: platform['os.version'] }),
+    })),
+    evidence: evidence.map(({ digest, about }) => ({ digest, ...(about !== null && { about }) })),
+    files: files.map(({ digest, mediaType, sizeBytes, title, present }) => ({
+      digest,
+      mediaType,
+      sizeBytes,
+      ...(title !== null && { title }),
+      ...(present && { href: `/v2/${project.name}/${artifact.path}/blobs/${digest}` }),
+    })),
+    truncated,
+  }
+}

@@ -1,30 +1,43 @@
-import { statement } from '@haven/db'
 import { problems } from '@haven/errors'
 import type { ArtifactDeps } from './deps.ts'
-import { readConfig } from './learn-facts.ts'
-import { processorOf } from './processors/index.ts'
-import type { Addition, AdditionContent, Content, Layer } from './processors/processor.ts'
+import { described, formatOf, readConfig } from './learn-facts.ts'
+import { harborTitleOf, processorNamed, processorOf } from './processors/index.ts'
+import { image } from './processors/image.ts'
+import {
+  harborAdditions,
+  type Addition,
+  type AdditionContent,
+  type Content,
+  type Processor,
+} from './processors/processor.ts'
+import { blobRows } from './store/artifact-blobs.ts'
 import type { ArtifactRow } from './store/artifact-rows.ts'
 
-type BlobRow = Layer & { kind: string; key: string | null }
+/** As an artifact was recognised when it was looked into, or by its types until then. */
+const knownProcessor = (artifact: ArtifactRow): Processor =>
+  processorNamed(formatOf(artifact) ?? '') ?? processorOf(described(artifact))
 
-const blobs = statement<BlobRow>(
-  'additions blobs',
-  `select e.kind, e.digest, e.media_type as "mediaType", b.size_bytes::float8 as "sizeBytes", l.key
-     from artifacts.manifests m
-     join artifacts.manifest_edges e on e.manifest_id = m.id and e.kind in ('config', 'layer')
-     join artifacts.blobs b on b.digest = e.digest and b.damaged_at is null
-     join artifacts.blob_links k on k.repository_id = m.repository_id and k.blob_id = b.id
-     left join artifacts.blob_locations l on l.blob_id = b.id and l.store = $2
-    where m.id = $1 order by e.position limit 1000`,
-)
+/** What tools push as an image although it is none is an image to Harbor. */
+const isImageToHarbor = ({ kind, type }: ArtifactRow) => kind === 'image' && type === 'IMAGE'
 
-/** The additions of an artifact that the API links to. */
-export const additionsOf = (artifact: Pick<ArtifactRow, 'kind' | 'type'>): string[] =>
-  Object.keys(processorOf(artifact).additions)
+const readersOf = (artifact: ArtifactRow): Processor['additions'] => ({
+  ...(isImageToHarbor(artifact) && image.additions),
+  ...knownProcessor(artifact).additions,
+})
+
+/** The additions of an artifact, in Haven's API. */
+export const additionsOf = (artifact: ArtifactRow): Addition[] => Object.keys(readersOf(artifact)) as Addition[]
+
+/** Those of them that Harbor's API links to. */
+export const harborAdditionsOf = (artifact: ArtifactRow): string[] =>
+  additionsOf(artifact).filter((name) => (harborAdditions as readonly string[]).includes(name))
 
 /** The name of the icon that stands for an artifact's type. */
-export const iconNameOf = (artifact: Pick<ArtifactRow, 'kind' | 'type'>): string => processorOf(artifact).icon
+export const iconNameOf = (artifact: ArtifactRow): string =>
+  isImageToHarbor(artifact) ? image.icon : knownProcessor(artifact).icon
+
+/** What an artifact is, in Haven's words. */
+export const formatNameOf = (artifact: ArtifactRow): string => knownProcessor(artifact).format
 
 /**
  * What an artifact carries beside its layers: a chart's values, an image's history.
@@ -35,22 +48,22 @@ export async function readAddition(
   artifact: ArtifactRow,
   addition: Addition,
 ): Promise<AdditionContent> {
-  const { title, additions } = processorOf(artifact)
-  const read = additions[addition]
-  if (!read) throw problems.badRequest({ message: refusalOf(artifact, addition, title) })
+  const read = readersOf(artifact)[addition]
+  if (!read) throw problems.badRequest({ message: refusalOf(artifact, addition) })
   const found = await read(await contentOf(deps, artifact))
   if (!found) throw problems.notFound({ message: `the artifact has no ${addition}` })
   return found
 }
 
-function refusalOf({ kind, type }: ArtifactRow, addition: Addition, title: string | null): string {
+function refusalOf({ kind, type }: ArtifactRow, addition: Addition): string {
   if (kind === 'index') return `addition ${addition.toUpperCase()} isn't supported`
+  const title = harborTitleOf(type)
   if (title === null) return `the processor for artifact ${type} not found, cannot get the addition`
   return `addition ${addition.toUpperCase()} isn't supported for ${title}`
 }
 
 async function contentOf({ db, storage }: Pick<ArtifactDeps, 'db' | 'storage'>, { id }: ArtifactRow): Promise<Content> {
-  const rows = await db.writes.rows(blobs, [id, storage.name])
+  const rows = await blobRows(db.writes, id, storage.name)
   const config = rows.find(({ kind }) => kind === 'config')
   return {
     layers: rows.filter(({ kind }) => kind === 'layer'),

@@ -1,8 +1,10 @@
 import type { Readable } from 'node:stream'
+import type { Annotations } from '@haven/oci'
 
 export type JsonObject = Readonly<Record<string, unknown>>
 
-export const additions = [
+/** The names under which Harbor's API asks for additions. */
+export const harborAdditions = [
   'build_history',
   'values.yaml',
   'readme.md',
@@ -11,14 +13,31 @@ export const additions = [
   'license',
   'files',
 ] as const
-export type Addition = (typeof additions)[number]
+/** Those and what only Haven tells. */
+const havenAdditions = ['provenance', 'signature', 'statement', 'vex'] as const
+export type HarborAddition = (typeof harborAdditions)[number]
+export type Addition = HarborAddition | (typeof havenAdditions)[number]
 
-/** Text, and its type. */
+/** Text, and its type: one that no browser runs (threats.md A94). */
 export type AdditionContent = { contentType: string; body: string }
 
-export type Layer = { digest: string; mediaType: string; sizeBytes: number }
+export type Layer = { digest: string; mediaType: string; sizeBytes: number; annotations: Annotations }
 
-/** The bytes that belong to an artifact: whatever somebody pushed. Readers bound what they take of them (threats.md A95). */
+/** What an artifact says of itself. All of it is what somebody pushed, true or not. */
+export type Described = {
+  kind: 'image' | 'index'
+  /** Harbor's word: see artifact-type.ts. */
+  type: string
+  artifactType: string | null
+  configMediaType: string | null
+  annotations: Annotations
+  /** The first of them. */
+  layers: readonly Pick<Layer, 'mediaType' | 'annotations'>[]
+  /** Null for one that is no JSON object, is too large to be read, or was not read. */
+  config: JsonObject | null
+}
+
+/** The bytes that belong to an artifact. Readers bound what they take of them (threats.md A95). */
 export type Content = {
   layers: readonly Layer[]
   /** Null for one that is no JSON object, or is too large to be one. */
@@ -29,11 +48,12 @@ export type Content = {
 
 /** What is known of one kind of artifact. */
 export type Processor = {
-  /** How refusals name it; null where nothing can be asked for. */
-  title: string | null
+  /** Haven's name for it, in its own API. */
+  format: string
   icon: string
-  /** What the API tells of the artifact, from its config. @param skipped names that whoever pushed it wants to hide. */
-  attributes(config: JsonObject, skipped: ReadonlySet<string>): JsonObject
+  recognises(artifact: Described): boolean
+  /** What the API tells of the artifact. @param skipped names of the config that whoever pushed it wants to hide. */
+  attributes(artifact: Described, skipped: ReadonlySet<string>): JsonObject
   /** Null from one of these: there is none in this artifact. */
   additions: Partial<Record<Addition, (content: Content) => Promise<AdditionContent | null>>>
 }
@@ -44,8 +64,19 @@ export const isObject = (value: unknown): value is JsonObject =>
 export const textOf = (value: unknown): string => (typeof value === 'string' ? value : '')
 
 /** Everything in the config, but for what is to be hidden. */
-export const wholeConfig: Processor['attributes'] = (config, skipped) =>
-  Object.fromEntries(Object.entries(config).filter(([name]) => !skipped.has(name)))
+export const wholeConfig: Processor['attributes'] = ({ config }, skipped) =>
+  Object.fromEntries(Object.entries(config ?? {}).filter(([name]) => !skipped.has(name)))
+
+/** Whether the artifact is of one of these types, by whichever of its three names tools write. */
+export function isOf({ artifactType, configMediaType, layers }: Described, types: ReadonlySet<string>): boolean {
+  const named = [artifactType, configMediaType, ...layers.map(({ mediaType }) => mediaType)]
+  return named.some((type) => type !== null && types.has(type))
+}
+
+/** What layers are annotated with under this name, each value once. */
+export const annotatedWith = ({ layers }: Pick<Described, 'layers'>, name: string): string[] => [
+  ...new Set(layers.flatMap(({ annotations }) => (Object.hasOwn(annotations, name) ? [annotations[name]!] : []))),
+]
 
 export const json = (value: unknown): AdditionContent => ({
   contentType: 'application/json; charset=utf-8',

@@ -1,20 +1,41 @@
-import { readAll } from './bounded.ts'
-import { wholeConfig, type Processor } from './processor.ts'
+import { documentOf } from './document.ts'
+import { usualAttributes } from './image.ts'
+import { isOf, type Processor } from './processor.ts'
 
-const MAX_BYTES = 32 * 1024 * 1024
+const documents: Readonly<Record<string, string>> = {
+  'application/spdx+json': 'SPDX',
+  'text/spdx+json': 'SPDX',
+  'text/spdx': 'SPDX',
+  'text/spdx+xml': 'SPDX',
+  'application/vnd.cyclonedx+json': 'CycloneDX',
+  'application/vnd.cyclonedx+xml': 'CycloneDX',
+  'application/vnd.cyclonedx': 'CycloneDX',
+  'application/vnd.syft+json': 'Syft',
+}
 
 /** A bill of materials as Harbor's scanners push it: the layer is the document (harbor-jobs-and-data.md, SBOM generation). */
-export const sbom: Processor = {
-  title: 'SBOM',
+export const harborSbom: Processor = {
+  format: 'harbor-sbom',
   icon: 'sbom',
-  attributes: wholeConfig,
+  recognises: ({ type }) => type === 'SBOM',
+  attributes: usualAttributes,
+  additions: { sbom: (content) => documentOf(content, content.layers[0]) },
+}
+
+/** A bill of materials that somebody attached: SPDX or CycloneDX, by the type of the artifact or of its layer. */
+export const sbom: Processor = {
+  format: 'sbom',
+  icon: 'unknown',
+  recognises: (artifact) => isOf(artifact, new Set(Object.keys(documents))),
+  attributes(artifact, skipped) {
+    const standard = Object.keys(documents).find((type) => isOf(artifact, new Set([type])))
+    return { ...usualAttributes(artifact, skipped), ...(standard && { standard: documents[standard] }) }
+  },
   additions: {
-    async sbom({ layers, open }) {
-      const [layer] = layers
-      if (!layer || layer.sizeBytes > MAX_BYTES) return null
-      const bytes = await open(layer)
-      const body = bytes && (await readAll(bytes, MAX_BYTES))
-      return body && { contentType: 'application/json; charset=utf-8', body: body.toString('utf8') }
-    },
+    sbom: (content) =>
+      documentOf(
+        content,
+        content.layers.find(({ mediaType }) => Object.hasOwn(documents, mediaType)) ?? content.layers[0],
+      ),
   },
 }

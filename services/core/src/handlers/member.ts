@@ -37,11 +37,11 @@ import { presentMember } from '../present/member.ts'
 export const memberHandlers: Handlers = {
   /** `entityname` is a whole name, and the count is of all members, as in Harbor. */
   async listProjectMembers({ project, query, at }, context) {
-    const members = await listMembers(context, project)
-    const named = query.entityname ? members.filter((member) => member.name === query.entityname) : members
-    const { number, size } = pageOf(query)
-    const page = named.slice((number - 1) * size, number * size)
-    return listAnswer(at, query, members.length, page.map(presentMember))
+    const { total, members } = await listMembers(context, project, {
+      page: pageOf(query),
+      ...(query.entityname && { name: query.entityname }),
+    })
+    return listAnswer(at, query, total, members.map(presentMember))
   },
 
   async createProjectMember({ project, body, caller, at }, context) {

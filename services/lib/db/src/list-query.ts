@@ -82,6 +82,27 @@ function typed({ type }: Field, name: string, value: Scalar): Scalar | bigint {
 /** `%`, `_` and `\` mean themselves. */
 export const escapeLike = (text: string): string => text.replaceAll(/[%_\\]/g, String.raw`\$&`)
 
+/** What a list is ordered by, first to last. */
+export type Order = readonly { column: Prisma.Sql; descending: boolean }[]
+
+/**
+ * The order asked for as far as the fields exist, then `unique`, so that pages do not overlap: in the direction of what comes before it,
+ * for one index then serves both directions.
+ */
+export function orderOf(sorts: readonly Sort[], fields: Fields, fallback: Order, unique: Prisma.Sql): Order {
+  const known = sorts.flatMap(({ field, descending }) => {
+    const found = fieldOf(fields, field)
+    return found ? [{ column: found.column, descending }] : []
+  })
+  const order = known.length === 0 ? fallback : known
+  return [...order, { column: unique, descending: order.at(-1)?.descending ?? false }]
+}
+
+const toOrderSql = (order: Order) =>
+  Prisma.join(
+    order.map(({ column, descending }) => Prisma.sql`${column} ${descending ? Prisma.sql`desc` : Prisma.sql`asc`}`),
+  )
+
 /** The order asked for as far as the fields exist, then `unique`, so that pages do not overlap. */
 export function orderToSql(
   sorts: readonly Sort[],
@@ -89,11 +110,8 @@ export function orderToSql(
   fallback: Prisma.Sql,
   unique: Prisma.Sql,
 ): Prisma.Sql {
-  const known = sorts.flatMap(({ field, descending }) => {
-    const found = fieldOf(fields, field)
-    return found ? [Prisma.sql`${found.column} ${descending ? Prisma.sql`desc` : Prisma.sql`asc`}`] : []
-  })
-  return Prisma.join([...(known.length === 0 ? [fallback] : known), unique])
+  const known = orderOf(sorts, fields, [], unique).slice(0, -1)
+  return Prisma.join([known.length === 0 ? fallback : toOrderSql(known), unique])
 }
 
 export const pageToSql = ({ number, size }: Page): Prisma.Sql =>
@@ -104,20 +122,67 @@ export type Listing = {
   columns: Prisma.Sql
   from: Prisma.Sql
   where: readonly Prisma.Sql[]
-  order: Prisma.Sql
+  /** The last of it tells any two rows apart. */
+  order: Order
   page: Page
+  /** Where it is known: how many rows have their number from each of these on, ascending, so that none has to be counted. */
+  counts?: readonly { from: number; rows: number }[]
 }
 
-/** A page of rows and how many there are in all: two statements that run side by side. */
+/** So many rows are passed over at no cost that could be measured. */
+const FEW = 500
+
+/**
+ * A page of rows and how many there are in all: two statements that run side by side or, for a page far inside, one after the other, for
+ * then it is reached from the end that is nearer. The rows of a page are found first and read then: where an index has the order and all
+ * that `where` speaks of, the rows before it cost no more than a look into that index.
+ */
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as with $queryRaw, only the caller knows what its columns are
 export async function listRows<Row>(
   prisma: Pick<Prisma.TransactionClient, '$queryRaw'>,
-  { columns, from, where, order, page }: Listing,
+  { columns, from, where, order, page, counts }: Listing,
 ): Promise<{ total: number; rows: Row[] }> {
+  const key = order.at(-1)!.column
   const all = Prisma.join([...where], ' and ')
-  const [rows, [count]] = await Promise.all([
-    prisma.$queryRaw<Row[]>`select ${columns} from ${from} where ${all} order by ${order} ${pageToSql(page)}`,
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${from} where ${all}`,
-  ])
-  return { total: Number(count.total), rows }
+  const read = (way: Order, limit: Prisma.Sql, among = all) => prisma.$queryRaw<Row[]>`
+    select ${columns} from ${from} where ${key} in (select ${key} from ${from} where ${among} order by ${toOrderSql(way)} ${limit})
+     order by ${toOrderSql(order)}`
+  const count = async () => {
+    if (counts) return counts.reduce((sum, { rows }) => sum + rows, 0)
+    const [row] = await prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${from} where ${all}`
+    return Number(row.total)
+  }
+  const offset = (page.number - 1) * page.size
+  if (page.size === 0 || offset < FEW) {
+    const [rows, total] = await Promise.all([read(order, pageToSql(page)), count()])
+    return { total, rows }
+  }
+  const total = await count()
+  const end = Math.min(offset + page.size, total)
+  if (offset >= end) return { total, rows: [] }
+  const forwards = offset <= total - end
+  const way = forwards ? order : order.map(({ column, descending }) => ({ column, descending: !descending }))
+  const skipped = forwards ? offset : total - end
+  const start = counts && order.length === 1 ? startOf(counts, way[0]!, skipped) : { skip: skipped, among: [] }
+  const among = Prisma.join([...where, ...start.among], ' and ')
+  return { total, rows: await read(way, Prisma.sql`limit ${end - offset} offset ${start.skip}`, among) }
+}
+
+/** Where to begin so that fewer are passed over. */
+function startOf(
+  counts: NonNullable<Listing['counts']>,
+  { column, descending }: Order[number],
+  skipped: number,
+): { skip: number; among: Prisma.Sql[] } {
+  let skip = skipped
+  let next: number | null = null
+  for (const { from, rows } of descending ? counts.toReversed() : counts) {
+    if (skip < rows) {
+      if (!descending) return { skip, among: [Prisma.sql`${column} >= ${from}`] }
+      return { skip, among: next === null ? [] : [Prisma.sql`${column} < ${next}`] }
+    }
+    skip -= rows
+    next = from
+  }
+  return { skip: skipped, among: [] }
 }

@@ -65,14 +65,20 @@ const drain = (policy: Partial<AuditPolicy> = {}) => {
 }
 /** The counts, and what they should be. */
 async function requireTrueCounts() {
-  const kept = await database.db.prisma.$queryRaw`
-    select scope, month::text, operation, resource_type, entries::int from events.audit_counts where entries <> 0 order by 1, 2, 3, 4`
-  const real = await database.db.prisma.$queryRaw`
-    select s.scope, date_trunc('month', e.occurred_at at time zone 'UTC')::date::text as month, e.operation, e.resource_type,
-           count(*)::int as entries
-      from events.audit_entries e cross join lateral (values (-1), (coalesce(e.project_id, 0))) s(scope)
-     group by 1, 2, 3, 4 order by 1, 2, 3, 4`
-  expect(kept).toEqual(real)
+  for (const [each, table] of [
+    ['month', 'audit_counts'],
+    ['day', 'audit_day_counts'],
+  ] as const) {
+    const [column, counts] = [Prisma.raw(each), Prisma.raw(`events.${table}`)]
+    const kept = await database.db.prisma.$queryRaw`
+      select scope, ${column}::text as span, operation, resource_type, entries::int from ${counts} where entries <> 0 order by 1, 2, 3, 4`
+    const real = await database.db.prisma.$queryRaw`
+      select s.scope, date_trunc(${each}, e.occurred_at at time zone 'UTC')::date::text as span, e.operation, e.resource_type,
+             count(*)::int as entries
+        from events.audit_entries e cross join lateral (values (-1), (coalesce(e.project_id, 0))) s(scope)
+       group by 1, 2, 3, 4 order by 1, 2, 3, 4`
+    expect(kept).toEqual(real)
+  }
 }
 
 describe('listAudit', () => {
@@ -97,6 +103,34 @@ describe('listAudit', () => {
     for (const number of [1, 2, 3, 4]) upward.push(...(await times({ page: { number, size: 5 }, sort: oldestFirst })))
     expect(upward).toEqual(all.toReversed())
     expect(await list({ page: { number: 3, size: 10 } })).toEqual({ total: 16, entries: [] })
+  })
+
+  it('shows the same pages deep in a month as at its ends', async () => {
+    await seed({ at: '2026-02-27T00:00:00Z', count: 30 }, { at: '2026-04-01T00:00:00Z', count: 30 })
+    for (const day of ['01', '02', '07', '31']) await seed({ at: `2026-03-${day}T00:00:00Z`, count: 150 })
+    await seed({ at: '2026-03-07T12:00:00Z', project: 2, type: 'pull_artifact', count: 300 })
+    const kind = [{ field: 'operation', match: 'exact', value: 'create' } as const]
+    const scopes = ['all', { projects: [1] }, { everyProjectBut: [1] }] as const
+    for (const descending of [true, false]) {
+      for (const scope of scopes) {
+        for (const conditions of [[], kind]) {
+          const query = { scope, conditions, sort: [{ field: 'op_time', descending }] }
+          const ids = async (number: number, size: number) =>
+            (await list({ ...query, page: { number, size } })).entries.map(({ id }) => id)
+          const all = await ids(1, 1000)
+          const pages: number[] = []
+          for (let number = 1; number <= Math.ceil(all.length / 70); number++) pages.push(...(await ids(number, 70)))
+          expect(pages).toEqual(all)
+        }
+      }
+    }
+  })
+
+  it('counts what is found where a page is past its end', async () => {
+    await seed({ at: '2026-01-10T00:00:00Z', count: 7 })
+    const conditions = [{ field: 'username', match: 'contains', value: 'NN' } as const]
+    expect(await list({ conditions, page: { number: 2, size: 10 } })).toEqual({ total: 7, entries: [] })
+    expect(await list({ conditions: [{ ...conditions[0]!, value: 'x' }] })).toEqual({ total: 0, entries: [] })
   })
 
   it('shows each of entries of one moment once', async () => {
@@ -172,7 +206,7 @@ describe('listAudit', () => {
     await expect(list({ conditions: [{ field: 'op_time', match: 'exact', value: 'soon' }] })).rejects.toThrow('op_time')
   })
 
-  it('reads the lines of a page in two statements by an index, wherever in a long log the page is', async () => {
+  it('reads the lines of a page in three statements at most by an index, wherever in a long log the page is', async () => {
     await ensureAuditPartitions(database.db)
     for (const month of ['01', '02', '03']) await seed({ at: `2026-${month}-01T00:00:00Z`, count: 4000, project: 5 })
     await seed({ at: '2026-02-10T00:00:00Z', count: 30, project: 6, type: 'delete_artifact' })
@@ -191,8 +225,8 @@ describe('listAudit', () => {
       const db = recording(asked)
       const { entries } = await list(query, db)
       expect(entries.length).toBeGreaterThan(0)
-      expect(asked).toHaveLength(2)
-      const { scans, rows } = await explained(asked[1]!)
+      expect(asked.length).toBeLessThanOrEqual(3)
+      const { scans, rows } = await explained(asked.at(-1)!)
       expect([query, ...scans]).toEqual([query, 'Index Scan'])
       expect([query, rows > most]).toEqual([query, false])
     }

@@ -65,9 +65,10 @@ type Row = {
 }
 
 /**
- * A page of the audit log, newest first unless asked otherwise, and how many lines there are in all: two statements at most. By time and
- * kind, which is how the log is read, neither depends on its length: the total comes from the counts of each month, and these say in
- * which month a page begins, so that only lines of that month are passed over.
+ * A page of the audit log, newest first unless asked otherwise, and how many lines there are in all: three statements at most. By time and
+ * kind, which is how the log is read, none depends on its length: the total comes from the counts of each month, and these say in which
+ * month a page begins and those of its days on which day, so that only lines of that day are passed over. By anything else, what is
+ * found is found once, to be counted and shown.
  */
 export async function listAudit(
   db: Pick<Database, 'prisma'>,
@@ -76,32 +77,33 @@ export async function listAudit(
   const filters = conditionsToSql(conditions, fields)
   const counted = conditionsToSql(conditions, countedFields)
   const where = [visible(scope), ...filters]
-  const timeOrder = timeOrderOf(sort)
+  const newestFirst = timeOrderOf(sort)
   const order =
-    timeOrder === null
-      ? orderToSql(sort, fields, Prisma.empty, Prisma.sql`id desc`)
-      : Prisma.sql`occurred_at ${timeOrder}, id ${timeOrder}`
-  if (counted.length < filters.length) {
-    const [entries, total] = await Promise.all([readPage(db, where, order, page), countEntries(db, where)])
-    return { total, entries }
-  }
-  const months = await countMonths(db, scope, counted)
+    newestFirst === null ? orderToSql(sort, fields, Prisma.empty, Prisma.sql`id desc`) : byTime({ newestFirst })
+  if (counted.length < filters.length) return readFound(db, where, order, page)
+  const months = await countSpans(db, scope, counted, 'month')
   const total = months.reduce((sum, month) => sum + month.entries, 0)
-  if (timeOrder === null) return { total, entries: await readPage(db, where, order, page) }
-  const span = spanOf(timeOrder === newestFirst ? months.reverse() : months, page)
-  if (span === null) return { total, entries: [] }
-  return { total, entries: await readSpan(db, span, where, order, page.size) }
+  if (newestFirst === null) return { total, entries: await read(db, where, order, pageToSql(page)) }
+  const inMonths = within(months, (page.number - 1) * page.size, page.size, newestFirst)
+  if (inMonths === null) return { total, entries: [] }
+  const { from, until, skip } = inMonths
+  if (skip < MANY) return { total, entries: await readSpan(db, inMonths, where, newestFirst, page.size) }
+  const days = await countSpans(db, scope, counted, 'day', { from, until })
+  const inDays = within(days, skip, page.size, newestFirst)
+  return { total, entries: await readSpan(db, inDays ?? inMonths, where, newestFirst, page.size) }
 }
 
-const newestFirst = Prisma.sql`desc`
-const oldestFirst = Prisma.sql`asc`
+/** Passing over this many lines is done in the index alone, before the lines of the page are read. */
+const MANY = 200
 
-/** Null when the page is in another order than that of time. */
-function timeOrderOf(sort: readonly Sort[]): Prisma.Sql | null {
+const byTime = ({ newestFirst }: { newestFirst: boolean }) =>
+  newestFirst ? Prisma.sql`occurred_at desc, id desc` : Prisma.sql`occurred_at asc, id asc`
+
+/** Whether the newest come first; null when the page is in another order than that of time. */
+function timeOrderOf(sort: readonly Sort[]): boolean | null {
   const [first] = sort.filter(({ field }) => fieldOf(fields, field) !== undefined)
-  if (!first) return newestFirst
-  if (fieldOf(fields, first.field) !== fields.op_time) return null
-  return first.descending ? newestFirst : oldestFirst
+  if (!first) return true
+  return fieldOf(fields, first.field) === fields.op_time ? first.descending : null
 }
 
 function visible(scope: AuditScope): Prisma.Sql {
@@ -112,17 +114,20 @@ function visible(scope: AuditScope): Prisma.Sql {
   return Prisma.sql`project_id is not null and project_id <> all(${[...scope.everyProjectBut]}::int[])`
 }
 
-type Month = { from: Date; until: Date; entries: number }
+/** From when until when there are how many lines. */
+type Span = { from: Date; until: Date; entries: number }
 
 const ALL = -1
 const NO_PROJECT = 0
 
-/** Oldest first; months without a line are left out. */
-async function countMonths(
+/** Oldest first; those without a line are left out. */
+async function countSpans(
   { prisma }: Pick<Database, 'prisma'>,
   scope: AuditScope,
   conditions: readonly Prisma.Sql[],
-): Promise<Month[]> {
+  each: 'month' | 'day',
+  during?: { from: Date; until: Date },
+): Promise<Span[]> {
   const scopes =
     scope === 'all'
       ? [ALL]
@@ -134,59 +139,83 @@ async function countMonths(
     scope === 'all' || 'projects' in scope
       ? Prisma.sql`sum(entries)`
       : Prisma.sql`sum(case scope when ${ALL} then entries else -entries end)`
+  const column = Prisma.raw(each)
+  const counts = each === 'month' ? Prisma.sql`events.audit_counts` : Prisma.sql`events.audit_day_counts`
+  const where = [
+    Prisma.sql`scope = any(${scopes}::int[])`,
+    ...(during
+      ? [
+          Prisma.sql`${column} >= (${during.from} at time zone 'UTC')::date and ${column} < (${during.until} at time zone 'UTC')::date`,
+        ]
+      : []),
+    ...conditions,
+  ]
   const rows = await prisma.$queryRaw<{ from: Date; until: Date; entries: bigint }[]>`
-    select month::timestamptz as from, (month + interval '1 month')::timestamptz as until, ${counted}::bigint as entries
-      from events.audit_counts
-     where ${Prisma.join([Prisma.sql`scope = any(${scopes}::int[])`, ...conditions], ' and ')}
-     group by month having ${counted} > 0 order by month`
-  return rows.map(({ entries, ...month }) => ({ ...month, entries: Number(entries) }))
+    select ${column}::timestamptz as from, (${column} + ${`1 ${each}`}::interval)::timestamptz as until, ${counted}::bigint as entries
+      from ${counts} where ${Prisma.join(where, ' and ')}
+     group by ${column} having ${counted} > 0 order by ${column}`
+  return rows.map(({ entries, ...span }) => ({ ...span, entries: Number(entries) }))
 }
 
-type Span = { from: Date; until: Date; skip: number }
+type Place = Span & { skip: number }
 
-/** The months that hold a page, and how many lines of them come before it. Null when it is past the end. */
-function spanOf(months: readonly Month[], { number, size }: Page): Span | null {
-  let skip = (number - 1) * size
-  for (const [at, month] of months.entries()) {
-    if (skip >= month.entries) {
-      skip -= month.entries
+/** The spans that hold a page as one, and how many of its lines come before the page. Null when the page is past the end. */
+function within(spans: readonly Span[], offset: number, size: number, newestFirst: boolean): Place | null {
+  let skip = offset
+  const held: Span[] = []
+  let entries = 0
+  for (const span of newestFirst ? spans.toReversed() : spans) {
+    if (held.length === 0 && skip >= span.entries) {
+      skip -= span.entries
       continue
     }
-    const held = [month]
-    let left = skip + size - month.entries
-    for (const next of months.slice(at + 1)) {
-      if (left <= 0) break
-      held.push(next)
-      left -= next.entries
-    }
-    const times = held.flatMap(({ from, until }) => [from, until]).sort((a, b) => a.getTime() - b.getTime())
-    return { from: times[0]!, until: times.at(-1)!, skip }
+    held.push(span)
+    entries += span.entries
+    if (entries >= skip + size) break
   }
-  return null
+  const [one, other] = [held[0], held.at(-1)]
+  if (!one || !other) return null
+  const [first, last] = newestFirst ? [other, one] : [one, other]
+  return { from: first.from, until: last.until, entries, skip }
 }
 
 const columns = Prisma.sql`id, occurred_at, project_id, operation, resource_type, resource, actor, description, success`
 
-const readPage = (db: Pick<Database, 'prisma'>, where: readonly Prisma.Sql[], order: Prisma.Sql, page: Page) =>
-  read(db, where, order, pageToSql(page))
-
-/** Passing over this many lines is done in the index alone, before the lines of the page are read. */
-const MANY = 200
-
+/** From whichever end of the place is nearer. */
 async function readSpan(
   db: Pick<Database, 'prisma'>,
-  { from, until, skip }: Span,
+  { from, until, entries, skip }: Place,
   where: readonly Prisma.Sql[],
-  order: Prisma.Sql,
+  newestFirst: boolean,
   size: number,
 ): Promise<AuditEntry[]> {
   const during = [Prisma.sql`occurred_at >= ${from}`, Prisma.sql`occurred_at < ${until}`]
-  const limit = Prisma.sql`limit ${size} offset ${skip}`
-  if (skip < MANY) return read(db, [...during, ...where], order, limit)
+  const order = byTime({ newestFirst })
+  if (skip < MANY) return read(db, [...during, ...where], order, Prisma.sql`limit ${size} offset ${skip}`)
+  const end = Math.min(skip + size, entries)
+  const nearer = skip <= entries - end
+  const limit = nearer
+    ? Prisma.sql`limit ${size} offset ${skip}`
+    : Prisma.sql`limit ${end - skip} offset ${entries - end}`
+  const way = nearer ? order : byTime({ newestFirst: !newestFirst })
   const ids = Prisma.sql`
     (id, occurred_at) in (select id, occurred_at from events.audit_entries
-                           where ${Prisma.join([...during, ...where], ' and ')} order by ${order} ${limit})`
+                           where ${Prisma.join([...during, ...where], ' and ')} order by ${way} ${limit})`
   return read(db, [...during, ids], order, Prisma.empty)
+}
+
+/** The planner would rather walk through the whole log in its order than believe that few lines are found. */
+async function readFound(
+  { prisma }: Pick<Database, 'prisma'>,
+  where: readonly Prisma.Sql[],
+  order: Prisma.Sql,
+  page: Page,
+): Promise<{ total: number; entries: AuditEntry[] }> {
+  const rows = await prisma.$queryRaw<(Row & { total: bigint })[]>`
+    with found as materialized (select ${columns} from events.audit_entries where ${Prisma.join([...where], ' and ')})
+    select ${columns}, total from (select count(*) as total from found) counted
+      left join (select * from found order by ${order} ${pageToSql(page)}) page on true order by ${order}`
+  return { total: Number(rows[0]!.total), entries: rows.filter((row) => row.id !== null).map(toEntry) }
 }
 
 async function read(
@@ -197,21 +226,17 @@ async function read(
 ): Promise<AuditEntry[]> {
   const rows = await prisma.$queryRaw<Row[]>`
     select ${columns} from events.audit_entries where ${Prisma.join([...where], ' and ')} order by ${order} ${limit}`
-  return rows.map((row) => ({
-    id: Number(row.id),
-    occurredAt: row.occurred_at,
-    projectId: row.project_id,
-    operation: row.operation,
-    resourceType: row.resource_type,
-    resource: row.resource,
-    actor: row.actor,
-    description: row.description,
-    success: row.success,
-  }))
+  return rows.map(toEntry)
 }
 
-async function countEntries({ prisma }: Pick<Database, 'prisma'>, where: readonly Prisma.Sql[]): Promise<number> {
-  const [row] = await prisma.$queryRaw<[{ total: bigint }]>`
-    select count(*) as total from events.audit_entries where ${Prisma.join([...where], ' and ')}`
-  return Number(row.total)
-}
+const toEntry = (row: Row): AuditEntry => ({
+  id: Number(row.id),
+  occurredAt: row.occurred_at,
+  projectId: row.project_id,
+  operation: row.operation,
+  resourceType: row.resource_type,
+  resource: row.resource,
+  actor: row.actor,
+  description: row.description,
+  success: row.success,
+})

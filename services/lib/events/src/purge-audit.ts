@@ -46,17 +46,28 @@ const wholeMonths = statement<{ name: string; month: string; entries: string }>(
       and (m.month + interval '1 month')::timestamptz <= $1
     order by m.month`,
 )
-const forgetMonth = statement('audit forget month', 'delete from events.audit_counts where month = $1::date')
-// Lines that came too late for their month's partition lie in the default one.
-const countMonth = statement(
-  'audit count month',
-  `insert into events.audit_counts (scope, month, operation, resource_type, entries)
-   select s.scope, $1::date, e.operation, e.resource_type, count(*)
-     from events.audit_entries e cross join lateral (values (-1), (coalesce(e.project_id, 0))) as s(scope)
-    where e.occurred_at >= $1::date::timestamptz and e.occurred_at < ($1::date + interval '1 month')::timestamptz
-    group by 1, 3, 4`,
+/** The two tables of counts, by what they count. */
+const countTables = { month: 'events.audit_counts', day: 'events.audit_day_counts' } as const
+const spans = ['month', 'day'] as const
+const inMonth = (column: string, type: string) =>
+  `${column} >= $1::date${type} and ${column} < ($1::date + interval '1 month')${type}`
+const forgetMonth = spans.map((each) =>
+  statement(`audit forget month by ${each}`, `delete from ${countTables[each]} where ${inMonth(each, '')}`),
 )
-const forgetEmpty = statement('audit forget empty counts', 'delete from events.audit_counts where entries = 0')
+// Lines that came too late for their month's partition lie in the default one.
+const countMonth = spans.map((each) =>
+  statement(
+    `audit count month by ${each}`,
+    `insert into ${countTables[each]} (scope, ${each}, operation, resource_type, entries)
+     select s.scope, date_trunc('${each}', e.occurred_at at time zone 'UTC')::date, e.operation, e.resource_type, count(*)
+       from events.audit_entries e cross join lateral (values (-1), (coalesce(e.project_id, 0))) as s(scope)
+      where ${inMonth('e.occurred_at', '::timestamptz')}
+      group by 1, 2, 3, 4`,
+  ),
+)
+const forgetEmpty = spans.map((each) =>
+  statement(`audit forget empty counts by ${each}`, `delete from ${countTables[each]} where entries = 0`),
+)
 
 type Kinds = Pick<AuditPurge, 'eventTypes'>
 const kinds = ({ eventTypes }: Kinds) => [[...eventTypes], eventTypes.includes('other'), [...artifactEventTypes]]
@@ -88,8 +99,7 @@ async function dropMonths(db: Database, { before, signal, hold, onPurged }: Audi
       await hold?.(tx)
       // First: it waits for who writes into the month, and holds off who would.
       await tx.rows(statement(`audit drop ${name}`, `drop table if exists events.${name}`), [])
-      await tx.rows(forgetMonth, [month])
-      await tx.rows(countMonth, [month])
+      for (const change of [...forgetMonth, ...countMonth]) await tx.rows(change, [month])
     })
     total += Number(entries)
     onPurged?.({ month: month.slice(0, 7), entries: Number(entries) })
@@ -111,6 +121,6 @@ async function purgeEntries(db: Database, purge: AuditPurge): Promise<number> {
     if (Number(batch.seen) < BATCH || batch.last_at === null || batch.last_id === null) break
     after = { at: batch.last_at, id: batch.last_id }
   }
-  await db.writes.rows(forgetEmpty, [])
+  for (const forget of forgetEmpty) await db.writes.rows(forget, [])
   return total
 }

@@ -1,4 +1,4 @@
-import { escapeLike, isUniqueViolation, type Database, type Prisma } from '@haven/db'
+import { escapeLike, isUniqueViolation, listRows, Prisma, type Database, type Page } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { GroupCreatedSchema, GroupDeletedSchema, GroupRenamedSchema } from '@haven/proto/events'
@@ -148,8 +148,7 @@ export type GroupQuery = {
   readonly name?: string | undefined
   /** Of an LDAP group, whole. */
   readonly dn?: string | undefined
-  /** `size` 0: everything. Pages count from 1. */
-  readonly page: { readonly number: number; readonly size: number }
+  readonly page: Page
 }
 
 /** A page of groups in the order in which they were made, and how many there are. */
@@ -159,20 +158,18 @@ export async function listGroups(
 ): Promise<{ total: number; groups: GroupFacts[] }> {
   const { provider, name, dn } = query
   if (dn !== undefined && !isDn(dn)) return { total: 0, groups: [] }
-  const where: Prisma.GroupWhereInput = {
-    ...(provider !== undefined && { provider }),
-    ...(name !== undefined && { name: { contains: escapeLike(name), mode: 'insensitive' } }),
-    ...(dn !== undefined && { externalId: canonicalDn(dn) }),
-  }
-  const { number, size } = query.page
-  const [rows, total] = await Promise.all([
-    db.prisma.group.findMany({
-      where,
-      orderBy: { id: 'asc' },
-      ...(size > 0 && { skip: (number - 1) * size, take: size }),
-    }),
-    db.prisma.group.count({ where }),
-  ])
+  const { total, rows } = await listRows<Row>(db.prisma, {
+    columns: Prisma.sql`id, name, provider, external_id as "externalId"`,
+    from: Prisma.sql`identity.groups`,
+    where: [
+      Prisma.sql`true`,
+      ...(provider === undefined ? [] : [Prisma.sql`provider = ${provider}`]),
+      ...(name === undefined ? [] : [Prisma.sql`name ilike ${`%${escapeLike(name)}%`}`]),
+      ...(dn === undefined ? [] : [Prisma.sql`external_id = ${canonicalDn(dn)}`]),
+    ],
+    order: [{ column: Prisma.sql`id`, descending: false }],
+    page: query.page,
+  })
   return { total, groups: rows.map(facts) }
 }
 

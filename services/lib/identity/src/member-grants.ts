@@ -1,4 +1,4 @@
-import { isUniqueViolation, type Db } from '@haven/db'
+import { isUniqueViolation, listRows, Prisma, type Db, type Page } from '@haven/db'
 import { problems } from '@haven/errors'
 import { projectRoles, roles } from './permissions.ts'
 
@@ -65,11 +65,34 @@ export const memberGrants = {
 
   /** A member of this project; null for an id of another project's (threats.md R2). */
   async find(tx: Tx, projectId: number, id: number): Promise<MemberFacts | null> {
-    return (await read(tx, projectId, id))[0] ?? null
+    const [member] = await tx.$queryRaw<MemberFacts[]>`
+      select ${columns} from ${from} where ${ofProject(projectId)} and g.id = ${id}::int`
+    return member ?? null
   },
 
-  /** All members of a project by name, of users and groups alike. */
-  list: (tx: Tx, projectId: number): Promise<MemberFacts[]> => read(tx, projectId, null),
+  /**
+   * A page of the members of a project by name, of users and groups alike, and how many there are. `name`: only those that are called so;
+   * the total is of all nevertheless, as Harbor's is.
+   */
+  async list(
+    tx: Tx,
+    projectId: number,
+    { page, name }: { page: Page; name?: string },
+  ): Promise<{ total: number; members: MemberFacts[] }> {
+    const found = name === undefined ? [] : [Prisma.sql`${called} = ${name}`]
+    const { total, rows } = await listRows<MemberFacts>(tx, {
+      columns,
+      from,
+      where: [ofProject(projectId), ...found],
+      order: [called, Prisma.sql`g.id`].map((column) => ({ column, descending: false })),
+      page,
+    })
+    if (name === undefined) return { total, members: rows }
+    const [all] = await tx.$queryRaw<
+      [{ total: bigint }]
+    >`select count(*) as total from ${from} where ${ofProject(projectId)}`
+    return { total: Number(all.total), members: rows }
+  },
 
   async setRole(tx: Tx, projectId: number, id: number, roleId: number): Promise<boolean> {
     const { count } = await tx.grant.updateMany({ where: { ...memberOf(projectId), id }, data: { roleId } })
@@ -107,12 +130,13 @@ export async function forgetProject(tx: Tx, projectId: number): Promise<void> {
   await tx.robot.updateMany({ where: { projectId, deletedAt: null }, data: { nameKey: null, deletedAt: new Date() } })
 }
 
-const read = (tx: Tx, projectId: number, id: number | null) => tx.$queryRaw<MemberFacts[]>`
-  select g.id, g.project_id as "projectId", g.principal_kind as kind, g.principal_id as "memberId",
-         coalesce(u.username, o.name, '') as name, g.role_id as "roleId", g.created_at as "createdAt", g.updated_at as "updatedAt"
-    from identity.grants g
-    left join identity.users u on g.principal_kind = 'user' and u.id = g.principal_id
-    left join identity.groups o on g.principal_kind = 'group' and o.id = g.principal_id
-   where g.node_kind = 'project' and g.project_id = ${projectId}::int and g.principal_kind in ('user', 'group')
-     and g.role_id is not null and g.effect = 'allow' and (${id}::int is null or g.id = ${id}::int)
-   order by name, g.id`
+const called = Prisma.sql`coalesce(u.username, o.name, '')`
+const columns = Prisma.sql`
+  g.id, g.project_id as "projectId", g.principal_kind as kind, g.principal_id as "memberId", ${called} as name, g.role_id as "roleId",
+  g.created_at as "createdAt", g.updated_at as "updatedAt"`
+const from = Prisma.sql`identity.grants g
+  left join identity.users u on g.principal_kind = 'user' and u.id = g.principal_id
+  left join identity.groups o on g.principal_kind = 'group' and o.id = g.principal_id`
+const ofProject = (id: number) => Prisma.sql`
+  g.node_kind = 'project' and g.project_id = ${id}::int and g.principal_kind in ('user', 'group')
+  and g.role_id is not null and g.effect = 'allow'`

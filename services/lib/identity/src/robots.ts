@@ -2,7 +2,7 @@ import {
   conditionsToSql,
   isUniqueViolation,
   listRows,
-  orderToSql,
+  orderOf,
   Prisma,
   type Condition,
   type Database,
@@ -287,6 +287,9 @@ const fields: Fields = {
   update_time: { column: Prisma.sql`updated_at`, type: 'time' },
 }
 
+/** The project too, though it is the same for all: an index by it and the name is not seen to be in the order of names where it is null. */
+const byName = ['project_id', 'name'].map((column) => ({ column: Prisma.raw(column), descending: false }))
+
 /**
  * A page of the robots of a project or of the system, by name, and how many there are: three statements. Robots that the platform makes
  * for itself are not among them.
@@ -307,7 +310,7 @@ export async function listRobots(
       Prisma.sql`deleted_at is null and visible`,
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
-    order: orderToSql(query.sort ?? [], fields, Prisma.sql`name`, Prisma.sql`id`),
+    order: orderOf(query.sort ?? [], fields, byName, Prisma.sql`id`),
     page: query.page,
   })
   const permissions = await permissionsOfRobots(

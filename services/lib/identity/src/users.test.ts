@@ -26,6 +26,7 @@ import {
 
 const admin = { principal: { kind: 'user', id: 1, name: 'admin' } } as const
 const address = '192.0.2.1'
+const everything = { number: 1, size: 0 }
 
 describe('users', () => {
   let database: TestDatabase
@@ -223,7 +224,7 @@ describe('users', () => {
     expect(await signsIn('Leaver', 'Secret-1')).toBe(false)
     expect(await sessions.load(session.id, { renew: true })).toBeNull()
     expect((await authorities.of(principalOf(user))).active).toBe(false)
-    expect(await memberGrants.list(database.db.prisma, 7)).toEqual([])
+    expect((await memberGrants.list(database.db.prisma, 7, { page: everything })).members).toEqual([])
     expect([await findUser(deps, user.id), await isTaken(deps, 'username', 'leaver')]).toEqual([null, false])
     expect(await userNames(deps, [user.id, 1])).toEqual(
       new Map([
@@ -270,6 +271,44 @@ describe('users', () => {
     })
     expect([second.total, second.users.map((u) => u.username)]).toEqual([2, ['list_a']])
     await setSysadmin(deps, admin, b.id, false)
+  })
+
+  it('are the same on pages deep in a long list as at its ends, whoever left, and are counted as they are', async () => {
+    const { prisma } = database.db
+    await prisma.$executeRaw`
+      insert into identity.users (id, username, username_key, email_key, created_at)
+      select 100000 + n * 3, name, name, name, now() - n % 700 * interval '1 minute'
+        from generate_series(1, 1800) n, lateral (select 'crowd-' || md5(n::text) as name) names`
+    await prisma.$executeRaw`
+      update identity.users set deleted_at = now(), username_key = null where username like 'crowd-%' and id % 5 = 0`
+    await prisma.$executeRaw`delete from identity.users where username like 'crowd-%' and id % 7 = 0`
+    await prisma.$executeRaw`
+      update identity.users set deleted_at = null where username like 'crowd-%' and id % 10 = 0`
+    const real = await prisma.user.count({ where: { deletedAt: null, id: { not: 1 } } })
+    const orders = [
+      [],
+      ...['user_id', 'username', 'creation_time'].flatMap((field) => [
+        [{ field, descending: false }],
+        [{ field, descending: true }],
+      ]),
+    ]
+    for (const sort of orders) {
+      const ids = async (number: number, size: number) => {
+        const { total, users } = await listUsers(deps, { sort, page: { number, size } })
+        expect(total).toBe(real)
+        return users.map(({ id }) => id)
+      }
+      const all = await ids(1, 0)
+      expect(new Set(all).size).toBe(real)
+      const pages: number[] = []
+      for (let number = 1; number <= Math.ceil(real / 90); number++) pages.push(...(await ids(number, 90)))
+      expect([sort, pages]).toEqual([sort, all])
+      expect(await ids(Math.ceil(real / 90) + 1, 90)).toEqual([])
+    }
+    await prisma.$executeRaw`delete from identity.users where username like 'crowd-%'`
+    expect((await listUsers(deps, { page: { number: 1, size: 1 } })).total).toBe(
+      await prisma.user.count({ where: { deletedAt: null, id: { not: 1 } } }),
+    )
   })
 
   it('are found by those who present them', async () => {
@@ -352,7 +391,9 @@ describe('users', () => {
       await expect(
         memberGrants.add(prisma, { projectId: 20, kind: 'user', memberId: user.id, roleId: 3 }),
       ).rejects.toMatchObject({ status: 409 })
-      expect((await memberGrants.list(prisma, 20)).map((m) => [m.name, m.kind, m.roleId])).toEqual([
+      expect(
+        (await memberGrants.list(prisma, 20, { page: everything })).members.map((m) => [m.name, m.kind, m.roleId]),
+      ).toEqual([
         ['crew', 'group', 3],
         ['zoe', 'user', 2],
       ])
@@ -386,7 +427,7 @@ describe('users', () => {
       await memberGrants.add(prisma, { projectId: 30, kind: 'user', memberId: 1, roleId: 1 })
       await prisma.$transaction((tx) => forgetProject(tx, 30))
       authorities.forget()
-      expect(await memberGrants.list(prisma, 30)).toEqual([])
+      expect((await memberGrants.list(prisma, 30, { page: everything })).members).toEqual([])
       expect((await authorities.of({ kind: 'robot', id: robot.id, name: 'robot$p+ci', projectId: 30 })).active).toBe(
         false,
       )

@@ -3,7 +3,7 @@ import {
   conditionsToSql,
   isUniqueViolation,
   listRows,
-  orderToSql,
+  orderOf,
   Prisma,
   type Condition,
   type Database,
@@ -242,12 +242,15 @@ export async function listUsers(
   { db }: Pick<UserDeps, 'db'>,
   query: UserQuery,
 ): Promise<{ total: number; users: UserFacts[] }> {
+  const filters = conditionsToSql(query.conditions ?? [], fields)
+  const counts = filters.length === 0 ? await keptCounts(db) : null
   const { total, rows } = await listRows<UserRow>(db.prisma, {
     columns: Prisma.sql`id, username, email, realname, comment, disabled_at as "disabledAt", created_at as "createdAt", updated_at as "updatedAt"`,
     from: Prisma.sql`identity.users`,
-    where: [Prisma.sql`deleted_at is null and id <> ${adminId}`, ...conditionsToSql(query.conditions ?? [], fields)],
-    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    where: [Prisma.sql`deleted_at is null and id <> ${adminId}`, ...filters],
+    order: orderOf(query.sort ?? [], fields, [], Prisma.sql`id`),
     page: query.page,
+    ...(counts && { counts }),
   })
   const admins = await systemAdminsAmong(
     db.prisma,
@@ -255,6 +258,12 @@ export async function listUsers(
   )
   return { total, users: rows.map((row) => facts(row, admins)) }
 }
+
+/** How many users there are but the administrator of the installation, by thousands of ids. */
+const keptCounts = ({ prisma }: Pick<Database, 'prisma'>) => prisma.$queryRaw<{ from: number; rows: number }[]>`
+  select thousand * 1000 as from,
+         users - (select count(*) from identity.users where id = ${adminId} and thousand = 0 and deleted_at is null)::int as rows
+    from identity.user_counts order by thousand`
 
 /** The ids of the users of these names; names that nobody has are left out. */
 export async function userIdsNamed({ db }: Pick<UserDeps, 'db'>, names: readonly string[]): Promise<number[]> {

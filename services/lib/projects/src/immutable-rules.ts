@@ -1,7 +1,7 @@
 import {
   conditionsToSql,
   listRows,
-  orderToSql,
+  orderOf,
   Prisma,
   type Condition,
   type Fields,
@@ -103,7 +103,7 @@ export async function listImmutableRules(
     columns: Prisma.sql`id, disabled, rule`,
     from: Prisma.sql`projects.immutable_rules`,
     where: [Prisma.sql`project_id = ${projectId}`, ...conditionsToSql(query.conditions ?? [], fields)],
-    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    order: orderOf(query.sort ?? [], fields, [], Prisma.sql`id`),
     page: query.page,
   })
   return { total, rules: rows }

@@ -3,7 +3,7 @@ import {
   escapeLike,
   isUniqueViolation,
   listRows,
-  orderToSql,
+  orderOf,
   Prisma,
   statement,
   type Condition,
@@ -159,7 +159,7 @@ export async function listLabels({ db }: Deps, query: LabelQuery): Promise<{ tot
       ...(query.name ? [Prisma.sql`name like ${`%${escapeLike(query.name)}%`}`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
-    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    order: orderOf(query.sort ?? [], fields, [], Prisma.sql`id`),
     page: query.page,
   })
   return { total, labels: rows }

@@ -1,8 +1,8 @@
 import {
   conditionsToSql,
   escapeLike,
-  orderToSql,
-  pageToSql,
+  listRows,
+  orderOf,
   Prisma,
   type Condition,
   type Database,
@@ -57,23 +57,24 @@ type Row = {
   cve_expires_at: Date | null
 }
 
-const details = Prisma.sql`
-  select p.id, p.name, p.owner_id, p.registry_id, p.created_at, p.updated_at,
-         coalesce((select jsonb_object_agg(m.name, m.value) from projects.project_metadata m where m.project_id = p.id), '{}') as metadata,
-         c.items as cve_items, c.expires_at as cve_expires_at
-    from projects.projects p
-    left join projects.cve_allowlists c on c.project_id = p.id`
+const columns = Prisma.sql`
+  p.id, p.name, p.owner_id, p.registry_id, p.created_at, p.updated_at,
+  coalesce((select jsonb_object_agg(m.name, m.value) from projects.project_metadata m where m.project_id = p.id), '{}') as metadata,
+  c.items as cve_items, c.expires_at as cve_expires_at`
+const from = Prisma.sql`projects.projects p left join projects.cve_allowlists c on c.project_id = p.id`
 
 const isPublic = Prisma.sql`exists (
   select from projects.project_metadata v where v.project_id = p.id and v.name = 'public' and v.value = 'true')`
 
-/** A page of projects and how many there are in all, in two statements that run side by side. */
+/** A page of projects and how many there are in all. */
 export async function listProjects(
   { prisma }: Pick<Database, 'prisma'>,
   query: ProjectQuery,
 ): Promise<{ total: number; projects: ProjectDetails[] }> {
-  const where = Prisma.sql`where ${Prisma.join(
-    [
+  const { total, rows } = await listRows<Row>(prisma, {
+    columns,
+    from,
+    where: [
       Prisma.sql`p.deleted_at is null`,
       ...(query.visible === 'all' ? [] : [visibleTo(query.visible)]),
       ...(query.name ? [Prisma.sql`p.name ilike ${`%${escapeLike(query.name)}%`}`] : []),
@@ -82,25 +83,26 @@ export async function listProjects(
       ...(query.ownerIds ? [Prisma.sql`p.owner_id = any(${[...query.ownerIds]}::int[])`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
-    ' and ',
-  )}`
-  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`p.name asc`, Prisma.sql`p.id`)
-  const [rows, count] = await Promise.all([
-    prisma.$queryRaw<Row[]>`${details} ${where} order by ${order} ${pageToSql(query.page)}`,
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from projects.projects p ${where}`,
-  ])
-  return { total: Number(count[0].total), projects: rows.map(toDetails) }
+    order: orderOf(query.sort ?? [], fields, [{ column: Prisma.sql`p.name`, descending: false }], Prisma.sql`p.id`),
+    page: query.page,
+  })
+  return { total, projects: rows.map(toDetails) }
 }
 
-const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) =>
-  Prisma.sql`(p.id = any(${[...ids]}::int[]) ${publicToo ? Prisma.sql`or ${isPublic}` : Prisma.empty})`
+const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) => {
+  const named = Prisma.sql`select unnest(${[...ids]}::int[])`
+  if (!publicToo) return Prisma.sql`p.id in (${named})`
+  return Prisma.sql`p.id in (${named} union
+    select v.project_id from projects.project_metadata v where v.name = 'public' and v.value = 'true')`
+}
 
 /** A project as it is now, past every cache. */
 export async function readProject(
   { prisma }: Pick<Database, 'prisma'> | { prisma: Transaction },
   id: number,
 ): Promise<ProjectDetails | null> {
-  const [row] = await prisma.$queryRaw<Row[]>`${details} where p.id = ${id} and p.deleted_at is null`
+  const [row] = await prisma.$queryRaw<Row[]>`
+    select ${columns} from ${from} where p.id = ${id} and p.deleted_at is null`
   return row ? toDetails(row) : null
 }
 

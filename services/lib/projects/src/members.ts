@@ -1,3 +1,4 @@
+import type { Page } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { memberGrants, requireProjectRole, type MemberFacts } from '@haven/identity'
@@ -70,9 +71,12 @@ export async function removeMember({ db }: Deps, source: EventSource, project: T
 export const findMember = ({ db }: Deps, project: Target, id: number): Promise<MemberFacts> =>
   requireMember(db.prisma, project, id)
 
-/** All members, by name. */
-export const listMembers = ({ db }: Deps, project: Target): Promise<MemberFacts[]> =>
-  memberGrants.list(db.prisma, project.id)
+/** A page of the members by name, and how many there are. `name`: those of the page are called so, the total is of all. */
+export const listMembers = (
+  { db }: Deps,
+  project: Target,
+  query: { page: Page; name?: string },
+): Promise<{ total: number; members: MemberFacts[] }> => memberGrants.list(db.prisma, project.id, query)
 
 /** How many members hold each role, by the role's id. */
 export const countMembers = ({ db }: Deps, project: Target): Promise<Map<number, number>> =>

@@ -337,10 +337,16 @@ describe('members', () => {
     const member = { kind: 'user' as const, memberId: user.id, name: 'mia' }
     const id = await addMember({ db }, admin, project, { ...member, roleId: roles.developer.id })
     await expect(addMember({ db }, admin, project, { ...member, roleId: 3 })).rejects.toMatchObject({ status: 409 })
-    expect(await listMembers({ db }, project)).toMatchObject([
+    const list = (number: number, size: number, name?: string) =>
+      listMembers({ db }, project, { page: { number, size }, ...(name !== undefined && { name }) })
+    const [adminRow, mia] = [
       { name: 'admin', roleId: 1 },
       { id, name: 'mia', roleId: 2 },
-    ])
+    ]
+    expect(await list(1, 10)).toMatchObject({ total: 2, members: [adminRow, mia] })
+    expect(await list(2, 1)).toMatchObject({ total: 2, members: [mia] })
+    expect(await list(1, 10, 'mia')).toMatchObject({ total: 2, members: [mia] })
+    expect(await list(1, 10, 'mi')).toMatchObject({ total: 2, members: [] })
 
     await changeMember({ db }, admin, project, id, roles.maintainer.id)
     expect(await findMember({ db }, project, id)).toMatchObject({ roleId: 4 })

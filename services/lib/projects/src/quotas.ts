@@ -1,6 +1,6 @@
 import {
-  orderToSql,
-  pageToSql,
+  listRows,
+  orderOf,
   Prisma,
   statement,
   type Database,
@@ -130,38 +130,47 @@ export type QuotaDetails = QuotaUsage & {
 }
 
 const quotaFields: Fields = {
-  id: { column: Prisma.sql`"projectId"`, type: 'number' },
-  'hard.storage': { column: Prisma.sql`hard`, type: 'number' },
-  'used.storage': { column: Prisma.sql`used`, type: 'number' },
-  creation_time: { column: Prisma.sql`"createdAt"`, type: 'time' },
-  update_time: { column: Prisma.sql`"updatedAt"`, type: 'time' },
+  id: { column: Prisma.sql`project_id`, type: 'number' },
+  'hard.storage': { column: Prisma.sql`hard_bytes`, type: 'number' },
+  'used.storage': { column: Prisma.sql`used_bytes`, type: 'number' },
+  creation_time: { column: Prisma.sql`created_at`, type: 'time' },
+  update_time: { column: Prisma.sql`updated_at`, type: 'time' },
 }
 
-/** A page of the quotas of projects that are there, and how many there are. `projectId`: of one only. */
+/** Quotas with what is used up to the last commit: most have no open delta, and those come by their indexes. */
+const used = Prisma.sql`(
+  select project_id, hard_bytes, used_bytes, created_at, updated_at from projects.quotas q
+   where not exists (select from projects.quota_deltas d where d.project_id = q.project_id)
+  union all
+  select q.project_id, q.hard_bytes, q.used_bytes + d.bytes, q.created_at, q.updated_at
+    from (select project_id, sum(delta_bytes)::bigint as bytes from projects.quota_deltas group by project_id) d
+    join projects.quotas q on q.project_id = d.project_id) quotas`
+
+/** A page of the quotas of projects that are there, and how many there are: three statements. `projectId`: of one only. */
 export async function listQuotas(
   { prisma }: Pick<Database, 'prisma'>,
   query: { projectId?: number; sort?: readonly Sort[]; page: Page },
 ): Promise<{ total: number; quotas: QuotaDetails[] }> {
-  const of = query.projectId === undefined ? Prisma.sql`true` : Prisma.sql`p.id = ${query.projectId}`
-  const order = orderToSql(query.sort ?? [], quotaFields, Prisma.sql`"projectId"`, Prisma.sql`"projectId"`)
-  type Row = Omit<QuotaDetails, 'hardBytes' | 'usedBytes'> & { hard: bigint; used: bigint }
-  const [rows, [count]] = await Promise.all([
-    prisma.$queryRaw<Row[]>`
-      select * from (
-        select q.project_id as "projectId", p.name as "projectName", p.owner_id as "ownerId", q.hard_bytes as hard,
-               q.used_bytes + coalesce(d.bytes, 0)::bigint as used, q.created_at as "createdAt", q.updated_at as "updatedAt"
-          from projects.quotas q
-          join projects.projects p on p.id = q.project_id and p.deleted_at is null
-          left join (select project_id, sum(delta_bytes) as bytes from projects.quota_deltas group by project_id) d
-            on d.project_id = q.project_id
-         where ${of}) quotas
-       order by ${order} ${pageToSql(query.page)}`,
-    prisma.$queryRaw<[{ total: bigint }]>`
-      select count(*) as total from projects.quotas q
-        join projects.projects p on p.id = q.project_id and p.deleted_at is null where ${of}`,
-  ])
-  const quotas = rows.map(({ hard, used, ...row }) => ({ ...row, hardBytes: Number(hard), usedBytes: Number(used) }))
-  return { total: Number(count.total), quotas }
+  type Row = Omit<QuotaDetails, 'hardBytes' | 'usedBytes' | 'projectName' | 'ownerId'> & { hard: bigint; used: bigint }
+  // A project takes its quota with it when it is deleted.
+  const { total, rows } = await listRows<Row>(prisma, {
+    columns: Prisma.sql`
+      project_id as "projectId", hard_bytes as hard, used_bytes as used, created_at as "createdAt", updated_at as "updatedAt"`,
+    from: used,
+    where: [query.projectId === undefined ? Prisma.sql`true` : Prisma.sql`project_id = ${query.projectId}`],
+    order: orderOf(query.sort ?? [], quotaFields, [], Prisma.sql`project_id`),
+    page: query.page,
+  })
+  const projects = await prisma.project.findMany({
+    where: { id: { in: rows.map((row) => row.projectId) } },
+    select: { id: true, name: true, ownerId: true },
+  })
+  const byId = new Map(projects.map((project) => [project.id, project]))
+  const quotas = rows.map(({ hard, used: bytes, ...row }) => {
+    const { name, ownerId } = byId.get(row.projectId)!
+    return { ...row, projectName: name, ownerId, hardBytes: Number(hard), usedBytes: Number(bytes) }
+  })
+  return { total, quotas }
 }
 
 /** Says how much a project may hold. What it holds already stays, even if it is more. @throws badRequest */

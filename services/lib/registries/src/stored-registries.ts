@@ -2,7 +2,7 @@ import {
   conditionsToSql,
   escapeLike,
   listRows,
-  orderToSql,
+  orderOf,
   Prisma,
   type Condition,
   type Database,
@@ -91,7 +91,7 @@ export async function listRegistries(
       ...(query.name ? [Prisma.sql`name ilike ${`%${escapeLike(query.name)}%`}`] : []),
       ...conditionsToSql(query.conditions ?? [], fields),
     ],
-    order: orderToSql(query.sort ?? [], fields, Prisma.sql`id`, Prisma.sql`id`),
+    order: orderOf(query.sort ?? [], fields, [], Prisma.sql`id`),
     page: query.page,
   })
   return { total, registries: rows }

@@ -2,6 +2,7 @@ import {
   conditionsToSql,
   escapeLike,
   listRows,
+  orderOf,
   orderToSql,
   pageToSql,
   Prisma,
@@ -295,7 +296,12 @@ export async function tagRows(
     columns: Prisma.sql`t.id::float8 as id, t.name, t.pushed_at as "pushedAt", t.pulled_at as "pulledAt"`,
     from: Prisma.sql`artifacts.tags t`,
     where: [Prisma.sql`t.manifest_id = ${BigInt(manifestId)}`, ...conditionsToSql(query.conditions ?? [], tagFields)],
-    order: orderToSql(query.sort ?? [], tagFields, Prisma.sql`t.pushed_at desc`, Prisma.sql`t.id desc`),
+    order: orderOf(
+      query.sort ?? [],
+      tagFields,
+      [{ column: Prisma.sql`t.pushed_at`, descending: true }],
+      Prisma.sql`t.id`,
+    ),
     page: query.page,
   })
 }
@@ -327,7 +333,12 @@ export async function accessoryRows(
                          'subjectDigest', x.subject_digest, 'subjectId', x.subject_id) as accessory`,
     from: source,
     where: [Prisma.sql`true`, ...conditionsToSql(query.conditions ?? [], accessoryFields)],
-    order: orderToSql(query.sort ?? [], accessoryFields, Prisma.sql`x.pushed_at`, Prisma.sql`x.id`),
+    order: orderOf(
+      query.sort ?? [],
+      accessoryFields,
+      [{ column: Prisma.sql`x.pushed_at`, descending: false }],
+      Prisma.sql`x.id`,
+    ),
     page: query.page,
   })
   return { total, rows: rows.map(({ accessory }) => accessory) }

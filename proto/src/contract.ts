@@ -99,10 +99,11 @@ export function buildContract(documents: Document[]): Contract {
       const node = record(value)
       return typeof node['$ref'] === 'string' ? resolve(follow(document, file, node['$ref'])) : node
     }
-    const basePath = String(record(list(document['servers'])[0])['url'] ?? '').replace(/\/$/, '')
+    const baseOf = (node: Node) => record(list(node['servers'])[0])['url']
     schemas[api] = record(record(document['components'])['schemas'])
 
     for (const [path, item] of Object.entries(record(document['paths']))) {
+      const basePath = String(baseOf(record(item)) ?? baseOf(document) ?? '').replace(/\/$/, '')
       for (const method of methods) {
         const source = record(item)[method]
         if (source === undefined) continue

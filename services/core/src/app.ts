@@ -1,4 +1,5 @@
 import { harborEnvelope } from '@haven/errors'
+import { operations } from '@haven/proto'
 import { contextOf, finish, serviceApp, type RequestHandler } from '@haven/runtime'
 import { Browser } from './browser.ts'
 import { identify } from './caller.ts'
@@ -22,7 +23,9 @@ export function coreApp(deps: CoreContext): RequestHandler {
     const { path } = target
     const underC = path.startsWith('/c/')
     if (!underC && !path.startsWith('/api/') && !path.startsWith('/service/')) return next()
-    const browser = await Browser.open(deps, req, res, { always: underC })
+    // A stream is asked for again and again while nobody is at the keyboard, and its client can set no header (portal.md §2.8).
+    const mayRenew = path.replace(/\/$/, '') !== operations.streamEvents.path
+    const browser = await Browser.open(deps, req, res, { always: underC, mayRenew })
     if (underC) return handleSession({ deps, req, res, target, browser })
     if (isApiPath(path)) return router.handle(req, res, target, () => identify(deps, req, browser))
     if (path === '/api/version' && req.method === 'GET') {

@@ -47,20 +47,20 @@ export class Browser {
   /**
    * Reads the cookies of a request and applies the rules of harbor-api.md §1: who sends a session cookie, and everybody under
    * /c, needs the CSRF header for what changes something; each answer names the token that is valid next; who has no session
-   * gets the cookie of a visitor.
+   * gets the cookie of a visitor. `mayRenew` false: whatever the request says, the session's idle time goes on.
    * @throws csrfTokenMissing, csrfTokenInvalid
    */
   static async open(
     deps: CoreContext,
     req: IncomingMessage,
     res: ServerResponse,
-    { always }: { always: boolean },
+    { always, mayRenew = true }: { always: boolean; mayRenew?: boolean },
   ): Promise<Browser> {
     const cookies = cookiesOf(req)
     const secure = contextOf(req).scheme === 'https'
     const sid = cookies.get(SESSION_COOKIE)
     const visitor = sid !== undefined && deps.csrf.isVisitor(sid)
-    const renew = req.headers[NO_RENEWAL_HEADER] === undefined
+    const renew = mayRenew && req.headers[NO_RENEWAL_HEADER] === undefined
     const session = sid !== undefined && sid !== '' && !visitor ? await deps.sessions.load(sid, { renew }) : null
 
     let nonce: string | null = null

@@ -12,14 +12,22 @@ export class Caller {
   readonly source: EventSource
   /** The request came with a session cookie: from a page of ours, not from a program. */
   readonly fromBrowser: boolean
+  /** Of the session that proves the caller; null when something else does. */
+  readonly sessionId: string | null
   readonly #deps: CoreContext
   #authority: Promise<Authority> | null = null
 
-  constructor(deps: CoreContext, principal: Principal, req: IncomingMessage, fromBrowser: boolean) {
+  constructor(
+    deps: CoreContext,
+    principal: Principal,
+    req: IncomingMessage,
+    { fromBrowser, sessionId = null }: { fromBrowser: boolean; sessionId?: string | null },
+  ) {
     const { requestId, clientAddress } = contextOf(req)
     this.#deps = deps
     this.principal = principal
     this.fromBrowser = fromBrowser
+    this.sessionId = sessionId
     this.source = { principal, requestId, address: clientAddress }
   }
 
@@ -44,14 +52,16 @@ export { unsafe as unsafeMethod }
 export async function identify(
   deps: CoreContext,
   req: IncomingMessage,
-  browser: { user: Principal | null; hasCookie: boolean },
+  browser: { user: Principal | null; hasCookie: boolean; sessionId: string | null },
 ): Promise<Caller> {
-  const principal = (await fromAuthorization(deps, req)) ?? browser.user ?? anonymous
-  const caller = new Caller(deps, principal, req, browser.hasCookie)
+  const { hasCookie: fromBrowser, sessionId } = browser
+  const authorized = await fromAuthorization(deps, req)
+  const principal = authorized ?? browser.user ?? anonymous
+  const caller = new Caller(deps, principal, req, { fromBrowser, sessionId: authorized ? null : sessionId })
   // Nobody in particular needs no record of him: the state of the platform is told while Postgres is away.
   if (principal.kind === 'anonymous') return caller
   // A sign-in is remembered for a minute, and nothing announces that somebody's time is over meanwhile.
-  return (await caller.authority()).active ? caller : new Caller(deps, anonymous, req, browser.hasCookie)
+  return (await caller.authority()).active ? caller : new Caller(deps, anonymous, req, { fromBrowser })
 }
 
 async function fromAuthorization(deps: CoreContext, req: IncomingMessage): Promise<Principal | null> {

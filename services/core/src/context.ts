@@ -6,6 +6,7 @@ import type { ProjectDirectory } from '@haven/projects'
 import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Trust } from '@haven/runtime'
 import type { Settings } from '@haven/settings'
+import type { EventHub } from './events/hub.ts'
 import type { Csrf } from './csrf.ts'
 import type { PlatformHealth } from './health.ts'
 import type { LogSearch } from './log-search.ts'
@@ -46,6 +47,8 @@ export type CoreContext = {
   artifacts: ArtifactDeps
   countRepositories(projectIds: readonly number[]): Promise<Map<number, number>>
   queue: Queue
+  /** Streams of live events. */
+  events: EventHub
   /** The only way to other servers. */
   outbound: OutboundClient
   /** The way to directories. */

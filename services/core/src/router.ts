@@ -116,7 +116,8 @@ export class ApiRouter {
       await tellOfRefusal(this.#deps, caller, operation, path, error)
       throw error
     })
-    if (answer.pieces) await sendPieces(res, answer.status, answer.pieces)
+    if (answer.write) await answer.write(res)
+    else if (answer.pieces) await sendPieces(res, answer.status, answer.pieces)
     else send(res, answer, { head: method === 'HEAD' })
   }
 

@@ -24,6 +24,7 @@ import { caCertificate } from './ca-certificate.ts'
 import type { CoreSettings } from './config.ts'
 import type { CoreContext } from './context.ts'
 import { Csrf } from './csrf.ts'
+import { EventHub } from './events/hub.ts'
 import { PlatformHealth } from './health.ts'
 import { logSearch } from './log-search.ts'
 import { OidcFlows } from './oidc-flows.ts'
@@ -58,6 +59,17 @@ export function createCore(deps: CoreDeps): Service {
   const { config, db, redis, settings } = deps
   const context: CoreContext = {
     db,
+  const sessions = new Sessions(redis, deps.authorities, {
+    prefix: deps.redisPrefix,
+    lifetimeMs: async () => (await settings.read()).session_timeout * 60_000,
+  })
+  const events = new EventHub({
+    db,
+    authorities: deps.authorities,
+    sessions,
+    directory: deps.projects,
+    onFailure: (err) => deps.log.warn({ err }, 'listeners to events may miss some'),
+  })
     log: deps.log,
     metrics: deps.metrics,
     trust: deps.trust,
@@ -74,10 +86,8 @@ export function createCore(deps: CoreDeps): Service {
     settingsAreFixed: config.configOverwrite !== undefined,
     signIn: deps.signIn,
     authorities: deps.authorities,
-    sessions: new Sessions(redis, deps.authorities, {
-      prefix: deps.redisPrefix,
-      lifetimeMs: async () => (await settings.read()).session_timeout * 60_000,
-    }),
+    sessions,
+    events,
     oidcFlows: new OidcFlows(redis, deps.sealer, deps.redisPrefix),
     csrf: new Csrf(Buffer.from(config.encryptionKey)),
     directory: deps.projects,
@@ -114,7 +124,8 @@ export function createCore(deps: CoreDeps): Service {
       deps.authorities.forget()
     },
     async [Symbol.asyncDispose]() {
-      // Everything that core uses is its caller's.
+      // Everything else that core uses is its caller's.
+      await events[Symbol.asyncDispose]()
     },
   }
 }

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { Redis } from 'ioredis'
 import {
   adminGroupOf,
@@ -149,6 +150,8 @@ export async function startCore(env: Record<string, string> = {}) {
     settings,
     send,
     admin,
+    /** How long a session may still be idle. */
+    idleMs: (sid: string) => redis.pttl(`${prefix}:session:${createHash('sha256').update(sid).digest('base64url')}`),
     /** An account, whose credentials are the answer. */
     async user(name: string) {
       const made = await admin('POST', '/users', {

@@ -3,6 +3,7 @@ import { allowlistHandlers } from './allowlist.ts'
 import { artifactHandlers, iconHandlers } from './artifact.ts'
 import { auditHandlers } from './audit.ts'
 import { configurationHandlers } from './configuration.ts'
+import { eventHandlers } from './events.ts'
 import { explainHandlers } from './explain.ts'
 import { gcHandlers } from './gc.ts'
 import { healthHandlers } from './health.ts'
@@ -56,6 +57,7 @@ export const handlers: Handlers = {
   ...purgeHandlers,
   ...jobserviceHandlers,
   ...scheduleHandlers,
+  ...eventHandlers,
   ...explainHandlers,
   ...logHandlers,
 }

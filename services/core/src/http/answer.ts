@@ -10,6 +10,8 @@ export type Answer = {
   body?: unknown
   /** JSON in pieces, instead of `body`: what may be too long to be held. */
   pieces?: AsyncIterable<string>
+  /** Writes all of the answer by itself, instead of `body`. Rejects only before it has begun. */
+  write?: (res: ServerResponse) => Promise<void>
 }
 
 export const ok = (body?: unknown): Answer => ({ status: 200, ...(body === undefined ? {} : { body }) })

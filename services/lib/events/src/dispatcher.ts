@@ -30,9 +30,16 @@ export type DispatcherOptions = {
   intervalMs?: number
 }
 
-type Row = { id: string; type: string; payload: JsonValue; project_id: number | null; occurred_at: Date }
+/** `payload` null: not wanted. */
+export type EventRow = {
+  id: string
+  type: string
+  payload: JsonValue | null
+  project_id: number | null
+  occurred_at: Date
+}
 
-const takeEvents = statement<Row>(
+const takeEvents = statement<EventRow>(
   'events take',
   `select id, type, payload, project_id, occurred_at from events.outbox
     where dispatched_at is null and id <> all($2::bigint[])
@@ -126,8 +133,10 @@ export class OutboxDispatcher implements AsyncDisposable {
         const rows = await tx.rows(takeEvents, [size, [...this.#refused.keys()]])
         ids = rows.map((row) => BigInt(row.id))
         if (rows.length === 0) return
-        const events = rows.flatMap(toEvent)
-        for (const handler of this.#options.handlers) await handler(tx, events)
+        const events = rows.flatMap(recordedEvent)
+        await traced(events, async () => {
+          for (const handler of this.#options.handlers) await handler(tx, events)
+        })
         await tx.rows(markDispatched, [ids])
       })
     } catch (cause) {
@@ -147,9 +156,9 @@ export class OutboxDispatcher implements AsyncDisposable {
 }
 
 /** An event of a type that this version does not know (a newer one wrote it) is nothing to anybody here. */
-function toEvent(row: Row): RecordedEvent[] {
+export function recordedEvent(row: EventRow): RecordedEvent[] {
   const schema = types.getMessage(row.type)
-  if (!schema) return []
+  if (!schema || row.payload === null) return []
   const message = fromJson(schema, row.payload, { ignoreUnknownFields: true }) as EventMessage
   return [{ id: BigInt(row.id), type: row.type, projectId: row.project_id, occurredAt: row.occurred_at, message }]
 }

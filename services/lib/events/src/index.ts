@@ -13,4 +13,5 @@ export {
   type EventHandler,
   type RecordedEvent,
 } from './dispatcher.ts'
+export { EventTail } from './event-tail.ts'
 export { emit, emitAll, type EventMessage, type EventSource, type Transaction } from './emit.ts'

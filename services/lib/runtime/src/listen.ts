@@ -227,7 +227,11 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     },
     async drain(ms) {
       draining = true
-      for (const res of answering.values()) if (!res.headersSent) res.shouldKeepAlive = false
+      for (const res of answering.values()) {
+        if (!res.headersSent) res.shouldKeepAlive = false
+        // It has no end of its own, and its client comes back for the rest.
+        else if (res.getHeader('content-type') === 'text/event-stream') res.end()
+      }
       const closed = new Promise<void>((resolve) => server.close(() => resolve()))
       server.closeIdleConnections()
       const clean = await Promise.race([

@@ -134,9 +134,7 @@ export class OutboxDispatcher implements AsyncDisposable {
         ids = rows.map((row) => BigInt(row.id))
         if (rows.length === 0) return
         const events = rows.flatMap(recordedEvent)
-        await traced(events, async () => {
-          for (const handler of this.#options.handlers) await handler(tx, events)
-        })
+        for (const handler of this.#options.handlers) await handler(tx, events)
         await tx.rows(markDispatched, [ids])
       })
     } catch (cause) {

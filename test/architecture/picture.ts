@@ -13,7 +13,7 @@ export const layers: readonly Layer[] = [
   { name: 'pure', packages: ['errors', 'oci', 'config'], mayUse: ['proto'], inOrder: true },
   {
     name: 'plumbing',
-    packages: ['db', 'embedded', 'outbound', 'events', 'queue', 'storage', 'runtime', 'registry-client'],
+    packages: ['telemetry', 'db', 'embedded', 'outbound', 'events', 'queue', 'storage', 'runtime', 'registry-client'],
     mayUse: ['proto', 'pure'],
     inOrder: true,
   },

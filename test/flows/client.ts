@@ -76,25 +76,36 @@ export class Client {
     return send(`${this.url}/v2/${path}`, method, { ...sent, headers: { ...authorization, ...sent.headers } })
   }
 
-  async pushBlob(repository: string, token: string, bytes: Uint8Array): Promise<Reply> {
-    const started = await this.v2('POST', `${repository}/blobs/uploads/`, token)
+  async pushBlob(
+    repository: string,
+    token: string,
+    bytes: Uint8Array,
+    headers: Record<string, string> = {},
+  ): Promise<Reply> {
+    const started = await this.v2('POST', `${repository}/blobs/uploads/`, token, { headers })
     if (started.status !== 202) return started
     const at = new URL(started.headers.get('location')!, this.url)
     at.searchParams.set('digest', digestOf(bytes))
     return send(at.href, 'PUT', {
-      headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/octet-stream' },
+      headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/octet-stream', ...headers },
       body: bytes,
     })
   }
 
-  /** An image of one layer of random bytes. @throws when any step is refused. */
-  async pushImage(repository: string, tag: string, token: string, layerBytes = 1024): Promise<Image> {
+  /** An image of one layer of random bytes. @param headers of each request. @throws when any step is refused. */
+  async pushImage(
+    repository: string,
+    tag: string,
+    token: string,
+    layerBytes = 1024,
+    headers: Record<string, string> = {},
+  ): Promise<Image> {
     const layer = randomBytes(layerBytes)
     const config = Buffer.from(
       JSON.stringify({ architecture: 'amd64', os: 'linux', rootfs: { type: 'layers', diff_ids: [] } }),
     )
     for (const bytes of [config, layer]) {
-      const { status, text } = await this.pushBlob(repository, token, bytes)
+      const { status, text } = await this.pushBlob(repository, token, bytes, headers)
       if (status !== 201) throw new Error(`blob of ${repository}: ${status} ${text}`)
     }
     const described = (bytes: Buffer, mediaType: string) => ({ mediaType, digest: digestOf(bytes), size: bytes.length })
@@ -107,7 +118,7 @@ export class Client {
       }),
     )
     const put = await this.v2('PUT', `${repository}/manifests/${tag}`, token, {
-      headers: { 'Content-Type': IMAGE },
+      headers: { 'Content-Type': IMAGE, ...headers },
       body: manifest,
     })
     if (put.status !== 201) throw new Error(`manifest of ${repository}: ${put.status} ${put.text}`)

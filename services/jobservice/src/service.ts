@@ -32,6 +32,7 @@ import { jobs } from './gen/jobs.ts'
 import { Housekeeping, type Chore } from './housekeeping.ts'
 import type { Job, JobDeps } from './job-deps.ts'
 import { registryControlClient } from './registry-control.ts'
+import { toldJobs } from './told-jobs.ts'
 
 export type JobserviceDeps = {
   readonly config: JobserviceSettings
@@ -85,6 +86,7 @@ export function createJobservice(given: JobserviceDeps): Service {
     jobs,
     deps: jobDeps,
     onFailure,
+    onEnded: toldJobs(metrics, log, config.workers),
     poolSize: config.workers,
     times,
   })

@@ -1,6 +1,6 @@
 import { readConfig } from '@haven/config'
 import type { Foundation } from '@haven/foundation'
-import type { Host, Logger, Service } from '@haven/runtime'
+import { tracedService, type Host, type Logger, type Service } from '@haven/runtime'
 import type { ServiceName } from './targets.ts'
 
 type Assembly = {
@@ -64,6 +64,7 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
       log: host.log,
       metrics: host.metrics,
       portalFolder: config.portalFolder,
+      trustedProxies: config.trustedProxies,
       answerWithinMs: config.answerWithinMs,
     })
   },
@@ -88,7 +89,7 @@ export async function assemble(
   const order = names.toSorted((a, b) => Number(a === 'proxy') - Number(b === 'proxy'))
   for (const name of order) {
     const host = { ...given.host, log: given.logOf(name) }
-    made.set(name, host.use(await makers[name]({ host, foundation: given.foundation, made, names })))
+    made.set(name, tracedService(host.use(await makers[name]({ host, foundation: given.foundation, made, names }))))
   }
   return made
 }

@@ -310,11 +310,13 @@ describe('GET /v1/search', () => {
       line({ request: 'r1', level: 'debug', msg: 'one', time: at(1) }) +
         line({ request: 'r1', level: 'error', msg: 'TWO', time: at(2) }) +
         line({ request: 'r2', level: 'error', msg: 'two', time: at(3) }) +
-        line({ note: '"request":"r1"', level: 'fatal', msg: 'forged', time: at(4) }),
+        line({ note: '"request":"r1"', level: 'fatal', msg: 'forged', time: at(4) }) +
+        line({ request: 'r3', trace: 'b7', level: 'info', msg: 'traced', time: at(5) }),
     )
     const texts = async (query: Record<string, string>) => (await c.search(query)).lines.map(({ msg }) => msg)
     expect(await texts({ request: 'r1' })).toEqual(['TWO', 'one'])
     expect(await texts({ request: 'r1', level: 'warn' })).toEqual(['TWO'])
+    expect(await texts({ request: 'b7' })).toEqual(['traced'])
     expect(await texts({ text: 'two' })).toEqual(['two', 'TWO'])
     expect(await texts({ text: 'two', request: 'r2' })).toEqual(['two'])
     expect(await texts({ level: 'fatal' })).toEqual(['forged'])

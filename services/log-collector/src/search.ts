@@ -7,6 +7,7 @@ import type { LogFile, LogFiles } from './log-files.ts'
 
 export interface SearchQuery {
   readonly service?: string | undefined
+  /** Id of a request, or of the trace that it is part of. */
   readonly request?: string | undefined
   /** This level and worse. */
   readonly level?: Level | undefined
@@ -117,19 +118,19 @@ function contentOf(file: LogFile, signal: AbortSignal | undefined): Readable {
 
 function matcher(query: SearchQuery): (line: string) => Found | null {
   const { request, level, from, to } = query
-  const marker = request === undefined ? null : `"request":${JSON.stringify(request)}`
+  const quoted = request === undefined ? null : JSON.stringify(request)
   const text = query.text?.toLowerCase()
   const least = level === undefined ? 0 : levels.indexOf(level)
   return (line) => {
-    if (marker !== null && !line.includes(marker)) return null
+    if (quoted !== null && !line.includes(quoted)) return null
     if (text !== undefined && !line.toLowerCase().includes(text)) return null
-    let fields: { time?: unknown; level?: unknown; request?: unknown }
+    let fields: { time?: unknown; level?: unknown; request?: unknown; trace?: unknown }
     try {
       fields = JSON.parse(line) as typeof fields
     } catch {
       return null // a line cut by a crash
     }
-    if (request !== undefined && fields.request !== request) return null
+    if (request !== undefined && fields.request !== request && fields.trace !== request) return null
     if (least > 0 && levels.indexOf(fields.level as Level) < least) return null
     const time = Date.parse(String(fields.time))
     if (from && !(time >= from.getTime())) return null

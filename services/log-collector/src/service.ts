@@ -70,7 +70,8 @@ export function createLogCollector(deps: LogCollectorDeps): LogCollector {
     await Promise.all(written)
   }
 
-  const app = serviceApp({ name: 'log-collector', log, metrics, trust, envelope: harborEnvelope })
+  // A line about lines would be one more to be told of.
+  const app = serviceApp({ name: 'log-collector', log, metrics, trust, tells: 'nothing', envelope: harborEnvelope })
   app.use((req: Request, _res: ServerResponse, next: NextFunction) => {
     const shown = /^Bearer (.+)$/.exec(req.headers.authorization ?? '')?.[1] ?? ''
     if (!sameSecret(shown, deps.secret)) throw problems.unauthorized({})

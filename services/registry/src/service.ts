@@ -77,7 +77,8 @@ export function createRegistry(deps: RegistryDeps): Service {
     projectName: async (id) => (await projects.byId(id))?.name ?? null,
   }
 
-  const gate = { name: 'registry', log, metrics: deps.metrics, trust: deps.trust, headers: apiVersion }
+  const { metrics, trust } = deps
+  const gate = { name: 'registry', log, metrics, trust, headers: apiVersion, tells: 'changes' } as const
   const app = serviceApp({ ...gate, envelope: ociEnvelope })
   app.use((req, res) => route(req, res, context))
   finish(app)

@@ -15,6 +15,7 @@ import {
   type Listening,
   type Service,
 } from '@haven/runtime'
+import { startTracing } from '@haven/telemetry'
 import { assemble } from '../assembly.ts'
 import { prepareInstallation } from '../installation.ts'
 import type { ChildMessage } from '../supervisor.ts'
@@ -46,13 +47,21 @@ export async function start(names: readonly ServiceName[], given: NodeJS.Process
       alwaysStdout: config.logStdout,
       secrets: secretsOf(config),
     })
+    const hide = (secrets: readonly string[]) => destination.hide(secrets)
+    const traces = await startTracing({
+      process: config.name,
+      env,
+      hide,
+      onFailure: (err) => log.warn({ err }, 'traces are lost'),
+    })
+    if (traces) resources.use(traces)
     const logOf = (service: string) => createLogger({ service, level: config.logLevel, destination })
     const log = logOf(config.name)
     const host = {
       env,
       metrics: createMetrics(),
       trust: { proxySecret: config.proxySecret },
-      hide: (secrets: readonly string[]) => destination.hide(secrets),
+      hide,
       use: <R extends AsyncDisposable>(resource: R) => resources.use(resource),
     }
     const foundation = new Foundation({ ...host, log })

@@ -5,6 +5,7 @@ import { Announcements } from './announcements.ts'
 import { PipelinedReads } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
 import { SilenceWatch } from './silence.ts'
+import { tracedPrisma, tracedReads, tracedRun } from './traced.ts'
 
 /** Prisma's client, or a transaction of it. */
 export type Db = Omit<PrismaClient, '$connect' | '$disconnect' | '$on' | '$extends' | '$transaction'>
@@ -57,12 +58,13 @@ export class Database implements AsyncDisposable {
     this.#watch = new SilenceWatch(config, STATEMENT_TIMEOUT_MS)
     const pooled = (query: pg.QueryConfig) => this.#pooled(query)
     this.#pipelined = new PipelinedReads(config, this.#watch, pooled)
-    this.prisma = new PrismaClient({
+    const prisma = new PrismaClient({
       adapter: new PrismaPg({ ...config, max: poolSize }),
       transactionOptions: { maxWait: 5_000, timeout: 15_000 },
     })
+    this.prisma = tracedPrisma(prisma)
     this.announcements = new Announcements(config, this.#watch)
-    this.reads = new SharedReads(new Queries(this.#pipelined.run))
+    this.reads = tracedReads(new SharedReads(new Queries(this.#pipelined.run)))
     this.writes = new Queries(pooled)
   }
 
@@ -109,7 +111,10 @@ export class Database implements AsyncDisposable {
     // The pool listens only to idle connections: one that broke between two statements of ours would end the process.
     client.on('error', broke)
     try {
-      return await use((query) => this.#watch.ask(client, () => client.query(query)), broke)
+      return await use(
+        tracedRun((query) => this.#watch.ask(client, () => client.query(query))),
+        broke,
+      )
     } finally {
       client.off('error', broke)
       client.release(broken)
@@ -123,6 +128,19 @@ export class Database implements AsyncDisposable {
       on conflict (id) do update set key_canary = coalesce(system.instance.key_canary, excluded.key_canary)
       returning key_canary`
     return row[0]!.key_canary
+  }
+
+  /** As `keyCanary`, of an installation that has one; null for one that was never started. */
+  async readKeyCanary(): Promise<string | null> {
+    const [row] = await this.prisma.$queryRaw<{ key_canary: string | null }[]>`
+      select key_canary from system.instance where id = 1`
+    return row?.key_canary ?? null
+  }
+
+  /** Connections of the pool for writes: all, those that nobody uses, and how many wait for one. */
+  get pool(): { readonly size: number; readonly idle: number; readonly waiting: number } {
+    const { totalCount: size, idleCount: idle, waitingCount: waiting } = this.#pool
+    return { size, idle, waiting }
   }
 
   /** @throws when Postgres does not answer within the connect timeout. */

@@ -1,6 +1,7 @@
 import { createRegistry, fromJson, type JsonValue } from '@bufbuild/protobuf'
 import { statement, type Database, type Sql } from '@haven/db'
 import * as contract from '@haven/proto/events'
+import { tracing } from '@haven/telemetry'
 import type { EventMessage } from './emit.ts'
 
 /** An event as it was read from the outbox. `id` is its place in the order of emission. */
@@ -134,7 +135,9 @@ export class OutboxDispatcher implements AsyncDisposable {
         ids = rows.map((row) => BigInt(row.id))
         if (rows.length === 0) return
         const events = rows.flatMap(recordedEvent)
-        for (const handler of this.#options.handlers) await handler(tx, events)
+        await traced(events, async () => {
+          for (const handler of this.#options.handlers) await handler(tx, events)
+        })
         await tx.rows(markDispatched, [ids])
       })
     } catch (cause) {
@@ -150,6 +153,21 @@ export class OutboxDispatcher implements AsyncDisposable {
     this.#closed = true
     clearTimeout(this.#timer)
     await this.#running
+  }
+}
+
+/** Handlers take many events at once: each event has a span of its own in the trace that it comes from, for as long as they take. */
+async function traced(events: readonly RecordedEvent[], handle: () => Promise<void>): Promise<void> {
+  const spans = events.flatMap(({ type, message: { header } }) => {
+    if (!header?.traceparent) return []
+    const name = `event ${type.slice(type.lastIndexOf('.') + 1)}`
+    const attributes = { 'haven.request': header.requestId }
+    return tracing()?.open({ name, kind: 'consumer', from: header, attributes }) ?? []
+  })
+  try {
+    await handle()
+  } finally {
+    for (const span of spans) span.end()
   }
 }
 

@@ -3,6 +3,7 @@ import { create, toJson, type DescMessage, type Message, type MessageInitShape }
 import { timestampNow } from '@bufbuild/protobuf/wkt'
 import { statement, type Db, type Prisma, type Sql } from '@haven/db'
 import { ActorKind, EventHeaderSchema, type EventHeader } from '@haven/proto/events'
+import { tracing } from '@haven/telemetry'
 
 /** A transaction of either kind. Prisma's client itself will do where the change is a statement that cannot fail alone. */
 export type Transaction = Sql | Pick<Db, 'outboxEvent'>
@@ -76,6 +77,7 @@ function headerOf({ principal, requestId, address }: EventSource): EventHeader {
     },
     requestId: requestId ?? '',
     sourceAddress: address ?? '',
+    traceparent: tracing()?.carrier().traceparent ?? '',
   })
 }
 

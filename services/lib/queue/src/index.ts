@@ -23,4 +23,4 @@ export {
 } from './start-execution.ts'
 export { isFinal, type ExecutionStatus, type Json, type JsonObject, type TaskStatus, type Trigger } from './status.ts'
 export { sweepExecutions } from './sweep-executions.ts'
-export { Workers, type WorkersOptions } from './worker.ts'
+export { Workers, type EndedAttempt, type WorkersOptions } from './worker.ts'

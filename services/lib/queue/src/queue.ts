@@ -1,4 +1,5 @@
 import type { Database } from '@haven/db'
+import { cause } from '@haven/telemetry'
 import { Queue as BullQueue, type ConnectionOptions } from 'bullmq'
 import { Redis } from 'ioredis'
 import type { QueuedTask } from './start-execution.ts'
@@ -23,7 +24,7 @@ export const bullId = (task: Pick<QueuedTask, 'jobId' | 'attempt'>): string => `
 /** The task that a BullMQ job stands for. */
 export const jobIdOf = (id: string): string => id.slice(0, id.lastIndexOf('.'))
 
-/** The producer's side: hands committed tasks to BullMQ, which only carries their ids. */
+/** The producer's side: hands committed tasks to BullMQ, which only carries their ids, and the request and trace that they go on from. */
 export class Queue implements AsyncDisposable {
   readonly db: Database
   readonly #redis: Redis
@@ -51,12 +52,13 @@ export class Queue implements AsyncDisposable {
 
   /** Adds tasks; those that BullMQ has already stay as they are. */
   async add(tasks: readonly QueuedTask[]): Promise<void> {
+    const data = cause()
     for (const [jobType, ofType] of Map.groupBy(tasks, (task) => task.jobType)) {
       for (let from = 0; from < ofType.length; from += ADD_PAGE) {
         await this.bull(jobType).addBulk(
           ofType.slice(from, from + ADD_PAGE).map((task) => ({
             name: jobType,
-            data: {},
+            data,
             // Postgres keeps the history and counts the attempts.
             opts: { jobId: bullId(task), delay: Math.ceil(task.delayMs), removeOnComplete: true, removeOnFail: true },
           })),

@@ -2,12 +2,25 @@ import { hostname } from 'node:os'
 import { randomUUID } from 'node:crypto'
 import { problems } from '@haven/errors'
 import { statement, type Database } from '@haven/db'
+import { causedBy, inSpan, type Cause } from '@haven/telemetry'
 import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { Redis } from 'ioredis'
 import type { JobDefinition } from './define-job.ts'
 import { Lease, LeaseLost, ShuttingDown, StopRequested, type LeaseTimes, type Outcome } from './lease.ts'
 import { jobIdOf, type Queue } from './queue.ts'
 import { TaskLog } from './task-log.ts'
+
+/** An attempt that is over. */
+export type EndedAttempt = {
+  jobType: string
+  jobId: string
+  attempt: number
+  /** `error` also when it will be tried again; `released`: given back by a process that stops. */
+  outcome: Outcome['kind']
+  seconds: number
+  /** The request that caused it, if one did. */
+  request: string | undefined
+}
 
 export type WorkersOptions<Deps> = {
   db: Database
@@ -17,6 +30,7 @@ export type WorkersOptions<Deps> = {
   jobs: readonly JobDefinition<Deps>[]
   deps: Deps
   onFailure: (failure: Error) => void
+  onEnded?: (attempt: EndedAttempt) => void
   /** Tasks of one type that run at the same time in this process. Default 10. */
   poolSize?: number
   times?: LeaseTimes
@@ -89,7 +103,22 @@ export class Workers<Deps> implements AsyncDisposable {
     }, SIGN_OF_LIFE_MS)
   }
 
-  async #process(definition: JobDefinition<Deps>, taken: Job, token: string | undefined): Promise<void> {
+  #process(definition: JobDefinition<Deps>, taken: Job, token: string | undefined): Promise<void> {
+    const from = (taken.data ?? {}) as Cause
+    const attributes = { 'haven.job': jobIdOf(taken.id!), 'haven.request': from.request }
+    const work = () =>
+      inSpan({ name: `job ${definition.type}`, kind: 'consumer', from, attributes }, () =>
+        this.#claimed(definition, taken, token, from.request),
+      )
+    return from.request === undefined ? work() : causedBy(from.request, work)
+  }
+
+  async #claimed(
+    definition: JobDefinition<Deps>,
+    taken: Job,
+    token: string | undefined,
+    request: string | undefined,
+  ): Promise<void> {
     const { db, times } = this.#options
     const lease = await Lease.claim(db, jobIdOf(taken.id!), {
       owner: this.id,
@@ -104,17 +133,21 @@ export class Workers<Deps> implements AsyncDisposable {
     }
     this.#leases.add(lease)
     try {
-      await this.#run(definition, lease)
+      await this.#run(definition, lease, request)
     } finally {
       this.#leases.delete(lease)
     }
   }
 
-  async #run(definition: JobDefinition<Deps>, lease: Lease): Promise<void> {
-    const { db, deps, queue, onFailure } = this.#options
+  async #run(definition: JobDefinition<Deps>, lease: Lease, request: string | undefined): Promise<void> {
+    const { db, deps, queue, onFailure, onEnded } = this.#options
     const { task } = lease
     await using log = new TaskLog(db, task.id)
+    const startedAt = performance.now()
     const outcome = await this.#attempt(definition, lease, log, deps)
+    const seconds = (performance.now() - startedAt) / 1000
+    const { job_type: jobType, job_id: jobId, attempt } = task
+    onEnded?.({ jobType, jobId, attempt, outcome: outcome.kind, seconds, request })
     if (outcome.kind === 'error') log.error(outcome.message)
     await log.flush()
     try {

@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Problem, problems, toProblem } from '@haven/errors'
+import { causedBy } from '@haven/telemetry'
 import express, { type ErrorRequestHandler, type Express, type RequestHandler } from 'express'
 import { contextOf, enter, settle, type Gate } from './context.ts'
 import type { Logger } from './logger.ts'
@@ -8,7 +9,7 @@ import type { Logger } from './logger.ts'
 export type Envelope = (problem: Problem) => object
 
 /**
- * An Express app for one API surface: every request gets its context and is counted. Mount routes on it, then call `finish`.
+ * An Express app for one API surface: every request gets its context, is counted, and is the cause of what it hands to others. Mount routes on it, then call `finish`.
  * Behind it `contextOf(req)` works, and rejected promises of handlers are answered with the envelope.
  */
 export function serviceApp(options: Gate & { readonly envelope: Envelope }): Express {
@@ -20,8 +21,7 @@ export function serviceApp(options: Gate & { readonly envelope: Envelope }): Exp
   app.set('case sensitive routing', true)
   app.locals.envelope = options.envelope
   app.use((req, res, next) => {
-    enter(req, res, options)
-    next()
+    causedBy(enter(req, res, options).requestId, next)
   })
   return app
 }

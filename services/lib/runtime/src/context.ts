@@ -1,5 +1,6 @@
 import { randomUUID, timingSafeEqual, createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { accessLog, type AccessLine } from './access-log.ts'
 import type { Logger } from './logger.ts'
 import type { Metrics } from './metrics.ts'
 
@@ -40,6 +41,8 @@ export interface Gate {
   readonly log: Logger
   readonly metrics: Metrics
   readonly trust: Trust
+  /** Which of its requests leave a line in the service's own log; `changes`: those that are no GET or HEAD. All do at the level debug. Default `all`. */
+  readonly tells?: 'all' | 'changes' | 'nothing'
   /** Of every answer of the service, as a list of names and values. */
   readonly headers?: readonly string[]
 }
@@ -110,18 +113,55 @@ export function enterDirectly(req: IncomingMessage, res: ServerResponse, gate: G
   if (!given) (req as Carrier)[CONTEXT] = context
   context.adopt(gate)
   const startedAt = performance.now()
+  const flying = gate.metrics.inFlight(gate.name)
+  flying.now += 1
+  const sentBefore = isTold(gate, req) ? req.socket.bytesWritten : null
   res.on('close', () => {
-    gate.metrics.observe({
-      service: gate.name,
-      method: req.method ?? '',
-      route: context.route === 'none' ? expressRoute(req) : context.route,
-      // 499, as nginx calls it: the client left before it had the answer.
-      status: res.writableFinished ? res.statusCode : 499,
-      seconds: (performance.now() - startedAt) / 1000,
+    flying.now -= 1
+    const { method = '' } = req
+    const route = routeOf(req)
+    // 499, as nginx calls it: the client left before it had the answer.
+    const status = res.writableFinished ? res.statusCode : 499
+    const ms = performance.now() - startedAt
+    gate.metrics.observe({ service: gate.name, method, route, status, seconds: ms / 1000 })
+    if (sentBefore === null) return
+    tellOf(gate, {
+      request: context.requestId,
+      client: context.clientAddress,
+      method,
+      url: req.url ?? '',
+      status,
+      bytes: req.socket.bytesWritten - sentBefore,
+      ms: Math.round(ms * 1000) / 1000,
+      to: route,
+      agent: undefined,
     })
   })
   return context
 }
+
+function isTold({ log, tells = 'all' }: Gate, { method }: IncomingMessage): boolean {
+  if (tells === 'all') return true
+  if (tells === 'nothing') return false
+  return (method !== 'GET' && method !== 'HEAD') || log.isLevelEnabled('debug')
+}
+
+const tellers = new WeakMap<Logger, (line: AccessLine) => void>()
+
+function tellOf({ log }: Gate, line: AccessLine): void {
+  let tell = tellers.get(log)
+  if (!tell) tellers.set(log, (tell = accessLog(log)))
+  tell(line)
+}
+
+/** The template that a request of a service matched, `none` before it did. */
+export function routeOf(req: IncomingMessage): string {
+  const route = (req as Carrier)[CONTEXT]?.route ?? 'none'
+  return route === 'none' ? expressRoute(req) : route
+}
+
+/** The id of a request that has entered a service. */
+export const requestIdOf = (req: IncomingMessage): string | undefined => (req as Carrier)[CONTEXT]?.requestId
 
 /** The template that Express matched, as it leaves it on the request. */
 function expressRoute(req: IncomingMessage): string {

@@ -37,4 +37,5 @@ export {
 } from './run.ts'
 export { encryptionKey, open, seal } from './seal.ts'
 export type { RequestHandler, Service } from './service.ts'
+export { tracedService } from './traced-service.ts'
 export { knownSecrets, pairSecret, serviceSettings } from './settings.ts'

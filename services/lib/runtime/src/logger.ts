@@ -1,3 +1,4 @@
+import { tracing } from '@haven/telemetry'
 import pino, { type Bindings, type Logger } from 'pino'
 import { knowDestination } from './access-log.ts'
 import { cut, loggable } from './redaction.ts'
@@ -9,7 +10,7 @@ export type LogLevel = (typeof logLevels)[number]
 
 /**
  * JSON lines of one service (threats.md R15): one line is one line, secrets are hidden by key and by value, values are cut at
- * 2 KiB. An error goes under `err`.
+ * 2 KiB. An error goes under `err`. While traces are sent each line names the one that it belongs to.
  */
 export function createLogger(options: {
   readonly service: string
@@ -17,10 +18,12 @@ export function createLogger(options: {
   readonly destination?: LogDestination
 }): Logger {
   const destination = options.destination ?? openLogDestination()
+  const traces = tracing()
   const logger = pino(
     {
       level: options.level ?? 'info',
       base: { service: options.service },
+      ...(traces && { mixin: () => traces.ids() ?? {} }),
       timestamp: pino.stdTimeFunctions.isoTime,
       formatters: {
         level: (label) => ({ level: label }),
@@ -36,7 +39,8 @@ export function createLogger(options: {
     },
     destination,
   )
-  knowDestination(logger, destination, options.service)
+  // Its lines have no place for a trace.
+  if (traces === null) knowDestination(logger, destination, options.service)
   // pino passes the fields of a child through no formatter. Children of children inherit this.
   const makeChild: Logger['child'] = logger.child
   logger.child = function (this: Logger, bindings, childOptions) {

@@ -1,11 +1,13 @@
 import { Problem, toProblem } from '@haven/errors'
 import { readConfig, secretsOf, type Config, type Definition, type Environment, type Settings } from '@haven/config'
+import { startTracing } from '@haven/telemetry'
 import { exitCodes } from './exit-codes.ts'
 import { listen, type Limits, type Listening } from './listen.ts'
 import { openLogDestination, type LogDestination } from './log-destination.ts'
 import { createLogger, type Logger, type LogLevel } from './logger.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
 import type { RequestHandler, Service } from './service.ts'
+import { tracedService } from './traced-service.ts'
 import type { Trust } from './context.ts'
 
 /** What a process gives to the service it is to run. */
@@ -63,9 +65,16 @@ export async function run<S extends Settings>(
       secrets: secretsOf(read),
     })
     const name = definition.prefix.toLowerCase().replaceAll('_', '-')
+    const sink = destination
+    const traces = await startTracing({
+      process: name,
+      env,
+      hide: (secrets) => sink.hide(secrets),
+      onFailure: (err) => log?.warn({ err }, 'traces are lost'),
+    })
+    if (traces) resources.use(traces)
     log = createLogger({ service: name, level: config.logLevel, destination })
     const metrics = createMetrics()
-    const sink = destination
     const host: Host<Config<S>> = {
       config: read,
       env,
@@ -75,7 +84,7 @@ export async function run<S extends Settings>(
       hide: (secrets) => sink.hide(secrets),
       use: (resource) => resources.use(resource),
     }
-    const service = resources.use(await create(host))
+    const service = tracedService(resources.use(await create(host)))
     const health = new Health([service], metrics)
     const listening = open
       ? await open(service, host, health)

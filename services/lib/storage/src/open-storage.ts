@@ -1,9 +1,14 @@
 import type { BlobStorage } from './blob-storage.ts'
 import type { StorageConfig } from './config.ts'
 import { FileStorage } from './drivers/files.ts'
+import { tracedStorage } from './traced-storage.ts'
 
 /** Opens the store that the settings name; makes its folders or its bucket when they are missing. The caller disposes it. */
 export async function openStorage(config: StorageConfig): Promise<BlobStorage> {
+  return tracedStorage(await openDriver(config))
+}
+
+async function openDriver(config: StorageConfig): Promise<BlobStorage> {
   if (config.driver === 'files') return FileStorage.open(required(config.path, 'STORAGE_PATH'))
   const prefix = (config.s3Prefix ?? '').replace(/^\/+|\/+$/g, '')
   // Loaded only where it is asked for: the S3 client takes 30 MiB.

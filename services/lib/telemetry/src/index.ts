@@ -1,0 +1,10 @@
+export { cause, causedBy, type Cause } from './cause.ts'
+export {
+  inSpan,
+  startTracing,
+  tracing,
+  type Carrier,
+  type OpenSpan,
+  type SpanOptions,
+  type Tracing,
+} from './tracing.ts'

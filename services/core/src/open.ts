@@ -15,6 +15,7 @@ export async function openCore(
     config,
     db: foundation.db(),
     storage: await foundation.storage(),
+    recentAnswers: foundation.recentAnswers(),
     sealer: foundation.sealer(),
     settings: foundation.settings(),
     redis: foundation.redis(),

@@ -1,5 +1,5 @@
 import { statfs } from 'node:fs/promises'
-import { artifactDeps, countRepositories, projectPolicies } from '@haven/artifacts'
+import { artifactDeps, countRepositories, projectPolicies, type RecentAnswers } from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import { problems } from '@haven/errors'
 import {
@@ -34,6 +34,8 @@ export type CoreDeps = {
   config: CoreSettings
   db: Database
   storage: BlobStorage
+  /** Shared by the services of a process; without, it has its own. */
+  recentAnswers?: RecentAnswers
   sealer: Sealer
   settings: Settings
   redis: Redis
@@ -91,7 +93,12 @@ export function createCore(deps: CoreDeps): Service {
     oidcFlows: new OidcFlows(redis, deps.sealer, deps.redisPrefix),
     csrf: new Csrf(Buffer.from(config.encryptionKey)),
     directory: deps.projects,
-    artifacts: artifactDeps({ db, storage: deps.storage, policies: projectPolicies }),
+    artifacts: artifactDeps({
+      db,
+      storage: deps.storage,
+      policies: projectPolicies,
+      recent: deps.recentAnswers,
+    }),
     countRepositories: (projectIds) => countRepositories(db.reads, projectIds),
     queue: deps.queue,
     outbound: deps.outbound,

@@ -15,6 +15,7 @@ export async function openRegistry(
     db: foundation.db(),
     settings: foundation.settings(),
     storage: await foundation.storage(),
+    recentAnswers: foundation.recentAnswers(),
     projects: foundation.projects(),
     authorities: foundation.authorities(),
     tokens: foundation.tokens(),

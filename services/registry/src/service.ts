@@ -1,4 +1,11 @@
-import { artifactDeps, projectPolicies, PullCounter, PullLog, type ArtifactPolicies } from '@haven/artifacts'
+import {
+  artifactDeps,
+  projectPolicies,
+  PullCounter,
+  PullLog,
+  type ArtifactPolicies,
+  type RecentAnswers,
+} from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import { ociEnvelope } from '@haven/errors'
 import { signIn, type Authorities, type SignInDeps, type TokenVerifier } from '@haven/identity'
@@ -26,6 +33,8 @@ export type RegistryDeps = {
   config: RegistrySettings
   db: Database
   storage: BlobStorage
+  /** Shared by the services of a process; without, it has its own. */
+  recentAnswers?: RecentAnswers
   /** What administrators change while it runs. */
   settings: SettingsReader
   projects: Pick<ProjectDirectory, 'byName' | 'byId' | 'remembered'>
@@ -64,6 +73,7 @@ export function createRegistry(deps: RegistryDeps): Service {
         sparseIndexes: config.sparseIndexes,
       },
       policies: { ...projectPolicies, ...deps.policies },
+      recent: deps.recentAnswers,
     }),
     access: new Access({
       projects,

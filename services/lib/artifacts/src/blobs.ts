@@ -20,8 +20,15 @@ import { findRepository } from './store/repositories.ts'
  * A blob of the grant's repository.
  * @throws problems.blobUnknown, also when only another repository has it (threats.md A28); problems.nameUnknown
  */
-export async function getBlob({ db, storage }: ArtifactDeps, grant: PullGrant, digest: Digest): Promise<StoredBlob> {
-  const blob = await findBlob(db.reads, { projectId: grant.project.id, path: grant.repository }, digest, storage.name)
+export async function getBlob(
+  { db, recent, storage }: ArtifactDeps,
+  grant: PullGrant,
+  digest: Digest,
+): Promise<StoredBlob> {
+  const where = { projectId: grant.project.id, path: grant.repository }
+  const key = `${storage.name} ${where.projectId}/${where.path} ${digest}`
+  const blob =
+    recent.blobs.get(key) ?? (await recent.blobs.read(key, () => findBlob(db.reads, where, digest, storage.name)))
   return blob ?? absent(db, grant, digest)
 }
 
@@ -47,11 +54,12 @@ export async function headBlobForPush(
  * now on, so that the next push brings them back.
  * @returns whether it has lost them.
  */
-export async function reportUnreadable({ db, storage, settings }: ArtifactDeps, key: string): Promise<boolean> {
+export async function reportUnreadable({ db, recent, storage, settings }: ArtifactDeps, key: string): Promise<boolean> {
   const found = { store: storage.name, key, digest: null, expectedBytes: null, actualBytes: null, repositories: [] }
   const [repaired] = await repairStore(db, storage, [{ kind: 'missing', ...found }], {
     trashSeconds: settings.trashSeconds,
   })
+  await recent.settled()
   return repaired?.action !== 'none'
 }
 
@@ -68,7 +76,7 @@ async function absent(db: ArtifactDeps['db'], grant: PullGrant | PushGrant, dige
  */
 export async function deleteBlob(deps: ArtifactDeps, grant: DeleteGrant, digest: Digest): Promise<void> {
   await requireWritable(deps)
-  const { db, policies } = deps
+  const { db, policies, recent } = deps
   await db.transaction(async (tx) => {
     // Locked first, looked at after: a manifest that is being pushed holds the link, and its edges are seen once it has committed.
     const link = await lockBlobLink(tx, { projectId: grant.project.id, path: grant.repository }, digest)
@@ -81,4 +89,5 @@ export async function deleteBlob(deps: ArtifactDeps, grant: DeleteGrant, digest:
       await policies.quota(tx, grant.project.id, -link.sizeBytes, 'blob deleted')
     }
   })
+  await recent.settled()
 }

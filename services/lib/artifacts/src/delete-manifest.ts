@@ -26,7 +26,7 @@ export async function deleteManifest(
   reason = 'deleted',
 ): Promise<{ tags: string[] }> {
   await requireWritable(deps)
-  return deps.db.transaction(async (tx) => {
+  const deleted = await deps.db.transaction(async (tx) => {
     const [manifest, ...accessories] = await lockManifestTree(tx, whereOf(grant), [digest], 1 + MAX_FOLLOWERS)
     if (!manifest) throw await absent(deps, grant, digest)
     const parent = await parentOf(tx, manifest.repositoryId, digest)
@@ -48,6 +48,8 @@ export async function deleteManifest(
     }
     return { tags }
   })
+  await deps.recent.settled()
+  return deleted
 }
 
 /**
@@ -124,6 +126,7 @@ export async function deleteTag(
       door: eventDoors[grant.door],
     })
   })
+  await deps.recent.settled()
 }
 
 export async function requireDeletable({ policies }: ArtifactDeps, grant: DeleteGrant, tag: string): Promise<void> {

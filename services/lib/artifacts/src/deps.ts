@@ -4,6 +4,7 @@ import type { BlobStorage } from '@haven/storage'
 import type { Grant, PullGrant, Right } from './grants.ts'
 import { ManifestBytes } from './manifest-bytes.ts'
 import { OpenHashes } from './open-hashes.ts'
+import { RecentAnswers } from './recent-answers.ts'
 
 /** Times are seconds and are measured by Postgres, since they decide what is deleted. */
 export type ArtifactSettings = Readonly<{
@@ -54,6 +55,7 @@ export type ArtifactDeps = Readonly<{
   storage: BlobStorage
   hashes: OpenHashes
   manifestBytes: ManifestBytes
+  recent: RecentAnswers
   settings: ArtifactSettings
   policies: ArtifactPolicies
 }>
@@ -64,12 +66,15 @@ export function artifactDeps(given: {
   storage: BlobStorage
   settings?: Partial<ArtifactSettings>
   policies?: ArtifactPolicies
+  /** Of the process, when several services of it take away and answer. */
+  recent?: RecentAnswers | undefined
 }): ArtifactDeps {
   return {
     db: given.db,
     storage: given.storage,
     hashes: new OpenHashes(),
     manifestBytes: new ManifestBytes(),
+    recent: given.recent ?? new RecentAnswers(given.db),
     settings: { ...defaultArtifactSettings, ...given.settings },
     policies: given.policies ?? {},
   }

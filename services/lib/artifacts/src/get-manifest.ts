@@ -15,7 +15,7 @@ import { findRepository } from './store/repositories.ts'
 import { subjectOfFallbackTag } from './subject-tags.ts'
 
 /** A manifest as it is served. `id` is null for one that we made up: see `synthesised`. */
-export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedSeconds'> & {
+export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedUntilMs'> & {
   id: string | null
   /** What whoever pulls it should be told. */
   warnings?: readonly string[]
@@ -36,29 +36,29 @@ export async function getManifest(
   mayPush?: PushQuestion,
 ): Promise<ServedManifest & { payload: Buffer }> {
   const found = await readWhole(deps, grant, reference)
-  if (!found || (needsPromise(deps, found) && !(await promised(deps, found, mayPush)))) {
+  if (!found || (needsPromise(deps, found) && !(await promised(deps, grant, reference, found, mayPush)))) {
     return absent(deps, grant, reference)
   }
   const { pullGate } = deps.policies
   return pullGate ? { ...found, warnings: await passGate(pullGate, grant, found) } : found
 }
 
-/** The row says what there is, each time; its bytes are asked for only when they are not in memory. */
-async function readWhole(
-  { db, manifestBytes }: ArtifactDeps,
-  grant: PullGrant,
-  reference: Reference,
-): Promise<StoredManifest | null> {
-  const where = { projectId: grant.project.id, path: grant.repository }
-  const expected = manifestBytes.expected(where, reference)
-  if (expected) {
-    const facts = await headManifestRow(db.reads, where, reference)
+/** The facts say what there is; the bytes are asked for only when they are not in memory. */
+async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<StoredManifest | null> {
+  const { db, manifestBytes, recent } = deps
+  const where = whereOf(grant)
+  const key = keyOf(grant, reference)
+  const known = recent.manifests.get(key)
+  const expected = known?.digest ?? manifestBytes.digestOf(key, reference)
+  const payload = expected === undefined ? undefined : manifestBytes.get(expected)
+  if (payload) {
+    const facts = known ?? (await recent.manifests.read(key, () => headManifestRow(db.reads, where, reference)))
     if (facts === null) return null
-    if (facts.digest === expected.digest) return { ...facts, payload: expected.payload }
+    if (facts.digest === expected) return { ...facts, payload }
   }
-  const found = await getManifestRow(db.reads, where, reference)
-  if (found) manifestBytes.keep(where, reference, found)
-  return found
+  const stored = await getManifestRow(db.reads, where, reference)
+  if (stored) manifestBytes.keep(key, reference, stored)
+  return stored
 }
 
 /** As `getManifest`, without the bytes. */
@@ -68,24 +68,36 @@ export async function headManifest(
   reference: Reference,
   mayPush?: PushQuestion,
 ): Promise<ServedManifest> {
-  const where = { projectId: grant.project.id, path: grant.repository }
-  const found = await headManifestRow(deps.db.reads, where, reference)
-  if (!found || (needsPromise(deps, found) && !(await promised(deps, found, mayPush)))) {
+  const { db, recent } = deps
+  const key = keyOf(grant, reference)
+  const found =
+    recent.manifests.get(key) ??
+    (await recent.manifests.read(key, () => headManifestRow(db.reads, whereOf(grant), reference)))
+  if (!found || (needsPromise(deps, found) && !(await promised(deps, grant, reference, found, mayPush)))) {
     return absent(deps, grant, reference)
   }
   const { pullGate } = deps.policies
   return pullGate ? { ...found, warnings: await passGate(pullGate, grant, found) } : found
 }
 
+const whereOf = ({ project, repository }: PullGrant) => ({ projectId: project.id, path: repository })
+
+/** Under which answers about a manifest are remembered. */
+const keyOf = ({ project, repository }: PullGrant, { tag, digest }: Reference) =>
+  `${project.id}/${repository}${tag === undefined ? `@${digest}` : `:${tag}`}`
+
 const needsPromise = ({ settings }: ArtifactDeps, found: ManifestFacts) => !isPromised(found, settings.promiseSeconds)
 
 /** False when the manifest was deleted before it could be promised. */
 async function promised(
-  { db, settings }: ArtifactDeps,
+  { db, settings, recent }: ArtifactDeps,
+  grant: PullGrant,
+  reference: Reference,
   found: ManifestFacts,
   mayPush: PushQuestion | undefined,
 ): Promise<boolean> {
   if (!mayPush || !(await mayPush())) return true
+  recent.manifests.forget(keyOf(grant, reference))
   return renewManifest(db.writes, found.id, settings.promiseSeconds)
 }
 

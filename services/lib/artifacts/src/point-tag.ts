@@ -23,6 +23,7 @@ const changeOf = (grant: PushGrant) => ({ actor: actorOf(grant), door: grant.doo
 /**
  * Points a tag at a manifest, and remembers where it pointed. An immutable tag may be made but not pushed again, not even with
  * the manifest it has, as in Harbor; cosign's tags may, or nobody could add a signature (clients.md §2).
+ * @returns whether it pointed elsewhere before.
  * @throws problems.tagImmutable
  */
 export async function pointTag(
@@ -30,12 +31,12 @@ export async function pointTag(
   tx: Sql,
   grant: PushGrant,
   to: NamedManifest,
-): Promise<void> {
+): Promise<boolean> {
   const { repositoryId, manifestId, digest, tag } = to
   const subject = subjectOfCosignTag(tag)
   if (subject !== null) await adoptSubject(tx, manifestId, subject)
   for (;;) {
-    if (await makeTag(tx, grant, to)) return
+    if (await makeTag(tx, grant, to)) return false
     const existing = await lockTag(tx, repositoryId, tag)
     if (!existing) continue // deleted between the two statements
     if (policies.immutability && subject === null) {
@@ -48,7 +49,7 @@ export async function pointTag(
       await recordTagMove(tx, repositoryId, tag, from, digest, changeOf(grant))
       await tell(tx, grant, to, from)
     }
-    return
+    return from !== digest
   }
 }
 

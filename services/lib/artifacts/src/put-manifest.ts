@@ -55,7 +55,7 @@ export async function putManifest(
   const tags = [...new Set([...named, ...(input.tags ?? [])])].sort()
 
   await faultPoint('manifest.beforeDb')
-  const absentChildren = await deps.db.transaction(async (tx) => {
+  const { absent: absentChildren, moved } = await deps.db.transaction(async (tx) => {
     const { id: repositoryId, listed } = await ensureRepository(tx, grant.project, grant.repository)
     const { childBytes, absent } = await requireContent(deps, tx, repositoryId, manifest)
     await faultPoint('manifest.afterCheck')
@@ -67,12 +67,16 @@ export async function putManifest(
       promiseSeconds: deps.settings.promiseSeconds,
     })
     if (stored.inserted) await deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
-    for (const tag of tags)
-      await pointTag(deps, tx, grant, { repositoryId, manifestId: stored.id, digest: manifest.digest, tag })
+    let moved = false
+    for (const tag of tags) {
+      const to = { repositoryId, manifestId: stored.id, digest: manifest.digest, tag }
+      if (await pointTag(deps, tx, grant, to)) moved = true
+    }
     await tell(tx, grant, manifest, { ...stored, repositoryId, listed, tag: tags[0] ?? '' })
-    return absent
+    return { absent, moved }
   })
   await faultPoint('manifest.afterDb')
+  if (moved) await deps.recent.settled()
   const warnings = [...warningsOf(absentChildren), ...(await quotaWarnings(deps, grant))]
   return { digest: manifest.digest, tags, subject: manifest.subject?.digest ?? null, warnings }
 }

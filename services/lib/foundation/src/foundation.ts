@@ -1,4 +1,5 @@
 import { isIP } from 'node:net'
+import { RecentAnswers } from '@haven/artifacts'
 import { defineConfig, int, readConfig, secret, secretsOf, text, type ConfigOf } from '@haven/config'
 import { openDatabase, type Database } from '@haven/db'
 import {
@@ -105,6 +106,7 @@ export class Foundation {
     const adminGroup = async () => adminGroupOf(await this.settings().read())
     return new Authorities(this.db(), { adminGroup })
   })
+  readonly recentAnswers = once(() => this.#host.use(new RecentAnswers(this.db())))
   readonly signingKeys = once(() => new SigningKeys(this.db(), this.sealer()))
   readonly tokens = once(() => new TokenVerifier(this.signingKeys()))
 

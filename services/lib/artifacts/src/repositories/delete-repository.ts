@@ -22,6 +22,7 @@ export async function deleteRepository(deps: ArtifactDeps, grant: DeleteGrant): 
   await requireWritable(deps)
   await requireAllDeletable(deps, grant)
   while (!(await deleteBatch(deps, grant)));
+  await deps.recent.settled()
 }
 
 async function requireAllDeletable(deps: ArtifactDeps, grant: DeleteGrant): Promise<void> {

@@ -2,6 +2,7 @@ import { statement, type Sql } from '@haven/db'
 
 /** A blob that a repository may read, and where its bytes are. */
 export type StoredBlob = { id: string; sizeBytes: number; key: string }
+export type LinkedBlob = StoredBlob & { repositoryId: number }
 
 // A promise with less than a quarter of it used up is left alone: a HEAD that only reads costs no write, and a forget that runs
 // at the same moment is more than an hour away from touching the row.
@@ -15,7 +16,10 @@ const linked = `
     join artifacts.blob_locations l on l.blob_id = b.id and l.store = $4
    where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
 
-const find = statement<StoredBlob>('blobs find', `select b.id, b.size_bytes::float8 as "sizeBytes", l.key ${linked}`)
+const find = statement<LinkedBlob>(
+  'blobs find',
+  `select b.id, b.size_bytes::float8 as "sizeBytes", l.key, r.id as "repositoryId" ${linked}`,
+)
 
 const findPromised = statement<StoredBlob & { fresh: boolean }>(
   'blobs find promised',

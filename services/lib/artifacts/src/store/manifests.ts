@@ -1,4 +1,4 @@
-import { statement, type Sql } from '@haven/db'
+import { statement, type Sql, type Statement } from '@haven/db'
 import type { Edge, Manifest } from '@haven/oci'
 
 /** What the headers of an answer need. */
@@ -9,10 +9,11 @@ export type ManifestFacts = {
   digest: string
   mediaType: string
   sizeBytes: number
-  /** How long it is promised to stay, tag or not; negative once that is over. */
-  promisedSeconds: number
+  /** Until when it is promised to stay, tag or not, by `performance.now()`; it may be later. */
+  promisedUntilMs: number
 }
 export type StoredManifest = ManifestFacts & { payload: Buffer }
+type FactsRow = Omit<ManifestFacts, 'promisedUntilMs'> & { promisedSeconds: number }
 
 const byTag = `
     from artifacts.repositories r
@@ -32,12 +33,15 @@ const FRESH = 0.75
 const until = (promise: string) => `now() + ${promise} * interval '1 second'`
 
 const get = {
-  tag: statement<StoredManifest>('manifests by tag', `select ${facts('t.id')}, m.payload ${byTag}`),
-  digest: statement<StoredManifest>('manifests by digest', `select ${facts('null')}, m.payload ${byDigest}`),
+  tag: statement<FactsRow & { payload: Buffer }>('manifests by tag', `select ${facts('t.id')}, m.payload ${byTag}`),
+  digest: statement<FactsRow & { payload: Buffer }>(
+    'manifests by digest',
+    `select ${facts('null')}, m.payload ${byDigest}`,
+  ),
 }
 const head = {
-  tag: statement<ManifestFacts>('manifests head by tag', `select ${facts('t.id')} ${byTag}`),
-  digest: statement<ManifestFacts>('manifests head by digest', `select ${facts('null')} ${byDigest}`),
+  tag: statement<FactsRow>('manifests head by tag', `select ${facts('t.id')} ${byTag}`),
+  digest: statement<FactsRow>('manifests head by digest', `select ${facts('null')} ${byDigest}`),
 }
 
 const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
@@ -182,15 +186,23 @@ export type ManifestInTree = {
 type In = { projectId: number; path: string }
 type Named = { tag: string; digest?: never } | { digest: string; tag?: never }
 
-export const getManifestRow = (sql: Sql, { projectId, path }: In, named: Named) =>
-  named.tag === undefined
-    ? sql.one(get.digest, [projectId, path, named.digest])
-    : sql.one(get.tag, [projectId, path, named.tag])
+export const getManifestRow = (sql: Sql, where: In, named: Named) => ask(sql, get, where, named)
+export const headManifestRow = (sql: Sql, where: In, named: Named) => ask(sql, head, where, named)
 
-export const headManifestRow = (sql: Sql, { projectId, path }: In, named: Named) =>
-  named.tag === undefined
-    ? sql.one(head.digest, [projectId, path, named.digest])
-    : sql.one(head.tag, [projectId, path, named.tag])
+async function ask<Row extends FactsRow>(
+  sql: Sql,
+  by: Record<'tag' | 'digest', Statement<Row>>,
+  { projectId, path }: In,
+  named: Named,
+) {
+  const askedAt = performance.now()
+  const row = await (named.tag === undefined
+    ? sql.one(by.digest, [projectId, path, named.digest])
+    : sql.one(by.tag, [projectId, path, named.tag]))
+  if (row === null) return null
+  const { promisedSeconds, ...facts } = row
+  return { ...facts, promisedUntilMs: askedAt + promisedSeconds * 1000 }
+}
 
 /**
  * Stores a manifest with its edges, or brings a deleted one back. Neither `inserted` nor `revived`: it was there.
@@ -229,8 +241,8 @@ export async function upsertManifest(
 }
 
 /** Whether enough of its promise is left for a client that is told of it now. */
-export const isPromised = ({ promisedSeconds }: ManifestFacts, promiseSeconds: number): boolean =>
-  promisedSeconds >= promiseSeconds * FRESH
+export const isPromised = ({ promisedUntilMs }: ManifestFacts, promiseSeconds: number): boolean =>
+  promisedUntilMs - performance.now() >= promiseSeconds * 1000 * FRESH
 
 /** Promises a manifest to a client. False when it was deleted meanwhile: a collection that was first is waited for. */
 export const renewManifest = async (sql: Sql, id: string, promiseSeconds: number): Promise<boolean> =>

@@ -1,0 +1,41 @@
+import { statement, type Database, type Sql } from '@haven/db'
+
+/** Rows older than this are no longer kept: whoever has not asked for as long must forget everything. Longer than any transaction of ours. */
+export const CHANGES_KEPT_MS = 600_000
+
+const since = statement<{ transaction: string | null; repositoryId: number | null; horizon: string; others: boolean }>(
+  'changes since',
+  `select c.transaction_id as transaction, c.repository_id as "repositoryId", now.horizon,
+          exists (select from artifacts.readers r where r.id <> $2 and r.until > clock_timestamp()) as others
+     from (select pg_snapshot_xmin(pg_current_snapshot())::text as horizon) now
+     left join artifacts.changes c on c.transaction_id >= $1::bigint`,
+)
+
+const announce = statement(
+  'changes announce reader',
+  `with gone as (delete from artifacts.readers where until < now() - interval '1 minute'),
+   old as (delete from artifacts.changes where changed_at < now() - interval '${CHANGES_KEPT_MS} milliseconds')
+   insert into artifacts.readers (id, until) values ($1, clock_timestamp() + $2 * interval '1 millisecond')
+   on conflict (id) do update set until = excluded.until`,
+)
+
+export type Changes = {
+  /** To ask from the next time: what was not committed yet, and so not told now, is told then. */
+  horizon: string
+  changes: { transaction: string; repositoryId: number }[]
+  /** Whether other processes remember answers at this moment. */
+  others: boolean
+}
+
+/** What was taken away by transactions that had not ended at the horizon of an earlier answer. */
+export async function changesSince(sql: Sql, horizon: string, reader: string): Promise<Changes> {
+  const rows = await sql.rows(since, [horizon, reader])
+  const changes = rows.flatMap(({ transaction, repositoryId }) =>
+    transaction === null || repositoryId === null ? [] : [{ transaction, repositoryId }],
+  )
+  return { horizon: rows[0]!.horizon, changes, others: rows[0]!.others }
+}
+
+/** Says that a process remembers answers for so long, and clears away what nobody needs any more. */
+export const announceReader = ({ writes }: Database, reader: string, ms: number) =>
+  writes.rows(announce, [reader, ms]).then(() => undefined)

@@ -1,4 +1,5 @@
+export { statementsOf } from './count-statements.ts'
 export { freshDatabaseUrl, testDatabase, type TestDatabase } from './database.ts'
-export { freePort } from '@haven/embedded'
+export { freePort, postgresPrograms } from '@haven/embedded'
 export { ADMIN_PASSWORD, launcher, runHaven, startHaven, type HavenInstallation, type HavenOptions } from './haven.ts'
 export { testRedis } from './redis.ts'

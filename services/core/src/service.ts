@@ -59,8 +59,6 @@ const JOB_TYPES = ['GARBAGE_COLLECTION', 'PURGE_AUDIT_LOG'] as const
 /** The management API under `/api`, and the sessions of browsers under `/c`. What it is given stays the caller's to close. */
 export function createCore(deps: CoreDeps): Service {
   const { config, db, redis, settings } = deps
-  const context: CoreContext = {
-    db,
   const sessions = new Sessions(redis, deps.authorities, {
     prefix: deps.redisPrefix,
     lifetimeMs: async () => (await settings.read()).session_timeout * 60_000,
@@ -72,6 +70,8 @@ export function createCore(deps: CoreDeps): Service {
     directory: deps.projects,
     onFailure: (err) => deps.log.warn({ err }, 'listeners to events may miss some'),
   })
+  const context: CoreContext = {
+    db,
     log: deps.log,
     metrics: deps.metrics,
     trust: deps.trust,

@@ -440,7 +440,7 @@ describeCluster(titled('the overlays on a real API server', noCluster), () => {
       await cluster.kubectl('apply', '-f', namespace)
     }
   }, 120_000)
-  afterAll(() => cluster?.[Symbol.asyncDispose]())
+  afterAll(async () => cluster?.[Symbol.asyncDispose]())
 
   it.each(sizes)(
     'every object of %s is what the API server knows, and no pod is below the restricted level',

@@ -65,6 +65,7 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
       metrics: host.metrics,
       portalFolder: config.portalFolder,
       trustedProxies: config.trustedProxies,
+      trustedProxies: config.trustedProxies,
       answerWithinMs: config.answerWithinMs,
     })
   },

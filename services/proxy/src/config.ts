@@ -13,6 +13,7 @@ import {
 } from '@haven/config'
 import { serviceSettings } from '@haven/runtime'
 import type { CertificateSource } from './door.ts'
+import { trustedProxies } from './trusted-proxies.ts'
 
 /** The settings of the proxy in a process of its own. */
 export const proxyConfig = defineConfig('PROXY', {
@@ -21,6 +22,9 @@ export const proxyConfig = defineConfig('PROXY', {
   tokenUrl: url({ env: 'TOKEN_URL', default: 'http://127.0.0.1:5001', doc: 'Where the token service listens.' }),
   coreUrl: url({ env: 'CORE_URL', default: 'http://127.0.0.1:5002', doc: 'Where core listens.' }),
   externalUrl: url({ env: 'HAVEN_EXTERNAL_URL', optional: true, doc: 'Where clients find this installation.' }),
+  trustedProxies: trustedProxies(
+    'Balancers and Ingress controllers in front of the proxy: X-Forwarded-For and X-Forwarded-Proto count when they come from there.',
+  ),
   portalFolder: text({ default: 'portal/public', doc: 'Folder of the built portal.' }),
   sendsBlobs: bool({
     default: true,

@@ -16,6 +16,7 @@ await run(
       log,
       metrics,
       portalFolder: config.portalFolder,
+      trustedProxies: config.trustedProxies,
       answerWithinMs: config.answerWithinMs,
     })
   },

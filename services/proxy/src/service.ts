@@ -6,7 +6,6 @@ import {
   handOverRequest,
   saneRequestId,
   sendProblem,
-  socketAddress,
   type Logger,
   type Metrics,
   type RequestHandler,
@@ -18,6 +17,7 @@ import { Forwarder, type Vouched } from './forward.ts'
 import { stripInbound } from './headers.ts'
 import { PortalFiles } from './portal-files.ts'
 import { destinationOf, type Destination } from './routes.ts'
+import { TrustedProxies } from './trusted-proxies.ts'
 
 /** A service in this process, or the base URL of one in another. */
 export type Target = RequestHandler | string
@@ -32,6 +32,8 @@ export interface ProxyDeps {
   readonly metrics: Metrics
   /** Folder of the built portal. */
   readonly portalFolder: string
+  /** Balancers in front of us. Default: nobody. */
+  readonly trustedProxies?: TrustedProxies
   /** Without a byte from a service for this long, a request is given up. Harbor's nginx: 900 s. */
   readonly answerWithinMs?: number
 }
@@ -74,7 +76,7 @@ export function createProxy(deps: ProxyDeps): Service {
   const handler: RequestHandler = (req, res) => {
     const startedAt = performance.now()
     const sentBefore = req.socket.bytesWritten
-    const vouched = vouchFor(req, log)
+    const vouched = vouchFor(req, log, deps.trustedProxies ?? nobody)
     const { method = '', url = '' } = req
     const agent = req.headers['user-agent']
     let to: Destination | 'refused' = 'refused'
@@ -139,11 +141,14 @@ export function createProxy(deps: ProxyDeps): Service {
   }
 }
 
-function vouchFor(req: IncomingMessage, log: Logger): Vouched {
+const nobody = new TrustedProxies([])
+
+function vouchFor(req: IncomingMessage, log: Logger, trusted: TrustedProxies): Vouched {
+  const { clientAddress, scheme } = trusted.clientOf(req)
   return {
     requestId: saneRequestId(req.headers['x-request-id']) ?? randomUUID(),
-    clientAddress: socketAddress(req),
-    scheme: 'encrypted' in req.socket ? 'https' : 'http',
+    clientAddress,
+    scheme,
     host: req.headers.host ?? '',
     log,
   }

@@ -4,10 +4,10 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 HAVEN := node services/launcher/src/main.ts
 
 .DEFAULT_GOAL := help
-.PHONY: help up down reset logs status doctor test lint check gen bench bench-gate
+.PHONY: help up down reset logs status doctor test lint check gen bench bench-gate images compose-up compose-down
 
 help: ## list the entry points
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: node_modules/.haven-generated ## start Haven on this machine; returns when it is healthy
 	@$(HAVEN) up
@@ -45,6 +45,16 @@ bench: node_modules/.haven-generated ## measure beside peers, all rows (about 40
 
 bench-gate: node_modules/.haven-generated ## the short measurement of CI; fails when a ratio fell
 	@node test/perf/main.ts --tier gate $(ARGS)
+
+# For each of the variables see deploy/images/bake.hcl.
+images: ## build the container images; HAVEN_IMAGES, HAVEN_VERSION, BASE, ARGS='--push --set *.platform=linux/amd64,linux/arm64'
+	@SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) REVISION=$$(git rev-parse HEAD) docker buildx bake -f deploy/images/bake.hcl $(or $(ARGS),--load)
+
+compose-up: $(if $(HAVEN_IMAGES),,images) ## start every service in a container of its own; HAVEN_IMAGES=registry.example/haven: not built here
+	@deploy/compose/up
+
+compose-down: ## stop what `make compose-up` started; ARGS=--volumes: and delete its data
+	@docker compose -f deploy/compose/compose.yaml down $(ARGS)
 
 node_modules/.haven-installed: package.json pnpm-lock.yaml pnpm-workspace.yaml
 	@echo "  installing packages …"

@@ -11,6 +11,7 @@ export type {
 } from './contract.ts'
 export { formatNotYet } from './not-yet.ts'
 export {
+  harborDocument,
   operations,
   type BodyOf,
   type HarborOperations,

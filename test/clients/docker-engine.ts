@@ -7,6 +7,8 @@ import { startContainerd, type Containerd } from './containerd.ts'
 import { must, run, type RunOptions } from './tools.ts'
 
 export type DockerEngine = AsyncDisposable & {
+  /** By which clients find the engine and their settings. */
+  readonly env: { readonly DOCKER_HOST: string; readonly DOCKER_CONFIG: string }
   docker(args: readonly string[], options?: RunOptions): ReturnType<typeof run>
   mustDocker(args: readonly string[], options?: RunOptions): Promise<string>
 }
@@ -25,7 +27,7 @@ type Parts = {
 const READY_MS = 60_000
 
 /** What engine 29 needs, for `lacking`. */
-export const engine29Tools = ['dockerd29', 'docker', 'docker-buildx', 'runc15', 'containerd', 'ctr']
+export const engine29Tools = ['dockerd29', 'docker-proxy29', 'docker', 'docker-buildx', 'runc15', 'containerd', 'ctr']
 
 /** Debian's engine (20.10) with its builder of old, and whichever client is in the PATH. */
 export const startDocker20 = () =>
@@ -49,7 +51,7 @@ export async function startDocker29(): Promise<DockerEngine> {
     folder,
     daemon: findTool('dockerd29')!,
     client: findTool('docker')!,
-    args: ['--containerd', containerd.socket, ...runtime],
+    args: ['--containerd', containerd.socket, ...runtime, '--userland-proxy-path', findTool('docker-proxy29')!],
     env: { DOCKER_BUILDKIT: '1' },
     containerd,
   })
@@ -94,6 +96,7 @@ async function start({
   const gone = new Promise<void>((resolve) => daemon.once('exit', () => resolve()))
   const env = { DOCKER_HOST: socket, DOCKER_CONFIG: join(folder, 'config'), ...more }
   const engine: DockerEngine = {
+    env,
     docker: (args, options = {}) => run(client, args, { ...options, env: { ...env, ...options.env } }),
     mustDocker: (args, options = {}) => must(client, args, { ...options, env: { ...env, ...options.env } }),
     async [Symbol.asyncDispose]() {

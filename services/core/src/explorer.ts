@@ -1,15 +1,13 @@
 import { readFileSync } from 'node:fs'
-import { fileURLToPath } from 'node:url'
+import { harborDocument } from '@haven/proto'
 import express, { type Express } from 'express'
 import swaggerUi from 'swagger-ui-express'
-
-const contractFile = fileURLToPath(import.meta.resolve('@haven/proto/openapi/harbor-v2.0.json'))
 
 /** The API's contract as a file and as a page to try it on, with assets of our own only. */
 export function mountExplorer(app: Express): void {
   let contract: Buffer | null = null
   app.get('/swagger.json', (_req, res) => {
-    contract ??= readFileSync(contractFile)
+    contract ??= readFileSync(harborDocument)
     res.type('application/json').send(contract)
   })
   const page = swaggerUi.setup(undefined, {

@@ -1,4 +1,4 @@
 export { startServer, type ServerProcess, type ServerStart } from './child.ts'
 export { freePort } from './ports.ts'
-export { startPostgres, type EmbeddedPostgres, type PostgresOptions } from './postgres.ts'
+export { postgresPrograms, startPostgres, type EmbeddedPostgres, type PostgresOptions } from './postgres.ts'
 export { NoRedis, redisBinary, startRedis, type EmbeddedRedis, type RedisOptions } from './redis.ts'

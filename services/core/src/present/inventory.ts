@@ -1,4 +1,4 @@
-import type { RecordedTagChange } from '@haven/artifacts'
+import type { ContentSize, DeletionPreview, RecordedTagChange } from '@haven/artifacts'
 import type { HavenSchemas } from '@haven/proto'
 import { time } from './time.ts'
 
@@ -15,4 +15,33 @@ export const presentTagChange = (
   ...(reason !== null && { because: reason }),
   ...(named && requestId && { requestId }),
   ...(restorableUntil && { restorableUntil: time(restorableUntil) }),
+})
+
+/** With what is left of it when the unique part is gone. */
+export const presentSize = <Size extends ContentSize>(size: Size) => ({
+  ...size,
+  sharedBytes: size.totalBytes - size.uniqueBytes,
+})
+
+export const presentDeletion = ({
+  goes,
+  stays,
+  blockers,
+  totalBytes,
+  freedBytes,
+  truncated,
+}: DeletionPreview): HavenSchemas['DeletionPreview'] => ({
+  allowed: blockers.length === 0,
+  blockers,
+  goes: goes.map(({ totalBytes: sizeBytes, ...going }) => ({ ...going, sizeBytes })),
+  stays: stays.map(({ tags, index, subject, ...staying }) => ({
+    ...staying,
+    ...(tags.length > 0 && { tags }),
+    ...(index !== null && { index }),
+    ...(subject !== null && { subject }),
+  })),
+  totalBytes,
+  freedBytes,
+  sharedBytes: totalBytes - freedBytes,
+  truncated,
 })

@@ -11,7 +11,7 @@ import { findRepository } from './store/repositories.ts'
 import { lockTag, lockTagsOf, recordTagRemovals, removeTag, removeTags } from './store/tags.ts'
 
 /** Of one deletion. What is left over goes with the tombstone of what it hangs on, in garbage collection. */
-const MAX_FOLLOWERS = 1_000
+export const MAX_FOLLOWERS = 1_000
 
 /**
  * Deletes a manifest with all its tags, and what only existed for its sake, at any depth: accessories (signatures and the like) with
@@ -135,7 +135,8 @@ export async function requireDeletable({ policies }: ArtifactDeps, grant: Delete
   if (!allowed) throw problems.tagUndeletable({ tag, reasons: messagesOf(reasons) })
 }
 
-async function absent({ db }: ArtifactDeps, grant: DeleteGrant, reference: string) {
+/** The problem of a reference that is not there. */
+export async function absent({ db }: ArtifactDeps, grant: DeleteGrant, reference: string) {
   const known = (await findRepository(db.reads, grant.project.id, grant.repository)) !== null
   return known
     ? problems.manifestUnknown({ repository: nameOf(grant), reference })

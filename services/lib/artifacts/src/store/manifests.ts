@@ -113,7 +113,7 @@ const forget = statement(
 /** Levels of accessories of accessories: a signature of an attestation of an image has two. */
 const MAX_DEPTH = 16
 
-// An accessory that an index of the repository names has a life of its own, as in Harbor.
+// An accessory that an index of the repository names has a life of its own, as in Harbor; indexes that go themselves do not count.
 const tree = statement<ManifestInTree>(
   'manifests tree',
   `with recursive tree as (
@@ -125,8 +125,8 @@ const tree = statement<ManifestInTree>(
        from tree t join artifacts.manifests m on m.repository_id = t.repository_id and m.subject_digest = t.digest and m.deleted_at is null
       where t.depth < ${MAX_DEPTH}
         and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
-                         where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child'))
-   select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
+                         where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.id <> all($5::bigint[])))
+   select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType", m.type,
           m.total_bytes::float8 as "totalBytes"
      from tree t join artifacts.manifests m on m.id = t.id
     order by t.depth, t.id limit $4`,
@@ -141,9 +141,10 @@ const orphans = statement<{ digest: string }>(
     where e.manifest_id = any($1::bigint[]) and e.kind = 'child'
       and not exists (select from artifacts.tags t where t.manifest_id = d.id)
       and not exists (select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
-                       where o.repository_id = d.repository_id and o.digest = d.digest and o.kind = 'child')
+                       where o.repository_id = d.repository_id and o.digest = d.digest and o.kind = 'child' and p.id <> all($3::bigint[]))
       and not exists (select from artifacts.manifests s
-                       where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null)
+                       where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null
+                         and s.id <> all($3::bigint[]))
     order by d.digest limit $2`,
 )
 
@@ -155,8 +156,29 @@ const lock = statement(
 const lockSome = statement<ManifestInTree>(
   'manifests lock some',
   `select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
-          m.total_bytes::float8 as "totalBytes"
+          m.type, m.total_bytes::float8 as "totalBytes"
      from artifacts.manifests m where m.repository_id = $1 and m.deleted_at is null order by m.digest limit $2 for update`,
+)
+
+const stays = statement<StayingManifest>(
+  'manifests staying',
+  `select d.digest, d.type,
+          array(select t.name from artifacts.tags t where t.manifest_id = d.id order by t.version_key limit 10) as tags,
+          (select p.digest from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
+            where e.repository_id = d.repository_id and e.digest = d.digest and e.kind = 'child' and p.id <> all($1::bigint[]) limit 1) as index,
+          (select s.digest from artifacts.manifests s
+            where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null and s.id <> all($1::bigint[])) as subject
+     from artifacts.manifests d
+    where d.deleted_at is null and d.id <> all($1::bigint[])
+      and d.id in (
+        select c.id from artifacts.manifest_edges e
+          join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest
+         where e.manifest_id = any($1::bigint[]) and e.kind = 'child'
+        union
+        select a.id from artifacts.manifests g
+          join artifacts.manifests a on a.repository_id = g.repository_id and a.subject_digest = g.digest
+         where g.id = any($1::bigint[]))
+    order by d.digest limit $2`,
 )
 
 const bury = statement(
@@ -180,7 +202,21 @@ export type ManifestInTree = {
   digest: string
   mediaType: string
   artifactType: string | null
+  /** Harbor's word. */
+  type: string
   totalBytes: number
+}
+
+/** A child or an accessory of what goes, and what keeps it. */
+export type StayingManifest = {
+  digest: string
+  type: string
+  /** Ten at most. */
+  tags: string[]
+  /** Another index that names it. */
+  index: string | null
+  /** What it is about, when that is none of what goes. */
+  subject: string | null
 }
 
 type In = { projectId: number; path: string }
@@ -260,6 +296,27 @@ export async function holdManifests(tx: Sql, repositoryId: number, digests: read
   return tx.rows(hold, [repositoryId, digests])
 }
 
+/** As `lockManifestTree` without locks, as if `going` were gone. */
+export const manifestTree = (
+  sql: Sql,
+  { projectId, path }: In,
+  digests: readonly string[],
+  limit: number,
+  going: readonly string[] = [],
+): Promise<ManifestInTree[]> => sql.rows(tree, [projectId, path, digests, limit, going])
+
+/** Digests of children of indexes that nothing else keeps once `going` are gone. */
+export const orphansOf = async (
+  sql: Sql,
+  indexes: readonly string[],
+  limit: number,
+  going: readonly string[] = [],
+): Promise<string[]> => (await sql.rows(orphans, [indexes, limit, going])).map(({ digest }) => digest)
+
+/** What hangs on manifests that go, or is named by them, and does not go with them; in the order of digests. */
+export const stayingManifests = (sql: Sql, going: readonly string[], limit: number): Promise<StayingManifest[]> =>
+  sql.rows(stays, [going, limit])
+
 /**
  * Locks manifests and their accessories, those of accessories included, in the order of digests; at most `limit` of them.
  * @returns the manifests first; those that are not there are missing.
@@ -272,7 +329,7 @@ export async function lockManifestTree(
 ): Promise<ManifestInTree[]> {
   const locked = new Set<string>()
   for (;;) {
-    const found = await tx.rows(tree, [projectId, path, digests, limit])
+    const found = await manifestTree(tx, { projectId, path }, digests, limit)
     const unlocked = found.map(({ id }) => id).filter((id) => !locked.has(id))
     // Found again under the locks: nobody adds an accessory to what is locked, nor names it in an index.
     if (unlocked.length === 0) return found
@@ -292,10 +349,10 @@ export async function lockOrphans(
   limit: number,
 ): Promise<ManifestInTree[]> {
   const from = buried.map(({ id }) => id)
-  const found = (await tx.rows(orphans, [from, limit])).map(({ digest }) => digest)
+  const found = await orphansOf(tx, from, limit)
   if (found.length === 0) return []
   await lockManifestTree(tx, where, found, limit)
-  const still = (await tx.rows(orphans, [from, limit])).map(({ digest }) => digest)
+  const still = await orphansOf(tx, from, limit)
   return lockManifestTree(
     tx,
     where,

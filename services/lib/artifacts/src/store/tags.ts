@@ -57,6 +57,10 @@ const lockAll = statement<{ id: string; name: string; manifestId: string }>(
   'tags lock of manifests',
   `select id, name, manifest_id as "manifestId" from artifacts.tags where manifest_id = any($1::bigint[]) order by name for update`,
 )
+const ofManifests = statement<{ name: string; manifestId: string }>(
+  'tags of manifests',
+  `select name, manifest_id as "manifestId" from artifacts.tags where manifest_id = any($1::bigint[]) order by version_key desc`,
+)
 const removeAll = statement('tags remove all', 'delete from artifacts.tags where id = any($1::bigint[])')
 // "C" is the order of code points that the specification asks for, whatever the database sorts by.
 const list = statement<{ name: string | null }>(
@@ -133,6 +137,9 @@ export async function removeTag(tx: Sql, tag: { id: string; manifestId: string }
 }
 
 export const lockTagsOf = (tx: Sql, manifestIds: readonly string[]) => tx.rows(lockAll, [manifestIds])
+
+/** Tags of manifests, the highest version first. */
+export const tagsOfManifests = (sql: Sql, manifestIds: readonly string[]) => sql.rows(ofManifests, [manifestIds])
 
 export async function removeTags(tx: Sql, ids: readonly string[]): Promise<void> {
   if (ids.length > 0) await tx.rows(removeAll, [ids])

@@ -1,0 +1,157 @@
+import { statement, type Sql } from '@haven/db'
+
+/**
+ * Bytes of content, each blob and each manifest once. What nothing else in the project uses is unique: that much the project gets back when
+ * it goes. Other projects are not looked at: whether they have a blob is nobody's business (threats.md A28).
+ */
+export type ContentSize = { totalBytes: number; uniqueBytes: number }
+/** `idleBytes`: what is held and no artifact uses, until garbage collection. All together is what the quota counts. */
+export type HeldSize = ContentSize & { idleBytes: number }
+
+const uses = `('config', 'layer')`
+
+// Of sets of manifests, each named by its `root`: members (root, id, repository_id, payload_bytes), and which of them are owned (root, id)
+// and would go with it. `offset 0`: one user is looked for, where a join would read all of them.
+const sizesOfSets = `
+   used as materialized (
+     select distinct m.root, m.repository_id, b.id as blob_id, b.digest, b.size_bytes
+       from members m
+       join artifacts.manifest_edges e on e.manifest_id = m.id and e.kind in ${uses}
+       join artifacts.blobs b on b.digest = e.digest
+       join artifacts.blob_links k on k.repository_id = m.repository_id and k.blob_id = b.id),
+   elsewhere as materialized (
+     select u.repository_id, u.blob_id
+       from (select distinct repository_id, blob_id, digest from used) u
+      where exists (
+        select from artifacts.blob_links k
+          join artifacts.repositories r on r.id = k.repository_id and r.project_id = $2 and r.id <> u.repository_id
+          join artifacts.manifest_edges o on o.repository_id = k.repository_id and o.digest = u.digest and o.kind in ${uses}
+          join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
+         where k.blob_id = u.blob_id offset 0)),
+   blobs as (
+     select u.root, u.size_bytes,
+            not exists (
+              select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
+               where o.repository_id = u.repository_id and o.digest = u.digest and o.kind in ${uses}
+                 and (u.root, p.id) not in (select root, id from owned) offset 0)
+            and (u.repository_id, u.blob_id) not in (select repository_id, blob_id from elsewhere) as alone
+       from used u),
+   parts as (
+     select root, size_bytes, alone from blobs
+     union all
+     select m.root, m.payload_bytes, (m.root, m.id) in (select root, id from owned) from members m)
+   select root as id, sum(size_bytes)::float8 as "totalBytes", coalesce(sum(size_bytes) filter (where alone), 0)::float8 as "uniqueBytes"
+     from parts group by root`
+
+const MAX_DEPTH = 16
+
+const ofArtifacts = statement<ContentSize & { id: string }>(
+  'sizes of artifacts',
+  `with recursive tree as (
+     select m.id as root, m.id, 0 as depth from artifacts.manifests m where m.id = any($1::bigint[])
+     union
+     select t.root, c.id, t.depth + 1
+       from tree t
+       join artifacts.manifest_edges e on e.manifest_id = t.id and e.kind = 'child'
+       join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest and c.deleted_at is null
+      where t.depth < ${MAX_DEPTH}),
+   members as materialized (
+     select t.root, m.id, m.repository_id, m.digest, m.subject_digest, m.payload_bytes
+       from (select distinct root, id from tree) t join artifacts.manifests m on m.id = t.id),
+   stays as (
+     (select c.root, c.id from members c join artifacts.tags t on t.manifest_id = c.id where c.id <> c.root
+      union
+      select c.root, c.id
+        from members c
+        join artifacts.manifest_edges e on e.repository_id = c.repository_id and e.digest = c.digest and e.kind = 'child'
+        join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
+        left join members x on x.root = c.root and x.id = p.id
+       where c.id <> c.root and x.id is null
+      union
+      select c.root, c.id
+        from members c
+        join artifacts.manifests s on s.repository_id = c.repository_id and s.digest = c.subject_digest and s.deleted_at is null
+        left join members x on x.root = c.root and x.id = s.id
+       where c.id <> c.root and x.id is null)
+     union
+     select s.root, c.id
+       from stays s
+       join artifacts.manifest_edges e on e.manifest_id = s.id and e.kind = 'child'
+       join members c on c.root = s.root and c.digest = e.digest and c.repository_id = e.repository_id
+      where c.id <> c.root),
+   owned as (select root, id from members except select root, id from stays),
+   ${sizesOfSets}`,
+)
+
+const ofSet = statement<ContentSize>(
+  'sizes of a set',
+  `with members as materialized (
+     select 0 as root, m.id, m.repository_id, m.payload_bytes from artifacts.manifests m where m.id = any($1::bigint[])),
+   owned as (select root, id from members),
+   ${sizesOfSets}`,
+)
+
+// Blobs by the repositories that hold them, and whether an artifact there uses them.
+const held = (which: string) => `
+   held as materialized (
+     select k.repository_id, k.blob_id, b.size_bytes,
+            exists (select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
+                     where o.repository_id = k.repository_id and o.digest = b.digest and o.kind in ${uses} offset 0) as live
+       from artifacts.repositories r
+       join artifacts.blob_links k on k.repository_id = r.id
+       join artifacts.blobs b on b.id = k.blob_id
+      where r.project_id = $1 ${which}),
+   users as (select blob_id, size_bytes, count(*) filter (where live) as live from held group by blob_id, size_bytes)`
+
+const ofProject = statement<HeldSize>(
+  'sizes of a project',
+  `with ${held('')},
+   parts as (
+     select size_bytes, live from users
+     union all
+     select m.payload_bytes, (m.deleted_at is null)::int
+       from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id where r.project_id = $1)
+   select coalesce(sum(size_bytes) filter (where live > 0), 0)::float8 as "totalBytes",
+          coalesce(sum(size_bytes) filter (where live = 1), 0)::float8 as "uniqueBytes",
+          coalesce(sum(size_bytes) filter (where live = 0), 0)::float8 as "idleBytes"
+     from parts`,
+)
+
+const ofRepository = statement<HeldSize>(
+  'sizes of a repository',
+  `with ${held('and k.blob_id in (select o.blob_id from artifacts.blob_links o where o.repository_id = $2)')},
+   parts as (
+     select h.size_bytes, h.live, u.live = 1 as alone from held h join users u using (blob_id) where h.repository_id = $2
+     union all
+     select m.payload_bytes, m.deleted_at is null, true from artifacts.manifests m where m.repository_id = $2)
+   select coalesce(sum(size_bytes) filter (where live), 0)::float8 as "totalBytes",
+          coalesce(sum(size_bytes) filter (where live and alone), 0)::float8 as "uniqueBytes",
+          coalesce(sum(size_bytes) filter (where not live), 0)::float8 as "idleBytes"
+     from parts`,
+)
+
+const nothing = { totalBytes: 0, uniqueBytes: 0 }
+
+/** Of artifacts of a project with the children of indexes, without what hangs on them; by id. One statement. */
+export async function sizesOfArtifacts(
+  sql: Sql,
+  projectId: number,
+  ids: readonly number[],
+): Promise<Map<number, ContentSize>> {
+  if (ids.length === 0) return new Map()
+  const rows = await sql.rows(ofArtifacts, [ids, projectId])
+  return new Map(rows.map(({ id, ...size }) => [Number(id), size]))
+}
+
+/** Of manifests that go together. */
+export const sizeOfManifests = async (sql: Sql, projectId: number, ids: readonly string[]): Promise<ContentSize> => {
+  const found = await sql.one(ofSet, [ids, projectId])
+  return found ? { totalBytes: found.totalBytes, uniqueBytes: found.uniqueBytes } : nothing
+}
+
+/** Of a project. Unique is what only one of its repositories uses. */
+export const sizeOfProject = async (sql: Sql, projectId: number): Promise<HeldSize> =>
+  (await sql.one(ofProject, [projectId])) ?? { ...nothing, idleBytes: 0 }
+
+export const sizeOfRepository = async (sql: Sql, projectId: number, repositoryId: number): Promise<HeldSize> =>
+  (await sql.one(ofRepository, [projectId, repositoryId])) ?? { ...nothing, idleBytes: 0 }

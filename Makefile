@@ -24,7 +24,7 @@ logs: node_modules/.haven-generated ## print the end of the logs; NAME=registry:
 status: node_modules/.haven-generated ## what runs, and is it ready
 	@$(HAVEN) status
 
-doctor: node_modules/.haven-generated ## check settings, Postgres, Redis, store, clock, disk
+doctor: node_modules/.haven-generated ## look at what Haven stands on and what clients see, and say what to do
 	@$(HAVEN) doctor
 
 test: node_modules/.haven-generated ## run the tests that need no privilege

@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { createServer, request as httpRequest } from 'node:http'
 import { Agent, request } from 'node:https'
+import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { connect as tlsConnect } from 'node:tls'
@@ -145,6 +147,79 @@ describe('an installation with wrong settings', () => {
         async () => existsSync(`/proc/${state.pid}`),
         (there) => !there,
       )
+    } finally {
+      rmSync(home, { recursive: true, force: true })
+    }
+  })
+})
+
+describe('doctor', () => {
+  type Report = { well: boolean; findings: { id: string; what: string }[] }
+  const report = async ({ home }: { home: string }, env: Record<string, string> = {}) => {
+    // What the set-up of the tests sets is no setting.
+    const own = Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('HAVEN_')))
+    const { code, output } = await runHaven(['doctor', '--json'], { ...own, HAVEN_HOME: home, ...env })
+    const { well, findings } = JSON.parse(output) as Report
+    expect(code).toBe(well ? 0 : 1)
+    return { well, ids: findings.map(({ id }) => id) }
+  }
+  /** Stands in front of `plain` as an operator's own server might. */
+  async function inFront(keepsHost: boolean, mostBytes: number) {
+    const server = createServer((req, res) => {
+      if (Number(req.headers['content-length'] ?? 0) > mostBytes) return void res.writeHead(413).end()
+      const headers = keepsHost ? req.headers : { ...req.headers, host: plain.host }
+      const on = httpRequest(plain.url + req.url, { method: req.method, headers }, (answer) => {
+        answer.pipe(res.writeHead(answer.statusCode!, answer.headers))
+      })
+      req.pipe(on.on('error', () => res.destroy()))
+    })
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+    const { port } = server.address() as AddressInfo
+    return {
+      url: `http://127.0.0.1:${port}`,
+      async [Symbol.asyncDispose]() {
+        server.closeAllConnections()
+        await new Promise((resolve) => server.close(resolve))
+      },
+    }
+  }
+
+  it('finds nothing on installations that run, with and without TLS', async () => {
+    const all = [await report(plain), await report(secure, { HAVEN_TLS: 'self-signed' })]
+    expect(all).toEqual([
+      { well: true, ids: [] },
+      { well: true, ids: [] },
+    ])
+  })
+
+  it('finds that what clients are told is not what they can use', async () => {
+    const asSeenAt = (HAVEN_EXTERNAL_URL: string) => report(plain, { HAVEN_EXTERNAL_URL })
+    {
+      await using front = await inFront(true, Infinity)
+      expect((await asSeenAt(front.url)).ids).toEqual([])
+    }
+    {
+      await using front = await inFront(true, 1024 * 1024)
+      expect((await asSeenAt(front.url)).ids).toEqual(['clients.body-limit'])
+    }
+    {
+      await using front = await inFront(false, Infinity)
+      expect((await asSeenAt(front.url)).ids).toEqual(['clients.realm'])
+    }
+    expect((await asSeenAt(secure.url)).ids).toEqual(['clients.certificate-untrusted', 'clients.another-installation'])
+    expect((await asSeenAt(`http://127.0.0.1:${redirectPort}`)).ids).toEqual(['clients.redirected'])
+  })
+
+  it('looks at an installation that is down, and finds one that ended', async () => {
+    const home = mkdtempSync(join(tmpdir(), 'haven-down-'))
+    try {
+      cpSync(join(plain.home, 'secrets.json'), join(home, 'secrets.json'))
+      expect(await report({ home })).toEqual({ well: true, ids: [] })
+      const state = JSON.parse(readFileSync(join(plain.home, 'state.json'), 'utf8')) as object
+      writeFileSync(join(home, 'state.json'), JSON.stringify({ ...state, pid: 2 ** 22 + 1 }))
+      expect(await report({ home })).toEqual({ well: false, ids: ['installation.ended'] })
+      writeFileSync(join(home, 'secrets.json'), '{')
+      expect((await report({ home })).ids).toContain('settings.invalid')
     } finally {
       rmSync(home, { recursive: true, force: true })
     }

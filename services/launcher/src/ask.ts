@@ -11,14 +11,24 @@ export type Answered = {
   certificate: { validTo: string; distrusted: string | null } | null
 }
 
+export type AskOptions = {
+  readonly method?: string
+  readonly body?: Uint8Array
+  /** From the call to the end of the answer. Default 5,000. */
+  readonly waitMs?: number
+}
+
 const MAX_BODY_CHARACTERS = 1024 * 1024
 
 /**
- * Asks the door of an installation on this machine. Whether its certificate can be trusted is told and not enforced: this is how a person
- * finds out.
+ * Asks the door of an installation. Whether its certificate can be trusted is told and not enforced: this is how a person finds out.
+ * Redirects are not followed.
  * @throws serviceUnavailable
  */
-export function askDoor(url: string, waitMs = 5_000): Promise<Answered> {
+export function askDoor(
+  url: string,
+  { method = 'GET', body: sent, waitMs = 5_000 }: AskOptions = {},
+): Promise<Answered> {
   const secure = url.startsWith('https:')
   return new Promise((resolve, reject) => {
     const failed = (cause: Error) =>
@@ -26,7 +36,9 @@ export function askDoor(url: string, waitMs = 5_000): Promise<Answered> {
     const send = secure ? httpsRequest : httpRequest
     const req = send(
       url,
-      { agent: false, rejectUnauthorized: false, signal: AbortSignal.timeout(waitMs) } as Parameters<typeof send>[1],
+      { method, agent: false, rejectUnauthorized: false, signal: AbortSignal.timeout(waitMs) } as Parameters<
+        typeof send
+      >[1],
       (res) => {
         const certificate = secure ? certificateOf(res.socket as TLSSocket) : null
         let body = ''
@@ -40,7 +52,7 @@ export function askDoor(url: string, waitMs = 5_000): Promise<Answered> {
       },
     )
     req.once('error', failed)
-    req.end()
+    req.end(sent)
   })
 }
 

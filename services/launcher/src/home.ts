@@ -98,9 +98,14 @@ export class Home {
     return join(this.logs, 'supervisor.log')
   }
 
+  /** Whether `secrets` has been asked for before: whether there is an installation in this folder. */
+  hasSecrets(): boolean {
+    return existsSync(this.#secretsFile)
+  }
+
   /** Made at the first start; read ever after. @throws problems.keyUnreadable */
   secrets(): InstallationSecrets {
-    const file = join(this.folder, 'secrets.json')
+    const file = this.#secretsFile
     if (!existsSync(file)) this.#write(file, JSON.stringify(newSecrets(), null, 2))
     try {
       return JSON.parse(readFileSync(file, 'utf8')) as InstallationSecrets
@@ -135,6 +140,10 @@ export class Home {
 
   clearState(): void {
     rmSync(this.#stateFile, { force: true })
+  }
+
+  get #secretsFile() {
+    return join(this.folder, 'secrets.json')
   }
 
   get #stateFile() {

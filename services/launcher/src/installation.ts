@@ -53,17 +53,19 @@ const CANARY = 'haven'
 /** A changed key would make every sealed secret unreadable later, one by one; this finds it at the start. @throws Problem keyUnreadable */
 export async function proveEncryptionKey(db: Database, sealer: Sealer): Promise<void> {
   const canary = await db.keyCanary(() => sealer.seal(CANARY))
-  const opened = (() => {
-    try {
-      return sealer.open(canary)
-    } catch {
-      return null // authentication of the sealed text failed: it was sealed with another key
-    }
-  })()
-  if (opened !== CANARY) {
+  if (!opensCanary(canary, sealer)) {
     throw problems.keyUnreadable({
       setting: 'HAVEN_ENCRYPTION_KEY',
       reason: 'the secrets in this database were sealed with another key',
     })
+  }
+}
+
+/** Whether the key is the one that `canary` was sealed with. */
+export function opensCanary(canary: string, sealer: Sealer): boolean {
+  try {
+    return sealer.open(canary) === CANARY
+  } catch {
+    return false // authentication of the sealed text failed: it was sealed with another key
   }
 }

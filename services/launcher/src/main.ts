@@ -15,7 +15,7 @@ const help = `haven: an OCI artifact platform on this machine
   haven start --services A,B    run services in this process (${serviceNames.join(', ')})
   haven migrate                 bring the database to this version's schema, and stop
   haven rotate-keys             let a new key sign tokens now; those given out stay valid until their end
-  haven doctor                  check settings, Postgres, Redis, store, clock, disk
+  haven doctor [--json]         look at settings, servers, store, certificates, names, clocks, disks and what clients see; say what to do
   haven supervise               as up, but in the foreground
   haven import-helm-values FILE --out FOLDER [--base deploy/kubernetes] [--namespace haven]
                                 write an overlay for kustomize from a values.yaml of harbor-helm; exit code 1: something is left to settle
@@ -43,6 +43,7 @@ async function command(): Promise<number> {
       help: { type: 'boolean', short: 'h' },
       services: { type: 'string' },
       yes: { type: 'boolean' },
+      json: { type: 'boolean', default: false },
       out: { type: 'string' },
       base: { type: 'string', default: 'deploy/kubernetes' },
       namespace: { type: 'string', default: 'haven' },
@@ -52,6 +53,12 @@ async function command(): Promise<number> {
   if (values.help || name === undefined || name === 'help') {
     process.stdout.write(help)
     return 0
+  }
+  // Before the settings are read: what is wrong with them is what is asked.
+  if (name === 'doctor') {
+    const well = await (await import('./commands/doctor.ts')).doctor(process.env, values.json, print)
+    // What does not answer must not hold us when everything is said.
+    process.exit(well ? 0 : 1)
   }
   const config = readLauncherConfig(process.env)
   // Each command loads only what it needs: the supervisor stays small.
@@ -82,8 +89,6 @@ async function command(): Promise<number> {
     case 'rotate-keys':
       await (await import('./commands/rotate-keys.ts')).rotateKeys(config, process.env, print)
       return 0
-    case 'doctor':
-      return (await (await import('./commands/doctor.ts')).doctor(config, process.env, print)) ? 0 : 1
     case 'import-helm-values': {
       const { out, base, namespace } = values
       if (argument === undefined || out === undefined) {

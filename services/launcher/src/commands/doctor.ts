@@ -1,137 +1,83 @@
-import { statfsSync } from 'node:fs'
-import { missingMigrations, openDatabase } from '@haven/db'
-import { isUnavailable, problems } from '@haven/errors'
-import { openStorage, readStorageConfig } from '@haven/storage'
-import { Redis } from 'ioredis'
-import { askDoor } from '../ask.ts'
-import { Home, isAlive } from '../home.ts'
-import { clockSkewSeconds, proveEncryptionKey, sealerOf } from '../installation.ts'
-import type { LauncherConfig } from '../settings.ts'
+import { failure, reasonOf, type Finding, type Look } from './doctor/finding.ts'
+import { survey, type Ground } from './doctor/ground.ts'
+import { lookAtCertificate } from './doctor/look-at-certificate.ts'
+import { lookAtClients } from './doctor/look-at-clients.ts'
+import { lookAtDatabase } from './doctor/look-at-database.ts'
+import { lookAtLogs } from './doctor/look-at-logs.ts'
+import { lookAtMachine } from './doctor/look-at-machine.ts'
+import { lookAtNames } from './doctor/look-at-names.ts'
+import { lookAtRedis } from './doctor/look-at-redis.ts'
+import { lookAtSettings } from './doctor/look-at-settings.ts'
+import { lookAtStore } from './doctor/look-at-store.ts'
 
-type Finding = { what: string; ok: boolean; said: string }
+const looks: Readonly<Record<string, (ground: Ground) => Promise<Look[]>>> = {
+  settings: lookAtSettings,
+  machine: lookAtMachine,
+  names: lookAtNames,
+  Postgres: lookAtDatabase,
+  Redis: lookAtRedis,
+  store: lookAtStore,
+  certificate: lookAtCertificate,
+  'log collector': lookAtLogs,
+  clients: lookAtClients,
+}
+
+const PATIENCE_MS = 15_000
 
 /**
- * Looks at everything that this installation stands on and says what to do about what is wrong. Changes nothing, but for a probe object in the store
- * that is removed again. Returns whether all is well.
+ * Looks at everything that this installation stands on, at once, and says what to do about what is wrong; whether it runs or not. Changes
+ * nothing, but for an object in the store that is removed again.
+ * @param json one JSON object `{well, findings, looks}` instead of lines for a person
+ * @returns whether nothing failed; warnings may be left.
  */
-export async function doctor(
-  config: LauncherConfig,
-  env: NodeJS.ProcessEnv,
-  print: (line: string) => void,
-): Promise<boolean> {
-  const home = new Home(config.home)
-  const state = home.exists() ? home.readState() : null
-  const running = state !== null && state.phase === 'running' && isAlive(state.pid)
-  const databaseUrl = config.databaseUrl ?? state?.databaseUrl
-  const redisUrl = config.redisUrl ?? state?.redisUrl
-  const secrets = home.exists() ? { ...home.secrets(), ...env } : env
-
-  const findings: Finding[] = [
-    await look('installation', async () =>
-      running ? `running at ${state.address}` : `not running below ${config.home}`,
-    ),
-    await look('disk', async () => freeSpace(config.home)),
-    ...(databaseUrl === undefined ? [skipped('Postgres')] : await database(databaseUrl, secrets.HAVEN_ENCRYPTION_KEY)),
-    redisUrl === undefined ? skipped('Redis') : await look('Redis', () => redis(redisUrl)),
-    await look('store', () => store({ STORAGE_PATH: home.blobs, ...env })),
-    ...(running ? [await look('clients', () => clients(state.door))] : []),
-  ]
-  for (const { what, ok, said } of findings) print(`${ok ? 'ok  ' : 'BAD '} ${what.padEnd(14)} ${said}`)
-  return findings.every(({ ok }) => ok)
+export async function doctor(env: NodeJS.ProcessEnv, json: boolean, print: (line: string) => void): Promise<boolean> {
+  await using ground = survey(env)
+  const seen = (await Promise.all(Object.entries(looks).map(([at, look]) => within(at, look(ground))))).flat()
+  const shown = seen.map((look) => withoutSecrets(look, ground.secrets))
+  const findings = shown.flatMap((look) => look.findings)
+  const well = !findings.some(({ severity }) => severity === 'failure')
+  if (json) print(JSON.stringify({ well, findings, looks: shown.map(({ at, said }) => ({ at, said })) }, null, 2))
+  else for (const line of shown.flatMap(linesOf)) print(line)
+  return well
 }
 
-async function look(what: string, examine: () => Promise<string>): Promise<Finding> {
+/** A look that fails or does not end is a finding, too. */
+async function within(at: string, looking: Promise<Look[]>): Promise<Look[]> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`it did not end within ${PATIENCE_MS / 1000} s`)), PATIENCE_MS)
+  })
   try {
-    return { what, ok: true, said: await examine() }
+    return await Promise.race([looking, late])
   } catch (error) {
-    const { message } = error as Error
-    return { what, ok: false, said: message }
+    const finding = failure(
+      'doctor.failed',
+      `${at} could not be looked at: ${reasonOf(error)}`,
+      'see whether it answers at all',
+    )
+    return [{ at, said: 'could not be looked at', findings: [finding] }]
+  } finally {
+    clearTimeout(timer)
   }
 }
 
-const skipped = (what: string): Finding => ({
-  what,
-  ok: true,
-  said: 'embedded, and not running: `make up` starts it',
-})
-
-function freeSpace(folder: string): string {
-  const { bavail, bsize } = statfsSync(folder)
-  const freeMiB = Math.floor((bavail * bsize) / 1024 / 1024)
-  if (freeMiB < 1024)
-    throw problems.diskFull({ reason: `only ${freeMiB} MiB are free below ${folder}; make room or move HAVEN_HOME` })
-  return `${freeMiB} MiB free below ${folder}`
+function withoutSecrets({ at, said, findings }: Look, secrets: readonly string[]): Look {
+  // The longest first: one may begin with another.
+  const hidden = secrets.toSorted((a, b) => b.length - a.length)
+  const hide = (text: string) => hidden.reduce((left, secret) => left.replaceAll(secret, '***'), text)
+  return {
+    at,
+    said: hide(said),
+    findings: findings.map(({ what, todo, ...rest }) => ({ ...rest, what: hide(what), todo: hide(todo) })),
+  }
 }
 
-async function database(url: string, key: string | undefined): Promise<Finding[]> {
-  await using db = openDatabase({ url, applicationName: 'haven-doctor', poolSize: 1 })
-  const reachable = await look('Postgres', async () => {
-    await db.check().catch((cause: unknown) => {
-      throw isUnavailable(cause) ? problems.databaseUnreachable({ reason: (cause as Error).message }, { cause }) : cause
-    })
-    return 'answers'
-  })
-  if (!reachable.ok) return [reachable]
+function linesOf({ at, said, findings }: Look): string[] {
+  const mark = findings.some(isFailure) ? 'BAD ' : findings.length > 0 ? 'WARN' : 'ok  '
   return [
-    reachable,
-    await look('schema', async () => {
-      const missing = await missingMigrations(url)
-      return missing.length === 0 ? 'up to date' : `${missing.length} migrations are applied at the next start`
-    }),
-    await look('clock', async () => {
-      const skewSeconds = await clockSkewSeconds(db)
-      if (Math.abs(skewSeconds) > 5) throw problems.clockSkewed({ skewSeconds })
-      return `${skewSeconds} s from the database's`
-    }),
-    await look('encryption key', async () => {
-      await proveEncryptionKey(db, sealerOf(key))
-      return 'opens what is sealed in the database'
-    }),
+    `${mark} ${at.padEnd(14)} ${said}`,
+    ...findings.flatMap(({ id, what, todo }) => [`       ${id}: ${what}`, `       -> ${todo}`]),
   ]
 }
 
-async function redis(url: string): Promise<string> {
-  const client = new Redis(url, {
-    maxRetriesPerRequest: 0,
-    connectTimeout: 3_000,
-    lazyConnect: true,
-    retryStrategy: null,
-  })
-  // The reason comes with the connect below; the event only repeats it.
-  client.on('error', () => undefined)
-  try {
-    await client.connect()
-    const policy = (await client.config('GET', 'maxmemory-policy')) as string[] | Record<string, string>
-    const [, value] = Array.isArray(policy) ? policy : Object.entries(policy)[0]!
-    if (value !== 'noeviction') {
-      throw problems.redisUnreachable({ reason: `maxmemory-policy is ${value}; queues need noeviction` })
-    }
-    return 'answers, evicts nothing'
-  } catch (cause) {
-    throw problems.redisUnreachable.is(cause)
-      ? cause
-      : problems.redisUnreachable({ reason: (cause as Error).message }, { cause })
-  } finally {
-    client.disconnect()
-  }
-}
-
-async function store(env: NodeJS.ProcessEnv): Promise<string> {
-  const config = readStorageConfig(env)
-  await using storage = await openStorage(config)
-  await storage.check()
-  return `${config.driver}: writes, reads and removes`
-}
-
-async function clients(door: string): Promise<string> {
-  const { status, headers, certificate } = await askDoor(`${door}/v2/`)
-  const realm = /realm="([^"]*)"/.exec(headers['www-authenticate'] ?? '')?.[1]
-  if (status !== 401 || realm === undefined) {
-    throw problems.serviceUnavailable({ message: `${door}/v2/ answered ${status} without a challenge` })
-  }
-  const sent = `are sent to ${realm} for their tokens`
-  if (!certificate) return sent
-  const trusted =
-    certificate.distrusted === null ? 'trusted by this machine' : `not trusted here (${certificate.distrusted})`
-  return `${sent}; certificate until ${certificate.validTo}, ${trusted}`
-}
+const isFailure = ({ severity }: Finding) => severity === 'failure'

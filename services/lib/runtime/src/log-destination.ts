@@ -11,7 +11,7 @@ export interface LogDestinationOptions {
   readonly alwaysStdout?: boolean
   /** Values that must not appear in any line (`secretsOf(config)`). */
   readonly secrets?: readonly string[]
-  /** Bytes kept for a collector that is away; beyond, the oldest lines are dropped and counted. */
+  /** Bytes kept for a collector that is away; beyond, the oldest lines are dropped, a sixteenth of them at most at a time, and counted. */
   readonly bufferBytes?: number
   readonly flushAfterMs?: number
   /** Where stdout lines go; another sink in tests. */
@@ -28,6 +28,7 @@ export interface LogDestination extends AsyncDisposable {
 }
 
 const MAX_BATCH_BYTES = 256 * 1024
+const PAGE_BYTES = 32 * 1024
 const REQUEST_TIMEOUT_MS = 10_000
 const MAX_PAUSE_MS = 30_000
 
@@ -66,6 +67,58 @@ function ownStdout() {
   return out
 }
 
+/**
+ * Lines on their way, as bytes: texts that wait for the next batch would be moved by the collector of garbage once or twice each, and they
+ * are what most of a small request leaves behind.
+ */
+class Pages {
+  readonly #pages: Page[] = []
+  readonly #pageBytes: number
+  bytes = 0
+
+  constructor(pageBytes: number) {
+    this.#pageBytes = pageBytes
+  }
+
+  get empty(): boolean {
+    return this.#pages.length === 0
+  }
+
+  add(line: string): void {
+    const most = line.length * 3
+    let page = this.#pages.at(-1)
+    if (page === undefined || page.text.length - page.used < most) {
+      page = { text: Buffer.allocUnsafeSlow(Math.max(this.#pageBytes, most)), used: 0, lines: 0 }
+      this.#pages.push(page)
+    }
+    const written = page.text.write(line, page.used)
+    page.used += written
+    page.lines += 1
+    this.bytes += written
+  }
+
+  /** Takes the oldest pages, of so many bytes at most but always one. */
+  take(bytes: number): Page[] {
+    let [count, size] = [0, 0]
+    for (const { used } of this.#pages) {
+      if (count > 0 && size + used > bytes) break
+      size += used
+      count += 1
+    }
+    this.bytes -= size
+    return this.#pages.splice(0, count)
+  }
+
+  giveBack(pages: readonly Page[]): void {
+    this.#pages.unshift(...pages)
+    for (const { used } of pages) this.bytes += used
+  }
+}
+
+type Page = { readonly text: Buffer; used: number; lines: number }
+
+const textOf = (pages: readonly Page[]) => pages.map(({ text, used }) => text.toString('utf8', 0, used)).join('')
+
 class Shipper {
   readonly #url: URL
   readonly #secret: string
@@ -73,8 +126,7 @@ class Shipper {
   readonly #flushAfterMs: number
   readonly #agent: Agent
   readonly #safe: (text: string) => string
-  #lines: string[] = []
-  #bytes = 0
+  readonly #pages: Pages
   #sending: Promise<void> | null = null
   #timer: NodeJS.Timeout | null = null
   #failures = 0
@@ -88,6 +140,7 @@ class Shipper {
     this.#url = new URL('/v1/lines', url)
     this.#secret = options.collectorSecret ?? ''
     this.#bufferBytes = options.bufferBytes ?? 4 * 1024 * 1024
+    this.#pages = new Pages(Math.min(PAGE_BYTES, this.#bufferBytes / 16))
     this.#flushAfterMs = options.flushAfterMs ?? 500
     this.#agent = new Agent({ keepAlive: true, maxSockets: 1 })
   }
@@ -97,19 +150,14 @@ class Shipper {
   }
 
   add(line: string): void {
-    this.#lines.push(line)
-    this.#bytes += line.length
-    let surplus = 0
-    while (this.#bytes > this.#bufferBytes && surplus < this.#lines.length) {
-      this.#bytes -= this.#lines[surplus]!.length
-      surplus += 1
+    this.#pages.add(line)
+    while (this.#pages.bytes > this.#bufferBytes) {
+      for (const { lines } of this.#pages.take(0)) {
+        this.dropped += lines
+        this.#unreported += lines
+      }
     }
-    if (surplus > 0) {
-      this.#lines.splice(0, surplus)
-      this.dropped += surplus
-      this.#unreported += surplus
-    }
-    if (this.#bytes >= MAX_BATCH_BYTES && !this.away) void this.#flush()
+    if (this.#pages.bytes >= MAX_BATCH_BYTES && !this.away) void this.#flush()
     else this.#schedule(this.#flushAfterMs)
   }
 
@@ -118,13 +166,13 @@ class Shipper {
     this.#closed = true
     if (this.#timer) clearTimeout(this.#timer)
     await this.#sending
-    while (this.#lines.length > 0) {
+    while (!this.#pages.empty) {
       const before = this.#failures
       await this.#flush()
       if (this.#failures > before) break
     }
     this.#agent.destroy()
-    return this.#lines
+    return textOf(this.#pages.take(Infinity)).match(/[^\n]*\n/g) ?? []
   }
 
   #schedule(ms: number) {
@@ -140,31 +188,23 @@ class Shipper {
     this.#sending ??= this.#send().finally(() => {
       this.#sending = null
       const pause = this.away ? Math.min(MAX_PAUSE_MS, this.#flushAfterMs * 2 ** this.#failures) : this.#flushAfterMs
-      if (this.#lines.length > 0) this.#schedule(pause)
+      if (!this.#pages.empty) this.#schedule(pause)
     })
     return this.#sending
   }
 
   async #send(): Promise<void> {
-    let size = 0
-    let count = 0
-    while (count < this.#lines.length && (count === 0 || size + this.#lines[count]!.length <= MAX_BATCH_BYTES)) {
-      size += this.#lines[count]!.length
-      count += 1
-    }
-    if (count === 0) return
-    const batch = this.#lines.splice(0, count)
-    this.#bytes -= size
+    const batch = this.#pages.take(MAX_BATCH_BYTES)
+    if (batch.length === 0) return
     const missing = this.#unreported
     try {
-      await this.#post(this.#safe(batch.join('')), missing)
+      await this.#post(this.#safe(textOf(batch)), missing)
       this.#failures = 0
       this.#unreported -= missing
     } catch {
       // Not logged: the line about it would join the queue. `away` sends further lines to stdout.
       this.#failures = Math.min(this.#failures + 1, 10)
-      this.#lines.unshift(...batch)
-      this.#bytes += size
+      this.#pages.giveBack(batch)
     }
   }
 

@@ -437,7 +437,7 @@ describeCluster(titled('the overlays on a real API server', noCluster), () => {
     for (const size of sizes) {
       const namespace = at(`${size}-namespace.json`)
       writeFileSync(namespace, JSON.stringify(ofKind(render(at(placed[size])), 'Namespace')[0]))
-      await cluster.kubectl('apply', '-f', namespace)
+      await cluster.kubectl('create', '-f', namespace)
     }
   }, 120_000)
   afterAll(async () => cluster?.[Symbol.asyncDispose]())

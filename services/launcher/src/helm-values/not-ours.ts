@@ -84,7 +84,12 @@ const rules: readonly Rule[] = [
   unneeded('enableMigrateHelmHook', 'each pod brings the schema up to date before it starts'),
   cannot('uaaSecretName', 'add the authority to caBundleSecretName'),
   unneeded('metrics', 'every service answers /metrics on its own port, without a switch'),
-  cannot('trace', 'set the endpoint by OTEL_EXPORTER_OTLP_ENDPOINT in haven-settings', on('trace.enabled')),
+  ...unchosen('trace.provider', 'jaeger', (word) => `trace.${word}`, ['jaeger', 'otel']),
+  cannot(
+    'trace',
+    'no traces go by the protocol of Jaeger; it takes OTLP at port 4318, as trace.provider: otel',
+    on('trace.enabled'),
+  ),
   unneeded('trace', 'it is off', off('trace.enabled')),
   unneeded('cache', 'what may be remembered is, without a switch'),
   unneeded('containerSecurityContext', 'every pod keeps to the restricted level'),

@@ -318,6 +318,26 @@ persistence: { imageChartStorage: { disableredirect: true, type: s3, s3: { regio
     expect(files.get('secrets/configuration.env')).toBe('CONFIG_OVERWRITE_JSON={"auth_mode": "ldap_auth"}\n')
   })
 
+  it('sends traces where they went', () => {
+    const otel = 'enabled: true, provider: otel, sample_rate: 0.5, attributes: { a: b }'
+    const { settings, files } = overlayOf(`${HOST}trace: { ${otel}, otel: { endpoint: "10.1.2.9:4318", timeout: 5 } }`)
+    expect(settings).toEqual(
+      expect.arrayContaining([
+        'TRACE_ENABLED=true',
+        'TRACE_OTEL_ENDPOINT=10.1.2.9:4318',
+        'TRACE_OTEL_INSECURE=true',
+        'TRACE_OTEL_TIMEOUT=5s',
+        'TRACE_SAMPLE_RATE=0.5',
+        'TRACE_ATTRIBUTES={"a":"b"}',
+      ]),
+    )
+    expect(files.get('backends.yaml')).toMatch(/cidr: 10\.1\.2\.9\/32[^]*port: 4318/)
+    expect(overlayOf(`${HOST}trace: { enabled: true, sample_rate: 1 }`).of('cannot')).toEqual([
+      'trace.provider',
+      'trace.sample_rate',
+    ])
+  })
+
   it.each([
     ['no mapping', '- a', 'no mapping'],
     ['no YAML', 'a: [', 'no YAML'],

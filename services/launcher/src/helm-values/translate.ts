@@ -24,6 +24,7 @@ export function translate(text: string, { base, namespace }: Places): Overlay {
     workloads,
     volumes,
     monitoring,
+    traces,
   ]) {
     part(values, overlay)
   }
@@ -322,14 +323,15 @@ function composed(overlay: Overlay, deployments: string, { password, url }: { pa
   )
 }
 
-const clients: Record<string, string[]> = {
+const clients = {
   postgres: ['core', 'jobservice', 'registry', 'registryctl', 'token'],
   redis: ['core', 'jobservice', 'registry', 'token'],
   store: ['core', 'proxy', 'registry', 'registryctl'],
+  traces: ['core', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token'],
 }
 
 /** The way out to a server of the installation's own: to its address, or to any but link-local where only a name is known. */
-function open(overlay: Overlay, what: 'postgres' | 'redis' | 'store', port: number, host = ''): void {
+function open(overlay: Overlay, what: keyof typeof clients, port: number, host = ''): void {
   const ipBlock =
     isIP(host) === 4
       ? { cidr: `${host}/32` }
@@ -646,6 +648,34 @@ function monitoring(values: HelmValues, overlay: Overlay): void {
     value,
   }))
   if (changes.length > 0) overlay.patch('ServiceMonitor', 'haven', changes)
+}
+
+/** The settings of traces have Harbor's names here too. */
+function traces(values: HelmValues, overlay: Overlay): void {
+  if (values.flag('trace.enabled') !== true) return
+  if (values.oneOf('trace.provider', ['jaeger', 'otel'], 'jaeger') === 'jaeger') {
+    overlay.say(
+      'trace.provider',
+      'cannot',
+      'no traces go by the protocol of Jaeger; it takes OTLP at port 4318, as trace.provider: otel',
+    )
+    return
+  }
+  const endpoint = values.text('trace.otel.endpoint') ?? 'hostname:4318'
+  const insecure = values.flag('trace.otel.insecure') ?? true
+  const timeout = values.whole('trace.otel.timeout')
+  const attributes = values.tree('trace.attributes')
+  overlay.setting('TRACE_ENABLED', true)
+  overlay.setting('TRACE_OTEL_ENDPOINT', endpoint)
+  overlay.setting('TRACE_OTEL_URL_PATH', values.text('trace.otel.url_path'))
+  overlay.setting('TRACE_OTEL_INSECURE', insecure)
+  overlay.setting('TRACE_OTEL_COMPRESSION', values.flag('trace.otel.compression'))
+  overlay.setting('TRACE_OTEL_TIMEOUT', timeout && `${timeout}s`)
+  overlay.setting('TRACE_SAMPLE_RATE', values.text('trace.sample_rate'))
+  overlay.setting('TRACE_NAMESPACE', values.text('trace.namespace'))
+  overlay.setting('TRACE_ATTRIBUTES', attributes && JSON.stringify(attributes))
+  const url = endpoint.includes('://') ? endpoint : `${insecure ? 'http' : 'https'}://${endpoint}`
+  open(overlay, 'traces', portOf(url), hostOf(url))
 }
 
 // --- pieces of Kubernetes objects

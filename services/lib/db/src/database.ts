@@ -137,13 +137,6 @@ export class Database implements AsyncDisposable {
     return row?.key_canary ?? null
   }
 
-  /** As `keyCanary`, of an installation that has one; null for one that was never started. */
-  async readKeyCanary(): Promise<string | null> {
-    const [row] = await this.prisma.$queryRaw<{ key_canary: string | null }[]>`
-      select key_canary from system.instance where id = 1`
-    return row?.key_canary ?? null
-  }
-
   /** Connections of the pool for writes: all, those that nobody uses, and how many wait for one. */
   get pool(): { readonly size: number; readonly idle: number; readonly waiting: number } {
     const { totalCount: size, idleCount: idle, waitingCount: waiting } = this.#pool

@@ -65,7 +65,6 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
       metrics: host.metrics,
       portalFolder: config.portalFolder,
       trustedProxies: config.trustedProxies,
-      trustedProxies: config.trustedProxies,
       answerWithinMs: config.answerWithinMs,
     })
   },

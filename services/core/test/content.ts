@@ -82,6 +82,23 @@ export function contentOf(core: TestCore) {
     return digestOf(body)
   }
 
+  /** A blob for a manifest of the repository. */
+  const blob = async (repository: string, bytes: Buffer) => pushBlob(await pushing(repository), bytes)
+
+  /** A manifest as it is given. */
+  async function pushManifest(
+    repository: string,
+    reference: string,
+    manifest: object,
+    mediaType: string,
+  ): Promise<Digest> {
+    const body = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType, ...manifest }))
+    const digest = digestOf(body)
+    const named = reference === '' ? { digest } : parseReference(reference)!
+    await putManifest(artifacts, await pushing(repository), { reference: named, mediaType, body })
+    return digest
+  }
+
   /** How many statements Postgres is asked while `work` runs. */
   async function statements(work: () => Promise<unknown>): Promise<number> {
     const { db } = core
@@ -99,5 +116,5 @@ export function contentOf(core: TestCore) {
     return asked
   }
 
-  return { push, pushIndex, statements }
+  return { push, pushIndex, blob, pushManifest, statements }
 }

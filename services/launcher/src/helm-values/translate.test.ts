@@ -226,6 +226,7 @@ persistence: { imageChartStorage: { type: s3, s3: { bucket: b, existingSecret: s
       'persistence: { imageChartStorage: { type: s3, s3: { bucket: b } } }',
       'persistence.imageChartStorage.s3.accesskey',
     ],
+    ['a Secret without a name', 'expose: { tls: { certSource: secret } }', 'expose.tls.certSource'],
     ['a certificate to be made', 'expose: { type: loadBalancer }', 'expose.tls.certSource'],
     ['an address with a path', 'expose: { tls: { enabled: false } }\nexternalURL: https://h/harbor', 'externalURL'],
   ])('says what has to be settled: %s', (_name, text, path) => {

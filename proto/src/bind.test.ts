@@ -321,9 +321,12 @@ describe('media types', () => {
     },
   )
 
-  it('of a log is text', () => {
-    const at = { path: { gc_id: '1' } }
-    expect(bind(operations.getGCLog, { ...at, headers: { accept: 'text/plain' } }).ok).toBe(true)
+  it.each([
+    ['text/plain', true],
+    ['application/json', true],
+    ['text/html', false],
+  ])('of a log is text; asked for %s', (accept, ok) => {
+    expect(bind(operations.getGCLog, { path: { gc_id: '1' }, headers: { accept } }).ok).toBe(ok)
   })
 })
 

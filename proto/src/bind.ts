@@ -62,14 +62,15 @@ function refuseMediaTypes(operation: Operation, raw: RawRequest): string | undef
       return `unsupported media type "${given}", only [${accepted.join(' ')}] are allowed`
   }
   const accept = single(raw.headers['accept'])
-  const offered = produces(operation)
+  // Problems come as JSON whatever else does: a client that was generated of the contract asks for JSON wherever it is among the answers.
+  const offered = [...produces(operation), 'application/json']
   if (
     accept &&
     !accept
       .split(',')
       .some((range) => !/;\s*q=0(?:\.0*)?\s*$/.test(range) && offered.some((type) => covers(mediaType(range), type)))
   )
-    return `unsupported media type requested, only [${offered.join(' ')}] are available`
+    return `unsupported media type requested, only [${produces(operation).join(' ')}] are available`
   return undefined
 }
 

@@ -27,4 +27,5 @@ export {
   type QueryOf,
   type ResponseOf,
 } from './operations.ts'
+export { version } from './version.ts'
 export { validators, type ErrorObject, type Validators } from './validators.ts'

@@ -26,7 +26,7 @@ export const layers: readonly Layer[] = [
   { name: 'testkit', packages: ['testkit'], mayUse: ['proto', 'pure', 'plumbing', 'domain'], inOrder: false },
   {
     name: 'services',
-    packages: ['proxy', 'token', 'registry', 'core', 'jobservice', 'registryctl', 'log-collector'],
+    packages: ['proxy', 'token', 'registry', 'core', 'jobservice', 'registryctl', 'exporter', 'log-collector'],
     mayUse: ['proto', 'pure', 'plumbing', 'domain'],
     inOrder: false,
   },

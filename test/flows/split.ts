@@ -13,6 +13,7 @@ export const serviceNames = [
   'core',
   'jobservice',
   'registryctl',
+  'exporter',
   'log-collector',
   'proxy',
 ] as const

@@ -13,6 +13,7 @@ import {
   type SignInDeps,
 } from '@haven/identity'
 import type { OutboundClient } from '@haven/outbound'
+import { version } from '@haven/proto'
 import { ensureLibrary, type ProjectDirectory } from '@haven/projects'
 import type { Queue } from '@haven/queue'
 import type { Logger, Metrics, Service, Trust } from '@haven/runtime'
@@ -25,10 +26,10 @@ import type { CoreSettings } from './config.ts'
 import type { CoreContext } from './context.ts'
 import { Csrf } from './csrf.ts'
 import { EventHub } from './events/hub.ts'
+import { harborMetrics } from './harbor-metrics.ts'
 import { PlatformHealth } from './health.ts'
 import { logSearch } from './log-search.ts'
 import { OidcFlows } from './oidc-flows.ts'
-import { version } from './version.ts'
 
 export type CoreDeps = {
   config: CoreSettings
@@ -59,6 +60,7 @@ const JOB_TYPES = ['GARBAGE_COLLECTION', 'PURGE_AUDIT_LOG'] as const
 /** The management API under `/api`, and the sessions of browsers under `/c`. What it is given stays the caller's to close. */
 export function createCore(deps: CoreDeps): Service {
   const { config, db, redis, settings } = deps
+  deps.metrics.derive(harborMetrics(deps.metrics))
   const sessions = new Sessions(redis, deps.authorities, {
     prefix: deps.redisPrefix,
     lifetimeMs: async () => (await settings.read()).session_timeout * 60_000,

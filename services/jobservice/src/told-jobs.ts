@@ -3,9 +3,6 @@ import type { EndedAttempt } from '@haven/queue'
 import type { Logger, Metrics } from '@haven/runtime'
 import { Counter, Gauge, Summary } from 'prom-client'
 
-/** Harbor's words for how a task of its job service ended. */
-const statuses = { success: 'success', error: 'error', stopped: 'stopped', released: 'released' } as const
-
 const MINUTE_SECONDS = 60
 
 /** Counts attempts under Harbor's names (harbor-features.md W) and leaves a line of each in the log. */
@@ -36,7 +33,7 @@ export function toldJobs(metrics: Metrics, log: Logger, workers: number): (ended
     .labels({ node: hostname(), pool: 'haven', workers: String(workers) })
     .set(1)
   return ({ jobType, jobId, attempt, outcome, seconds, request }) => {
-    const labels = { type: jobType, status: statuses[outcome] }
+    const labels = { type: jobType, status: outcome }
     total.inc(labels)
     time.observe(labels, seconds)
     const line = { job: jobId, type: jobType, attempt, outcome, ms: Math.round(seconds * 1000) }

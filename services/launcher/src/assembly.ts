@@ -43,6 +43,11 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
     const { openRegistryctl } = await import('@haven/registryctl/open')
     return openRegistryctl({ ...host, config: readConfig(registryctlConfig, host.env) }, foundation)
   },
+  async exporter({ host, foundation }) {
+    const { exporterConfig } = await import('@haven/exporter/config')
+    const { openExporter } = await import('@haven/exporter/open')
+    return openExporter({ ...host, config: readConfig(exporterConfig, host.env) }, foundation)
+  },
   async 'log-collector'({ host }) {
     const { logCollectorConfig } = await import('@haven/log-collector/config')
     const { openLogCollector } = await import('@haven/log-collector/service')

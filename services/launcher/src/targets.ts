@@ -8,6 +8,7 @@ export const serviceNames = [
   'core',
   'jobservice',
   'registryctl',
+  'exporter',
   'log-collector',
 ] as const
 
@@ -35,7 +36,12 @@ export function processGroups(shape: Shape, cores: number): ProcessGroup[] {
   if (shape === 'split')
     return serviceNames.map((name) => ({ name, services: [name], copies: 1, nodeOptions: SMALL_HEAP }))
   return [
-    { name: 'back', services: ['jobservice', 'registryctl', 'log-collector'], copies: 1, nodeOptions: SMALL_HEAP },
+    {
+      name: 'back',
+      services: ['jobservice', 'registryctl', 'exporter', 'log-collector'],
+      copies: 1,
+      nodeOptions: SMALL_HEAP,
+    },
     {
       name: 'front',
       services: ['proxy', 'token', 'registry', 'core'],

@@ -26,6 +26,7 @@ import type { BlobStorage } from '@haven/storage'
 import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
 import { blobReadsOf, type RegistrySettings } from './config.ts'
+import { registryMetrics } from './registry-metrics.ts'
 import { isHot, route } from './routes.ts'
 import { SmallBlobs } from './small-blobs.ts'
 
@@ -88,6 +89,7 @@ export function createRegistry(deps: RegistryDeps): Service {
   }
 
   const { metrics, trust } = deps
+  metrics.derive(registryMetrics(metrics))
   const gate = { name: 'registry', log, metrics, trust, headers: apiVersion, tells: 'changes' } as const
   const app = serviceApp({ ...gate, envelope: ociEnvelope })
   app.use((req, res) => route(req, res, context))

@@ -12,7 +12,7 @@ const MAX_BLOBS = 20_000
  * comes back under another. Whether a repository has the blob is for the database to say, each time.
  */
 export class SmallBlobs {
-  readonly #kept = new TwoGenerations<Buffer>(MAX_BLOBS, MAX_BYTES, (_, bytes) => bytes.length)
+  readonly #kept = new TwoGenerations<Buffer>(MAX_BLOBS, MAX_BYTES, (_, bytes) => bytes.length, 'small-blobs')
   readonly #storage: BlobStorage
 
   constructor(storage: BlobStorage) {

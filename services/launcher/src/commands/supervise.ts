@@ -84,7 +84,10 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
   )
   for (let attempt = 1; ; attempt++) {
     const childEnv = await serviceEnvironment({ config, home, env, databaseUrl, redisUrl })
-    const failures = await startGroups(groups, childEnv, home, supervisor)
+    const fronts = config.shape === 'single' ? await frontPorts(groups, env.PROXY_METRICS_PORT) : {}
+    const frontUrls = Object.values(fronts).map((ports) => `http://127.0.0.1:${ports.PROXY_METRICS_PORT}`)
+    if (frontUrls.length > 0) childEnv.EXPORTER_FRONT_URLS = frontUrls.join(',')
+    const failures = await startGroups(groups, childEnv, fronts, home, supervisor)
     if (failures.length === 0) return
     if (attempt === START_ATTEMPTS || !failures.every(isPortTaken)) throw oneOf(failures)
     // Somebody took an internal port between our choice and the service's start: choose anew.
@@ -92,10 +95,24 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
   }
 }
 
+/** Copies of the front share the door; the figures of each are on a port of its own, where the exporter finds them. */
+async function frontPorts(
+  groups: readonly ProcessGroup[],
+  ofFirst: string | undefined,
+): Promise<Record<string, NodeJS.ProcessEnv>> {
+  const ports: Record<string, NodeJS.ProcessEnv> = {}
+  for (const { name } of groups.filter(({ services }) => services.includes('proxy'))) {
+    const given = Object.keys(ports).length === 0 ? ofFirst : undefined
+    ports[name] = { PROXY_METRICS_PORT: given ?? String(await freePort()) }
+  }
+  return ports
+}
+
 /** Starts all of them. @returns why some did not start; what runs keeps running. */
 async function startGroups(
   groups: readonly ProcessGroup[],
   childEnv: NodeJS.ProcessEnv,
+  portsOf: Readonly<Record<string, NodeJS.ProcessEnv>>,
   home: Home,
   supervisor: Supervisor,
 ): Promise<Error[]> {
@@ -113,7 +130,7 @@ async function startGroups(
             '--services',
             group.services.join(','),
           ],
-          env: { ...childEnv, HAVEN_PROCESS: group.name },
+          env: { ...childEnv, HAVEN_PROCESS: group.name, ...portsOf[group.name] },
           logFolder: home.logs,
           readyMs: READY_MS,
           drainMs: DRAIN_MS,

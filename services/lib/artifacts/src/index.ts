@@ -39,7 +39,15 @@ export { readIcon } from './read-icon.ts'
 export { deleteRepository } from './repositories/delete-repository.ts'
 export { updateRepository } from './repositories/update-repository.ts'
 export { searchRepositories } from './search-repositories.ts'
-export { countRepositoriesIn, storedBytes } from './statistics.ts'
+export {
+  countRepositoriesIn,
+  projectContents,
+  storeBacklog,
+  storedBytes,
+  type ArtifactFigures,
+  type Backlog,
+  type RepositoryFigures,
+} from './statistics.ts'
 export {
   accessoryRows as listAccessories,
   tagRows as listTagsOf,

@@ -11,7 +11,7 @@ const MAX_TAGS = 50_000
  * to say: what is remembered of tags is only a guess at which bytes will be wanted.
  */
 export class ManifestBytes {
-  readonly #bytes = new TwoGenerations<Buffer>(MAX_MANIFESTS, MAX_BYTES, (_, payload) => payload.length)
+  readonly #bytes = new TwoGenerations<Buffer>(MAX_MANIFESTS, MAX_BYTES, (_, payload) => payload.length, 'manifests')
   readonly #tags = new TwoGenerations<string>(MAX_TAGS)
 
   get(digest: string): Buffer | undefined {

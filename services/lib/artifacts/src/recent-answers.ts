@@ -126,7 +126,7 @@ type Kept<Value> = { readonly value: Value; readonly look: number }
 /** Of one kind, by key. They are shared: none is to be changed. */
 class Answers<Value extends { readonly repositoryId: number }> {
   readonly #of: RecentAnswers
-  readonly #kept = new TwoGenerations<Kept<Value>>(MAX_ANSWERS)
+  readonly #kept = new TwoGenerations<Kept<Value>>(MAX_ANSWERS, Infinity, undefined, 'answers')
 
   constructor(of: RecentAnswers) {
     this.#of = of

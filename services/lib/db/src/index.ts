@@ -27,4 +27,4 @@ export {
 } from './list-query.ts'
 export { migrate, migrations, missingMigrations, NewerSchema, type Migration } from './migrate.ts'
 export { Prisma, type PrismaClient } from './gen/prisma/client.ts'
-export { TwoGenerations } from './two-generations.ts'
+export { cacheUses, TwoGenerations } from './two-generations.ts'

@@ -12,6 +12,7 @@ export {
   type DispatcherOptions,
   type EventHandler,
   type RecordedEvent,
+export { outboxLag } from './outbox-lag.ts'
 } from './dispatcher.ts'
 export { EventTail } from './event-tail.ts'
 export { emit, emitAll, type EventMessage, type EventSource, type Transaction } from './emit.ts'

@@ -22,6 +22,7 @@ import { encryptionKey, open, seal, type Host } from '@haven/runtime'
 import { Settings } from '@haven/settings'
 import { openStorage, readStorageConfig, type BlobStorage } from '@haven/storage'
 import { Redis } from 'ioredis'
+import { meterDatabase, meterStorage } from './metered.ts'
 
 /** Where the record of truth and the queues are: the same for all services of an installation. */
 export const foundationConfig = defineConfig('FOUNDATION', {
@@ -41,7 +42,7 @@ export const foundationConfig = defineConfig('FOUNDATION', {
   }),
 })
 
-type FoundationHost = Pick<Host<unknown>, 'env' | 'log' | 'use' | 'hide'>
+type FoundationHost = Pick<Host<unknown>, 'env' | 'log' | 'metrics' | 'use' | 'hide'>
 
 /**
  * What the services of one process share. Each part is opened when the first service asks for it and closed after the last has stopped, so
@@ -60,7 +61,9 @@ export class Foundation {
 
   readonly db = once((): Database => {
     const { databaseUrl: url, databasePool: poolSize } = this.config
-    return this.#host.use(openDatabase({ url, applicationName: 'haven', poolSize }))
+    const db = this.#host.use(openDatabase({ url, applicationName: 'haven', poolSize }))
+    meterDatabase(this.#host.metrics, db)
+    return db
   })
 
   /** For requests: a command gives up soon when Redis is away. */
@@ -78,7 +81,9 @@ export class Foundation {
   readonly storage = once(async (): Promise<BlobStorage> => {
     const config = readStorageConfig(this.#host.env)
     this.#host.hide(secretsOf(config))
-    return this.#host.use(await openStorage(config))
+    const storage = this.#host.use(await openStorage(config))
+    meterStorage(this.#host.metrics, storage)
+    return storage
   })
 
   readonly queue = once((): Queue => {

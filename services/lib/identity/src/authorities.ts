@@ -17,7 +17,7 @@ export class Authorities implements Disposable {
   readonly #db: Database
   readonly #now: () => number
   readonly #adminGroup: () => Promise<AdminGroup | null>
-  readonly #kept = new TwoGenerations<Kept>(maxPrincipals)
+  readonly #kept = new TwoGenerations<Kept>(maxPrincipals, Infinity, undefined, 'rights')
   readonly #loading = new Map<string, Promise<Authority>>()
   readonly #stop: () => void
   #roles: { readonly byId: ReadonlyMap<number, HeldRole>; readonly untilMs: number } | null = null

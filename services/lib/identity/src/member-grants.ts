@@ -1,4 +1,4 @@
-import { isUniqueViolation, listRows, Prisma, type Db, type Page } from '@haven/db'
+import { isUniqueViolation, listRows, Prisma, statement, type Db, type Page, type Sql } from '@haven/db'
 import { problems } from '@haven/errors'
 import { projectRoles, roles } from './permissions.ts'
 
@@ -109,6 +109,20 @@ export const memberGrants = {
     const rows = await tx.grant.groupBy({ by: ['roleId'], where: memberOf(projectId), _count: { _all: true } })
     return new Map(rows.map((row) => [row.roleId!, row._count._all]))
   },
+}
+
+const membersOfProjects = statement<{ id: number; members: number }>(
+  'members of projects',
+  `select project_id as id, count(*)::int as members from identity.grants
+    where project_id = any($1::int[]) and node_kind = 'project' and principal_kind in ('user', 'group')
+      and role_id is not null and effect = 'allow'
+    group by project_id`,
+)
+
+/** How many members each of these projects has; one that has none is missing. */
+export async function countMembers(sql: Sql, projectIds: readonly number[]): Promise<Map<number, number>> {
+  const rows = await sql.rows(membersOfProjects, [projectIds])
+  return new Map(rows.map(({ id, members }) => [id, members]))
 }
 
 /** Until the transaction ends nobody deletes the user or group, which would leave this grant behind for nobody (R8). */

@@ -93,7 +93,7 @@ const maxNameLength = 255
  */
 export class RememberedSignIns implements Disposable {
   readonly #secret = randomBytes(32)
-  readonly #kept = new TwoGenerations<{ proved: Proved; untilMs: number }>(10_000)
+  readonly #kept = new TwoGenerations<{ proved: Proved; untilMs: number }>(10_000, Infinity, undefined, 'sign-ins')
   readonly #running = new Map<string, Promise<Proved>>()
   readonly #now: () => number
   readonly #stop: () => void

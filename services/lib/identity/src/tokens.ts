@@ -111,6 +111,8 @@ export class TokenVerifier {
   readonly #remembered = new TwoGenerations<{ verified: VerifiedToken; untilMs: number }>(
     maxRemembered,
     maxRememberedCharacters,
+    undefined,
+    'tokens',
   )
   #epoch = 0
 

@@ -2,6 +2,7 @@ export { parseAllowlist, type CveAllowlistInput } from './allowlist.ts'
 export { createProject, ensureLibrary, type NewProject } from './create-project.ts'
 export { deleteProject, notDeletable, type DeleteDeps } from './delete-project.ts'
 export type { ProjectDeps } from './deps.ts'
+export { projectFigures, type ProjectFigures } from './figures.ts'
 export { ProjectDirectory, type ImmutableRuleFacts, type ProjectFacts, type ProjectNode } from './directory.ts'
 export {
   createImmutableRule,

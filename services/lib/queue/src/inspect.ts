@@ -215,6 +215,48 @@ const waitingExecutions = statement<{ id: string }>(
 /** Executions that have tasks of this type waiting; stopping them empties the queue. */
 export async function executionsWaiting(sql: Sql, jobType: string): Promise<number[]> {
   return (await sql.rows(waitingExecutions, [jobType])).map((row) => Number(row.id))
+export type TaskLoad = {
+  /** Every type that ever had a task. */
+  queues: { jobType: string; waiting: number; latencySeconds: number }[]
+  /** Tasks that run now, by who runs them. */
+  running: { jobType: string; pool: string; tasks: number }[]
+  /** Tasks that wait for their time. */
+  scheduled: number
+}
+
+// A look-up in the index for each type, instead of a scan of all tasks.
+const taskQueues = statement<TaskLoad['queues'][number]>(
+  'jobs task queues',
+  `with recursive types as (
+     (select job_type from jobs.tasks order by job_type limit 1)
+     union all
+     select (select t.job_type from jobs.tasks t where t.job_type > types.job_type order by t.job_type limit 1)
+       from types where types.job_type is not null)
+   select n.job_type as "jobType", count(t.id)::int as waiting,
+          coalesce(extract(epoch from now() - min(t.run_at) filter (where t.run_at <= now())), 0)::float8 as "latencySeconds"
+     from types n left join jobs.tasks t on t.job_type = n.job_type and t.status in ('Pending', 'Scheduled')
+    where n.job_type is not null group by n.job_type order by n.job_type`,
+)
+const tasksRunning = statement<TaskLoad['running'][number]>(
+  'jobs tasks running',
+  `select job_type as "jobType", coalesce(lease_owner, '') as pool, count(*)::int as tasks
+     from jobs.tasks where status = 'Running' group by 1, 2 order by 1, 2`,
+)
+const tasksScheduled = statement<{ scheduled: number }>(
+  'jobs tasks scheduled',
+  `select count(*)::int as scheduled from jobs.tasks where status = 'Scheduled'`,
+)
+
+/** What the queues hold, whoever asks: unlike `listQueues` it needs to know no job. */
+export async function taskLoad(sql: Sql): Promise<TaskLoad> {
+  const [queues, running, scheduled] = await Promise.all([
+    sql.rows(taskQueues, []),
+    sql.rows(tasksRunning, []),
+    sql.one(tasksScheduled, []),
+  ])
+  return { queues, running, scheduled: scheduled!.scheduled }
+}
+
 }
 
 export type WorkerPool = {

@@ -22,7 +22,7 @@ export { AGENT_IDLE_MS, defaultLimits, listen, type Limits, type Listening, type
 export { openLogDestination, type LogDestination, type LogDestinationOptions } from './log-destination.ts'
 export { accessLog, type AccessLine } from './access-log.ts'
 export { createLogger, logLevels, type Logger, type LogLevel } from './logger.ts'
-export { createMetrics, type Metrics, type RequestMeasure } from './metrics.ts'
+export { createMetrics, Family, requestSeconds, type Metrics, type RequestMeasure, type Served } from './metrics.ts'
 export { escapeDeceptive, loggable, MAX_LOGGED_CHARACTERS } from './redaction.ts'
 export {
   Health,

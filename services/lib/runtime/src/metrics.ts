@@ -28,8 +28,8 @@ export interface Metrics {
   inFlight(service: string): { now: number }
   /** What a service answered, each method of each route. */
   served(service: string): Iterable<Served>
-  /** Adds to `text`, in Prometheus' format: families that are made of others when somebody asks. */
-  derive(text: () => string): void
+  /** Adds to `text`, in Prometheus' format, what is found out when somebody asks. */
+  derive(text: () => string | Promise<string>): void
   /** In Prometheus' text format. */
   text(): Promise<string>
 }
@@ -46,14 +46,17 @@ export function createMetrics(): Metrics {
   const registry = new Registry()
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: 20 })
   const requests = new Requests()
-  const derived: (() => string)[] = []
+  const derived: (() => string | Promise<string>)[] = []
   return {
     registry,
     observe: (measure) => requests.observe(measure),
     inFlight: (service) => requests.inFlight(service),
     served: (service) => requests.served(service),
     derive: (text) => void derived.push(text),
-    text: async () => (await registry.metrics()) + requests.text() + derived.map((text) => text()).join(''),
+    async text() {
+      const [own, more] = await Promise.all([registry.metrics(), Promise.all(derived.map((text) => text()))])
+      return own + requests.text() + more.join('')
+    },
   }
 }
 

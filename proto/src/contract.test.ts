@@ -86,6 +86,7 @@ describe('permissions and parents', () => {
         'listAllRepositories',
         'listProjects',
         'search',
+        'searchArtifacts',
       ].sort(),
     )
   })

@@ -244,3 +244,166 @@ describe('the size of a project and its repositories', () => {
     expect((await haven('/projects/sized/repositories/none/size')).status).toBe(404)
   })
 })
+
+describe('whole rows of a repository', () => {
+  const ROWS = '/projects/shop/repositories/rows%252Fapp'
+  const tags = Array.from({ length: 23 }, (_, n) => `v1.${n}`)
+  const one = { digest: '', signature: '' }
+  type TagRow = HavenSchemas['TagRow']
+  type ArtifactRow = HavenSchemas['ArtifactRow']
+  const names = (rows: readonly TagRow[]) => rows.map(({ name }) => name)
+
+  beforeAll(async () => {
+    for (const [n, tag] of tags.entries()) {
+      one.digest = await content.push('shop/rows/app', tag, {
+        config: { architecture: n % 2 ? 'arm64' : 'amd64', os: 'linux', rows: n },
+        layer: Buffer.from('the layer that all of them share'),
+        more: { annotations: { 'org.example.team': n < 3 ? 'blue' : 'red' } },
+      })
+    }
+    const subject = { mediaType: 'application/vnd.oci.image.manifest.v1+json', digest: one.digest, size: 1 }
+    one.signature = await content.push('shop/rows/app', '', {
+      layerType: 'application/vnd.dev.cosign.simplesigning.v1+json',
+      more: { subject },
+    })
+    await content.push('shop/rows/app', '', { config: { rows: 'untagged' } })
+    const label = await core.admin('POST', '/labels', { name: 'needs review', color: '#123456', scope: 'g' })
+    const id = Number(label.headers.get('location')!.split('/').at(-1))
+    await core.send('POST', '/api/v2.0/projects/shop/repositories/rows%252Fapp/artifacts/v1.22/labels', {
+      as: owner,
+      body: { id },
+    })
+  })
+
+  it('are complete', async () => {
+    const [row] = (await haven(`${ROWS}/tags?page_size=1`)).body as TagRow[]
+    expect(row).toMatchObject({
+      name: 'v1.22',
+      protected: false,
+      artifact: {
+        repository: 'shop/rows/app',
+        digest: one.digest,
+        type: 'IMAGE',
+        tags: [{ name: 'v1.22' }],
+        labels: [{ name: 'needs review', color: '#123456' }],
+        accessories: [{ digest: one.signature, type: 'signature.cosign' }],
+        platforms: [{ os: 'linux', architecture: 'amd64' }],
+        annotations: { 'org.example.team': 'red' },
+        pushedBy: 'admin',
+        size: { totalBytes: expect.any(Number), sharedBytes: 32 },
+      },
+    })
+  })
+
+  it('come in every order over pages of any size, forwards and backwards, the same', async () => {
+    for (const [sort, expected] of [
+      ['version', tags],
+      ['-version', tags.toReversed()],
+      ['name', tags.toSorted()],
+      ['-name', tags.toSorted().toReversed()],
+      ['pushed', tags],
+      ['-pushed', tags.toReversed()],
+    ] as const) {
+      const first = `/api/haven/v1${ROWS}/tags?page_size=7&sort=${sort}`
+      expect([sort, names(await walk<TagRow>(first))]).toEqual([sort, expected])
+      const last = link(await core.send('GET', first, { as: owner }), 'last')!
+      expect([sort, names(await walk<TagRow>(last, 'prev'))]).toEqual([sort, expected.toReversed()])
+      expect(names((await core.send('GET', `${first}&page=3`, { as: owner })).body as TagRow[])).toEqual(
+        expected.slice(14, 21),
+      )
+    }
+    const artifacts = await walk<ArtifactRow>(`/api/haven/v1${ROWS}/artifacts?page_size=5`)
+    expect(artifacts.map((row) => row.tags[0]?.name)).toEqual([undefined, ...tags.toReversed()])
+  })
+
+  it('neither repeat nor leave out one when others come and go meanwhile', async () => {
+    const first = await haven(`${ROWS}/tags?page_size=10&sort=version`)
+    await content.push('shop/rows/app', 'v0.1')
+    await core.send('DELETE', '/api/v2.0/projects/shop/repositories/rows%252Fapp/artifacts/v0.1', { as: owner })
+    await content.push('shop/rows/app', 'v1.0', { config: { moved: true } })
+    const rest = await walk<TagRow>(link(first, 'next')!)
+    expect([...names(first.body as TagRow[]), ...names(rest)]).toEqual(tags)
+  })
+
+  it('cost five statements, however many they are and although no config was read before', async () => {
+    const asked = async (path: string) => {
+      await core.db.prisma.$executeRaw`update artifacts.manifests set facts = '{}'`
+      return content.statements(() => haven(path))
+    }
+    for (const view of ['tags', 'artifacts']) {
+      // And the one by which Prisma reads the labels.
+      expect([view, await asked(`${ROWS}/${view}?page_size=1`)]).toEqual([view, 4])
+      expect([view, await asked(`${ROWS}/${view}?page_size=100`)]).toEqual([view, 4])
+    }
+  })
+
+  it('are counted up to a thousand', async () => {
+    const { headers } = await haven(`${ROWS}/tags?page_size=1`)
+    expect([headers.get('x-total-count'), headers.get('x-total-count-relation')]).toEqual(['23', 'eq'])
+    expect((await haven(`${ROWS}/tags?page=101&page_size=100`)).status).toBe(400)
+  })
+
+  it('are searched by one grammar, in tags, artifacts and everywhere', async () => {
+    const found = async (q: string) => {
+      const query = `page_size=100&q=${encodeURIComponent(q)}`
+      const all = [
+        haven(`${ROWS}/tags?${query}`),
+        haven(`${ROWS}/artifacts?${query}`),
+        haven(`/search/artifacts?${query}%20repository:shop/rows/*`),
+      ]
+      const [byTag, byArtifact, anywhere] = (await Promise.all(all)).map(({ status, body }) => {
+        expect(status).toBe(200)
+        return (body as unknown[]).length
+      })
+      expect([q, byArtifact]).toEqual([q, anywhere])
+      return [byTag, byArtifact]
+    }
+    expect(await found('tag:v1.1*')).toEqual([11, 11])
+    expect(await found('-tag:v1.1*')).toEqual([12, 14])
+    expect(await found('tag:v1.22')).toEqual([1, 1])
+    expect(await found(`digest:${one.digest.slice(7, 30)}`)).toEqual([1, 1])
+    expect(await found('label:"needs review"')).toEqual([1, 1])
+    expect(await found('label:none')).toEqual([0, 0])
+    expect(await found('annotation:org.example.team=blue')).toEqual([2, 3])
+    expect(await found('annotation:org.example.team -annotation:org.example.team=blue')).toEqual([20, 20])
+    expect(await found('platform:linux/arm64')).toEqual([11, 11])
+    expect(await found('type:chart')).toEqual([0, 0])
+    expect(await found('is:untagged')).toEqual([0, 2])
+    expect(await found('pulled:never pushed:>-1h')).toEqual([23, 25])
+    expect(await found('pushed:<2020-01-01')).toEqual([0, 0])
+    expect(await found('v1.2')).toEqual([4, 4])
+    const hostile = await found(`tag:"'; drop table artifacts.tags --%_\\"`)
+    expect(hostile).toEqual([0, 0])
+    const refused = await haven(`/search/artifacts?q=${encodeURIComponent('cart colour:red')}`)
+    expect([refused.status, refused.text]).toEqual([400, expect.stringContaining('at character 6')])
+  })
+
+  it('are found by nobody who may not list them (R1)', async () => {
+    const q = encodeURIComponent('tag:v1.*')
+    for (const who of [stranger, null]) {
+      const { status, body } = await haven(`/search/artifacts?q=${q}`, who)
+      expect([status, (body as ArtifactRow[]).filter(({ repository }) => repository.startsWith('shop/'))]).toEqual([
+        200,
+        [],
+      ])
+      expect((await haven(`${ROWS}/tags`, who)).status).toBe(who ? 403 : 401)
+    }
+    await content.push('open/found', 'v1.0')
+    const { body, text } = await haven(`/search/artifacts?q=repository:open/found`, stranger)
+    expect([(body as ArtifactRow[])[0]?.repository, text.includes('pushedBy')]).toEqual(['open/found', false])
+  })
+
+  it('are refused where there is no such repository or no such place', async () => {
+    expect((await haven('/projects/shop/repositories/none/tags')).status).toBe(404)
+    for (const cursor of [
+      ['-version', false, [1]],
+      ['-pushed', false, [1, 2]],
+      ['-version', 0, null],
+    ]) {
+      const text = Buffer.from(JSON.stringify(cursor)).toString('base64url')
+      expect((await haven(`${ROWS}/tags?cursor=${text}`)).status).toBe(400)
+    }
+    const far = Buffer.from(JSON.stringify(['-pushed', false, [Number.MAX_SAFE_INTEGER, 1]])).toString('base64url')
+    expect((await haven(`${ROWS}/artifacts?cursor=${far}`)).status).toBe(400)
+  })
+})

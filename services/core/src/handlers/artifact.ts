@@ -216,7 +216,7 @@ const partsOf = (query: With): ArtifactParts => ({
   inherited: query.with_inherited_accessory ?? false,
 })
 
-const failureOf = ({ log }: CoreContext) => ({
+export const failureOf = ({ log }: CoreContext) => ({
   onFailure: (err: unknown) => log.warn({ err }, 'the config of an artifact cannot be read at the moment'),
 })
 

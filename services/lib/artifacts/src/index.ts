@@ -11,6 +11,14 @@ export { detachLabel } from './detach-label.ts'
 export { finishUpload } from './finish-upload.ts'
 export { getManifest, headManifest, type ServedManifest } from './get-manifest.ts'
 export {
+  listArtifactRows,
+  listTagRows,
+  searchArtifacts,
+  type FoundRow,
+  type FullRow,
+  type FullTagRow,
+} from './full-rows.ts'
+export {
   grant,
   nameOf,
   type DeleteGrant,
@@ -38,6 +46,7 @@ export { harborAdditionsOf, iconNameOf, readAddition } from './read-addition.ts'
 export { readIcon } from './read-icon.ts'
 export { deleteRepository } from './repositories/delete-repository.ts'
 export { updateRepository } from './repositories/update-repository.ts'
+export { parseSearch, type SearchTerm } from './search-terms.ts'
 export { searchRepositories } from './search-repositories.ts'
 export {
   countRepositoriesIn,
@@ -64,5 +73,6 @@ export {
 export { trashObject, type Rubbish } from './store/blobs.ts'
 export type { Referrer } from './store/referrers.ts'
 export { cancelUpload, expireUploads, startUpload, uploadStatus } from './uploads.ts'
+export { MAX_COUNTED, type Keyset, type RowPage, type TagOrder } from './store/full-rows.ts'
 export { sizesOfArtifacts, type ContentSize, type HeldSize } from './store/sizes.ts'
 export type { RecordedTagChange } from './store/tags.ts'

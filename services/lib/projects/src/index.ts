@@ -19,6 +19,7 @@ export {
   deleteLabel,
   findLabel,
   findLabels,
+  labelIdsByName,
   holdLabel,
   listLabels,
   updateLabel,

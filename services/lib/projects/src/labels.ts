@@ -129,6 +129,16 @@ export async function findLabels({ db }: Deps, ids: readonly number[]): Promise<
   return new Map(labels.map((label) => [label.id, label]))
 }
 
+/** Ids of the labels of each of these names: one of the installation perhaps, and one of each project that has it. */
+export async function labelIdsByName({ db }: Deps, names: readonly string[]): Promise<Map<string, number[]>> {
+  if (names.length === 0) return new Map()
+  const labels = await db.prisma.label.findMany({
+    where: { name: { in: [...names] }, deletedAt: null },
+    select: { id: true, name: true },
+  })
+  return new Map([...Map.groupBy(labels, ({ name }) => name)].map(([name, all]) => [name, all.map(({ id }) => id)]))
+}
+
 const fields: Fields = {
   id: { column: Prisma.sql`id`, type: 'number' },
   name: { column: Prisma.sql`name`, type: 'text' },

@@ -63,6 +63,7 @@ export type ArtifactRow = {
   subjectDigest: string | null
   annotations: Annotations
   facts: Record<string, unknown>
+  pushedBy: string | null
   pushedAt: Date
   pulledAt: Date | null
   references: ArtifactReference[] | null
@@ -85,8 +86,8 @@ const accessoryType = (m: string) =>
     else 'subject.accessory' end`)
 
 // Of the rows that are looked at, one by one: `offset 0` keeps Postgres from reading all tags and children of the installation instead.
-const named = Prisma.raw('exists (select from artifacts.tags t where t.manifest_id = m.id offset 0)')
-const ofIndex = Prisma.raw(`exists (
+export const named = Prisma.raw('exists (select from artifacts.tags t where t.manifest_id = m.id offset 0)')
+export const ofIndex = Prisma.raw(`exists (
   select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
    where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' offset 0)`)
 // To count, every row is looked at: the children of the place are read once.
@@ -128,10 +129,10 @@ const references = Prisma.sql`(
     left join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest and c.deleted_at is null
    where m.kind = 'index' and e.manifest_id = m.id and e.kind = 'child')`
 
-const columns = (parts: ArtifactParts) => Prisma.sql`
+export const columns = (parts: ArtifactParts) => Prisma.sql`
   m.id::float8 as id, m.repository_id as "repositoryId", r.path, m.digest, m.media_type as "mediaType",
   m.config_media_type as "configMediaType", m.artifact_type as "artifactType", m.kind, m.type, m.total_bytes::float8 as "sizeBytes",
-  m.subject_digest as "subjectDigest", m.annotations, m.facts, m.pushed_at as "pushedAt", m.pulled_at as "pulledAt",
+  m.subject_digest as "subjectDigest", m.annotations, m.facts, m.pushed_by as "pushedBy", m.pushed_at as "pushedAt", m.pulled_at as "pulledAt",
   ${references} as "references",
   ${parts.tags ? tags : none} as tags,
   ${parts.labels ? labelIds : none} as "labelIds",

@@ -1,0 +1,175 @@
+import { Prisma, type Database } from '@haven/db'
+import type { SearchTerm } from '../search-terms.ts'
+import { columns, named, ofIndex, type ArtifactRow } from './artifact-rows.ts'
+import { searchToSql, type SearchScope } from './search-sql.ts'
+
+/** Who reads on says so by the keys of a row, which no other row of the list has. */
+export type RowKey = readonly (string | number)[]
+export type Keyset = {
+  descending: boolean
+  /** Behind this row, or before it (`backwards`); none: from the beginning or the end. */
+  from: RowKey | null
+  backwards: boolean
+  /** Rows that are left out first, for pages by number. */
+  offset: number
+  size: number
+}
+export type RowPage<Row> = {
+  rows: (Row & { key: RowKey })[]
+  /** Others follow in the direction of reading. */
+  more: boolean
+  /** How many there are in all, counted up to `MAX_COUNTED`; null when nobody counted. */
+  total: number | null
+}
+export type TagOfRow = { tag: string; tagPushedAt: Date; tagPulledAt: Date | null }
+
+/** Whoever wants to know how many more there are waits for all of them. */
+export const MAX_COUNTED = 1_000
+
+type Order = { columns: readonly Prisma.Sql[]; read: (key: RowKey) => unknown[] | null }
+
+const textKey = (column: Prisma.Sql): Order => ({
+  columns: [column],
+  read: ([text]) => (typeof text === 'string' ? [text] : null),
+})
+const timeKey = (row: Prisma.Sql): Order => ({
+  columns: [Prisma.sql`${row}.pushed_at`, Prisma.sql`${row}.id`],
+  read: ([ms, id]) => {
+    const time = new Date(Number(ms))
+    return Number.isNaN(time.getTime()) || !Number.isSafeInteger(id) ? null : [time, BigInt(id as number)]
+  },
+})
+
+/** Each has an index that holds the rows of a repository in its order. */
+const tagOrders = {
+  version: textKey(Prisma.sql`t.version_key`),
+  name: textKey(Prisma.sql`t.name`),
+  pushed: timeKey(Prisma.sql`t`),
+}
+export type TagOrder = keyof typeof tagOrders
+const byPush = timeKey(Prisma.sql`m`)
+
+const everything = { tags: true, labels: true, accessories: true }
+
+type Source = { from: Prisma.Sql; where: readonly Prisma.Sql[]; order: Order; own: Prisma.Sql; counted: boolean }
+type KeyRow = { key1: string | Date; key2: number | null; found: number | null }
+
+async function readPage<Row extends object>(
+  { prisma }: Pick<Database, 'prisma'>,
+  { from, where, order, own, counted }: Source,
+  keyset: Keyset,
+): Promise<RowPage<Row> | null> {
+  const { descending, backwards, size, offset } = keyset
+  const values = keyset.from === null ? [] : order.read(keyset.from)
+  if (values === null) return null
+  const down = descending !== backwards
+  const direction = Prisma.raw(down ? 'desc' : 'asc')
+  const all = Prisma.join([...where], ' and ')
+  const behind =
+    values.length === 0
+      ? Prisma.sql`true`
+      : Prisma.sql`(${Prisma.join([...order.columns])}) ${Prisma.raw(down ? '<' : '>')} (${Prisma.join(values)})`
+  const sorted = Prisma.join(order.columns.map((column) => Prisma.sql`${column} ${direction}`))
+  const [first, second = Prisma.sql`null::bigint`] = order.columns
+  const count = counted
+    ? Prisma.sql`(select count(*)::int from (select 1 from ${from} where ${all} limit ${MAX_COUNTED + 1}) c)`
+    : Prisma.sql`null::int`
+  const found = await prisma.$queryRaw<(Row & KeyRow)[]>`
+    with page as materialized (
+      select m.id, ${own}, ${first!} as key1, ${second} as key2, row_number() over (order by ${sorted}) as place
+        from ${from} where ${all} and ${behind} order by ${sorted} limit ${size + 1} offset ${offset})
+    select ${columns(everything)}, p.*, m.id::float8 as id, p.key2::float8 as key2, ${count} as found
+      from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
+     order by p.place`
+  const page = found.slice(0, size)
+  const rows = page.map((row) => ({
+    ...row,
+    key: row.key1 instanceof Date ? [row.key1.getTime(), row.key2!] : [row.key1],
+  }))
+  const atStart = values.length === 0 && offset === 0
+  return {
+    rows: backwards ? rows.toReversed() : rows,
+    more: found.length > size,
+    total: found[0]?.found ?? (counted && atStart ? 0 : null),
+  }
+}
+
+export type RepositoryOf = { project: { id: number; name: string }; path: string }
+type Search = { terms: readonly SearchTerm[]; labels: SearchScope['labels'] }
+
+const repositoryOf = ({ project, path }: RepositoryOf) => Prisma.sql`(
+  select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.path = ${path} and x.deleted_at is null)`
+const nameIn = ({ project }: RepositoryOf) => Prisma.sql`(${project.name}::text || '/' || r.path)`
+const artifacts = Prisma.sql`artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id`
+// What an index lists, and what hangs on another artifact, is no row of its own; a tag makes a child one.
+const listed = Prisma.sql`m.deleted_at is null and m.subject_digest is null and (not ${ofIndex} or ${named})`
+
+/** Tags of a repository, each with its whole artifact. One statement. Null for a key that no row has. */
+export const tagPage = (
+  db: Pick<Database, 'prisma'>,
+  place: RepositoryOf,
+  { terms, labels }: Search,
+  order: TagOrder,
+  keyset: Keyset,
+): Promise<RowPage<ArtifactRow & TagOfRow> | null> =>
+  readPage(
+    db,
+    {
+      from: Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`,
+      where: [
+        Prisma.sql`t.repository_id = ${repositoryOf(place)} and m.deleted_at is null`,
+        ...searchToSql(terms, { repositoryName: nameIn(place), labels, ofTags: true }),
+      ],
+      order: tagOrders[order],
+      own: Prisma.sql`t.name as tag, t.pushed_at as "tagPushedAt", t.pulled_at as "tagPulledAt"`,
+      counted: true,
+    },
+    keyset,
+  )
+
+/** Artifacts of a repository by the time of their push. One statement. Null for a key that no row has. */
+export const artifactPage = (
+  db: Pick<Database, 'prisma'>,
+  place: RepositoryOf,
+  { terms, labels }: Search,
+  keyset: Keyset,
+): Promise<RowPage<ArtifactRow> | null> =>
+  readPage(
+    db,
+    {
+      from: artifacts,
+      where: [
+        Prisma.sql`m.repository_id = ${repositoryOf(place)} and ${listed}`,
+        ...searchToSql(terms, { repositoryName: nameIn(place), labels, ofTags: false }),
+      ],
+      order: byPush,
+      own: Prisma.sql`null as tag`,
+      counted: true,
+    },
+    keyset,
+  )
+
+/**
+ * Artifacts of these projects that a search finds, the one pushed last first. One statement; nobody counts them.
+ */
+export const foundPage = (
+  db: Pick<Database, 'prisma'>,
+  among: readonly { id: number; name: string }[],
+  { terms, labels }: Search,
+  keyset: Keyset,
+): Promise<RowPage<ArtifactRow & { projectId: number; project: string }> | null> =>
+  readPage(
+    db,
+    {
+      from: Prisma.sql`${artifacts}
+        join unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as n (id, name) on n.id = r.project_id`,
+      where: [
+        Prisma.sql`r.deleted_at is null and ${listed}`,
+        ...searchToSql(terms, { repositoryName: Prisma.sql`(n.name || '/' || r.path)`, labels, ofTags: false }),
+      ],
+      order: byPush,
+      own: Prisma.sql`r.project_id as "projectId", n.name as project`,
+      counted: false,
+    },
+    keyset,
+  )

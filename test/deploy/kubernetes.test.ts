@@ -347,6 +347,11 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
     expect(proxy.container.volumeMounts!.map(({ mountPath }) => mountPath)).toEqual(
       expect.arrayContaining(['/etc/haven/tls', '/etc/haven/authorities']),
     )
+    const [migrate] = workloads(manifests).find(({ name }) => name === 'core')!.pod.initContainers!
+    expect([migrate!.env!.at(0)?.name, migrate!.volumeMounts!.map(({ name }) => name)]).toEqual([
+      'NODE_EXTRA_CA_CERTS',
+      ['authorities', 'tmp'],
+    ])
     const door = ofKind(manifests, 'Service').find(({ metadata }) => metadata.name === 'proxy')!
     expect(door.spec).toMatchObject({
       type: 'LoadBalancer',

@@ -99,7 +99,7 @@ export function database(values: HelmValues, overlay: Overlay): void {
     if (password === undefined) overlay.say(`${at}.password`, 'settle', 'it is not given')
     overlay.secret('database', { DATABASE_URL: url(encodeURIComponent(password ?? '')) })
   } else {
-    composed(overlay, 'core|jobservice|registry|registryctl|token', {
+    composed(overlay, {
       password: { name: 'DATABASE_PASSWORD', ...fromSecret(existing, 'password') },
       url: { name: 'DATABASE_URL', value: url('$(DATABASE_PASSWORD)') },
     })
@@ -144,7 +144,7 @@ export function redis(values: HelmValues, overlay: Overlay): void {
     `${encrypted ? 'rediss' : 'redis'}://${sign(secret)}${host ?? 'unknown'}:${port ?? 6379}/${index}`
   if (existing === undefined) overlay.secret('redis', { REDIS_URL: url(encodeURIComponent(password ?? '')) })
   else {
-    composed(overlay, 'core|jobservice|registry|registryctl|token', {
+    composed(overlay, {
       password: { name: 'REDIS_PASSWORD', ...fromSecret(existing, 'REDIS_PASSWORD') },
       url: { name: 'REDIS_URL', value: url('$(REDIS_PASSWORD)') },
     })
@@ -158,14 +158,17 @@ export function redis(values: HelmValues, overlay: Overlay): void {
 }
 
 /** A URL whose password is in somebody's Secret. A variable may only name those that stand before it. */
-function composed(overlay: Overlay, deployments: string, { password, url }: { password: Tree; url: Tree }): void {
+function composed(overlay: Overlay, { password, url }: { password: Tree; url: Tree }): void {
   const env = [password, { ...url, valueFrom: null }]
   overlay.patch(
     'Deployment',
-    deployments,
+    WITH_DATABASE,
     podOf('every', { initContainers: [{ name: 'migrate', env }], containers: [{ name: 'haven', env }] }),
   )
 }
+
+/** The Deployments that work on the database, as a target of patches. */
+export const WITH_DATABASE = 'core|jobservice|registry|registryctl|token'
 
 const clients = {
   postgres: ['core', 'jobservice', 'registry', 'registryctl', 'token'],

@@ -1,5 +1,6 @@
+import { dirname } from 'node:path'
 import { knownSecrets } from '@haven/runtime'
-import { hostOf, open, portOf } from './backends.ts'
+import { hostOf, open, portOf, WITH_DATABASE } from './backends.ts'
 import { fromSecret, given, podOf } from './kubernetes-objects.ts'
 import type { Overlay } from './overlay.ts'
 import type { HelmValues } from './values.ts'
@@ -30,15 +31,17 @@ export function authorities(values: HelmValues, overlay: Overlay): void {
   const stores = values.text('persistence.imageChartStorage.caBundleSecretName')
   const bundle = everybody ?? stores
   if (bundle !== undefined) {
-    overlay.setting('NODE_EXTRA_CA_CERTS', '/etc/haven/authorities/ca.crt')
-    const mount = { name: 'authorities', mountPath: '/etc/haven/authorities', readOnly: true }
+    const path = '/etc/haven/authorities/ca.crt'
+    const volumeMounts = [{ name: 'authorities', mountPath: dirname(path), readOnly: true }]
+    const volumes = [{ name: 'authorities', secret: { secretName: bundle } }]
+    overlay.setting('NODE_EXTRA_CA_CERTS', path)
+    overlay.patch('Deployment', '.*', podOf('every', { containers: [{ name: 'haven', volumeMounts }], volumes }))
+    // It reads no settings but those of the database.
+    const env = [{ name: 'NODE_EXTRA_CA_CERTS', value: path }]
     overlay.patch(
       'Deployment',
-      '.*',
-      podOf('every', {
-        containers: [{ name: 'haven', volumeMounts: [mount] }],
-        volumes: [{ name: 'authorities', secret: { secretName: bundle } }],
-      }),
+      WITH_DATABASE,
+      podOf('every', { initContainers: [{ name: 'migrate', env, volumeMounts }] }),
     )
   }
   if (stores !== undefined && stores !== bundle) {

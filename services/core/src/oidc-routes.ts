@@ -1,7 +1,8 @@
 import { timingSafeEqual } from 'node:crypto'
-import { problems } from '@haven/errors'
+import { Problem, problems } from '@haven/errors'
 import { emit } from '@haven/events'
 import {
+  anonymous,
   findOidcAccount,
   findOidcTokens,
   signInByOidc,
@@ -52,28 +53,46 @@ async function callback(asked: Asked): Promise<Answer> {
   const id = cookiesOf(req).get(FLOW_COOKIE)
   const flow = id ? await deps.oidcFlows.take(id) : null
   setFlowCookie(asked, null)
-  if (flow?.step !== 'signing-in' || typeof state !== 'string' || !same(state, flow.challenge.state)) {
-    throw problems.badRequest({ message: 'this sign-in was not begun in this browser, or is over: begin again' })
+  const elsewhere = { message: 'this sign-in was not begun in this browser, or is over: begin again' }
+  if (flow?.step !== 'signing-in') throw problems.badRequest(elsewhere)
+  let name = ''
+  let account: Account
+  try {
+    if (typeof state !== 'string' || !same(state, flow.challenge.state)) throw problems.badRequest(elsewhere)
+    if (error !== undefined) throw problems.badRequest({ message: `OIDC callback returned error: ${errorCode(error)}` })
+    const query = (req.url ?? '').split('?').slice(1).join('?')
+    const { person, tokens } = await client.finish(provider, new URL(`${redirectUri(asked)}?${query}`), flow.challenge)
+    name = person.username
+    const known = await findOidcAccount(deps, person)
+    if (!known && !provider.autoOnboard) {
+      setFlowCookie(asked, await deps.oidcFlows.begin({ step: 'onboarding', person, tokens }))
+      const page = new URLSearchParams({ username: person.username, redirect_url: flow.returnTo })
+      return redirect(`/oidc-onboard?${page.toString()}`)
+    }
+    if (!known && person.username === '') {
+      throw problems.badRequest({
+        message: `the identity provider does not tell the claim ${provider.userClaim || 'name'}, which names the user`,
+      })
+    }
+    const source = sourceOf(req, { kind: 'service', name: 'oidc' })
+    account = await signInByOidc(deps, source, { person, tokens, username: person.username })
+  } catch (cause) {
+    await tellOfFailure(asked, name, cause)
+    throw cause
   }
-  if (error !== undefined) throw problems.badRequest({ message: `OIDC callback returned error: ${errorCode(error)}` })
-  const query = (req.url ?? '').split('?').slice(1).join('?')
-  const { person, tokens } = await client.finish(provider, new URL(`${redirectUri(asked)}?${query}`), flow.challenge)
-  const known = await findOidcAccount(deps, person)
-  if (!known && !provider.autoOnboard) {
-    setFlowCookie(asked, await deps.oidcFlows.begin({ step: 'onboarding', person, tokens }))
-    const page = new URLSearchParams({ username: person.username, redirect_url: flow.returnTo })
-    return redirect(`/oidc-onboard?${page.toString()}`)
-  }
-  if (!known && person.username === '') {
-    throw problems.badRequest({
-      message: `the identity provider does not tell the claim ${provider.userClaim || 'name'}, which names the user`,
-    })
-  }
-  const source = sourceOf(req, { kind: 'service', name: 'oidc' })
-  const account = await signInByOidc(deps, source, { person, tokens, username: person.username })
   if (flow.sessionId !== null) await deps.sessions.destroy(flow.sessionId)
   await begin(asked, account)
   return redirect(flow.returnTo)
+}
+
+/** Has the audit log say why a sign-in by OIDC failed. Problems say it in our words and repeat nothing secret. */
+async function tellOfFailure({ deps, req }: Asked, name: string, cause: unknown): Promise<void> {
+  const reason = problems.conflict.is(cause)
+    ? 'another account has that name' // which the line tells already
+    : cause instanceof Problem
+      ? cause.message
+      : 'it could not be finished'
+  await emit(deps.db.prisma, UserSignedInSchema, sourceOf(req, anonymous), { user: { name }, succeeded: false, reason })
 }
 
 async function onboard(asked: Asked): Promise<Answer> {
@@ -140,7 +159,8 @@ async function begin({ deps, req, browser }: Asked, account: Account): Promise<v
   const user = { kind: 'user', id: account.id, name: account.name } as const
   const ref = { id: BigInt(user.id), name: user.name }
   const succeeded = !account.disabled
-  await emit(deps.db.prisma, UserSignedInSchema, sourceOf(req, user), { user: ref, succeeded })
+  const reason = succeeded ? '' : 'the account is disabled'
+  await emit(deps.db.prisma, UserSignedInSchema, sourceOf(req, user), { user: ref, succeeded, reason })
   if (!succeeded) throw problems.forbidden({ message: 'this account is disabled' })
   deps.authorities.forget()
   await browser.signedIn(user)

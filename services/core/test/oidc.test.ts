@@ -252,6 +252,36 @@ describe('sign-in by OIDC', () => {
     expect(refused((await signIn(somebody('una'))).reply)).toEqual([400, false])
   })
 
+  it('A63 A93: has the audit log say why a return failed, in no words of the provider, and nothing of who never left', async () => {
+    const [last] = await core.db.prisma.outboxEvent.findMany({ orderBy: { id: 'desc' }, take: 1 })
+    await core.send('GET', '/c/oidc/callback?code=x&state=x&error=access_denied')
+    const denied = await atProvider(somebody('una'))
+    const state = new URL(denied.back, EXTERNAL).searchParams.get('state')!
+    const query = new URLSearchParams({ state, error: 'access_denied', error_description: 'words-of-the-provider' })
+    await denied.browser.send('GET', `/c/oidc/callback?${query.toString()}`)
+    const strayed = await atProvider(somebody('una'))
+    await strayed.browser.send('GET', `/c/oidc/callback?code=secret-code&state=another`)
+    await signIn(somebody('taken'))
+    await signIn({ ...somebody('taken'), sub: 'thief' })
+    issuer.state.changeClaims = (claims) => ({ ...claims, nonce: 'another' })
+    await signIn(somebody('una'))
+    const events = await core.db.prisma.outboxEvent.findMany({
+      where: { id: { gt: last!.id }, type: { endsWith: 'UserSignedIn' } },
+      orderBy: { id: 'asc' },
+    })
+    const told = events.map(
+      ({ payload }) => payload as { user?: { name?: string }; succeeded?: boolean; reason?: string },
+    )
+    expect(told.map(({ user, succeeded, reason }) => [user?.name ?? '', succeeded ?? false, reason ?? ''])).toEqual([
+      ['', false, 'OIDC callback returned error: access_denied'],
+      ['', false, 'this sign-in was not begun in this browser, or is over: begin again'],
+      ['taken', true, ''],
+      ['taken', false, 'another account has that name'],
+      ['', false, expect.stringMatching(/^signing in failed: \w+$/)],
+    ])
+    expect(JSON.stringify(told)).not.toMatch(/secret-code|words-of-the-provider/)
+  })
+
   it("A64: gives nobody's account to who has only its name or address", async () => {
     await signIn(somebody('victim'))
     const thief = await signIn({ ...somebody('victim'), sub: 'thief' })

@@ -142,7 +142,10 @@ audited(UserSysadminChangedSchema, (m) => {
   const change = m.sysadmin ? 'make system administrator' : 'make ordinary user'
   return line('update', 'user', name, `${change}: ${name}`)
 })
-audited(UserSignedInSchema, (m) => ({ ...line('login', 'user', m.user?.name ?? '', 'login'), success: m.succeeded }))
+audited(UserSignedInSchema, (m) => ({
+  ...line('login', 'user', m.user?.name ?? '', m.reason === '' ? 'login' : `login: ${m.reason}`),
+  success: m.succeeded,
+}))
 audited(UserSignedOutSchema, (m) => line('logout', 'user', m.user?.name ?? '', 'logout'))
 
 audited(GroupCreatedSchema, (m) => line('create', 'group', m.group?.name ?? ''))

@@ -54,7 +54,7 @@ compose-up: $(if $(HAVEN_IMAGES),,images) ## start every service in a container 
 	@deploy/compose/up
 
 compose-down: ## stop what `make compose-up` started; ARGS=--volumes: and delete its data
-	@docker compose -f deploy/compose/compose.yaml down $(ARGS)
+	@cd deploy/compose && docker compose down $(ARGS)
 
 node_modules/.haven-installed: package.json pnpm-lock.yaml pnpm-workspace.yaml
 	@echo "  installing packages …"

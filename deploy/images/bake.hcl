@@ -35,7 +35,9 @@ group "default" {
 target "image" {
   name = service
   matrix = {
-    service = ["proxy", "token", "registry", "core", "jobservice", "registryctl", "log-collector", "launcher"]
+    service = [
+      "proxy", "token", "registry", "core", "jobservice", "registryctl", "log-collector", "exporter", "launcher",
+    ]
   }
   dockerfile = "deploy/images/Dockerfile"
   contexts   = BUNDLES == "" ? {} : { bundles = BUNDLES }

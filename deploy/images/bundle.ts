@@ -20,28 +20,25 @@ import { fileURLToPath } from 'node:url'
 import { build, type Metafile } from 'esbuild'
 
 const root = fileURLToPath(new URL('../..', import.meta.url))
-const services = ['proxy', 'token', 'registry', 'core', 'jobservice', 'registryctl', 'log-collector'] as const
+const programs = globSync('services/*/src/main.ts', { cwd: root })
+  .map((path) => path.split('/')[1]!)
+  .sort()
 /** Holds every service: it runs any set of them in one process, and the commands. */
 const launcher = 'launcher'
-const programs = [...services, launcher] as const
-type Program = (typeof programs)[number]
+const services = programs.filter((name) => name !== launcher)
 
 /** Files that code looks for beside itself, where it finds them beside the bundles. */
-const assets: { from: string; to: string; for: readonly Program[] | 'shared' }[] = [
+const assets: { from: string; to: string; for: readonly string[] | 'shared' }[] = [
   { from: 'deploy/images/healthy.js', to: 'lib/healthy.js', for: 'shared' },
   { from: 'services/lib/storage/src/sum-worker.ts', to: 'lib/sum-worker.ts', for: 'shared' },
-  { from: 'proto/src/gen/contract.json', to: 'lib/gen/contract.json', for: ['core', launcher] },
-  {
-    from: 'proto/src/gen/openapi/harbor-v2.0.json',
-    to: 'lib/gen/openapi/harbor-v2.0.json',
-    for: ['core', launcher],
-  },
+  { from: 'proto/src/gen/contract.json', to: 'lib/gen/contract.json', for: 'shared' },
+  { from: 'proto/src/gen/openapi/harbor-v2.0.json', to: 'lib/gen/openapi/harbor-v2.0.json', for: 'shared' },
   { from: 'services/lib/db/prisma/migrations', to: 'prisma/migrations', for: 'shared' },
   { from: 'portal/public', to: 'portal', for: ['proxy', launcher] },
   ...['swagger-ui.css', 'swagger-ui-bundle.js', 'swagger-ui-standalone-preset.js'].map((name) => ({
     from: join(swaggerUi(), name),
     to: join('swagger-ui', name),
-    for: ['core', launcher] as const,
+    for: ['core', launcher],
   })),
 ]
 
@@ -121,7 +118,7 @@ function reachable(outputs: Metafile['outputs'], entry: string): Set<string> {
 }
 
 /** Code that looks for a file beside itself which no layer brings would fail only when it runs. */
-function refuseMissing(folder: string, name: Program) {
+function refuseMissing(folder: string, name: string) {
   const layers = ['shared', name].map((layer) => join(folder, layer, 'app'))
   for (const layer of layers) {
     for (const file of globSync('lib/*.js', { cwd: layer })) {

@@ -9,9 +9,9 @@ export type {
   RequestBody,
   Response,
 } from './contract.ts'
+export { harborDocument } from './harbor-document.ts'
 export { formatNotYet } from './not-yet.ts'
 export {
-  harborDocument,
   operations,
   type BodyOf,
   type HarborOperations,

@@ -48,9 +48,6 @@ export type ResponseOf<K extends OperationId, Status extends number = 200> = Typ
 
 export const contract = JSON.parse(readFileSync(new URL('./gen/contract.json', import.meta.url), 'utf8')) as Contract
 
-/** Harbor's API as a document of OpenAPI, for clients. */
-export const harborDocument = new URL('./gen/openapi/harbor-v2.0.json', import.meta.url)
-
 /** Every operation of the three APIs by its id. */
 export const operations = Object.fromEntries(
   contract.operations.map((operation) => [operation.operationId, operation]),

@@ -61,7 +61,10 @@ suite(titled('compose.yaml', lack), () => {
     const lines = (await compose('ps', '--all', '--format', 'json')).trim().split('\n')
     return lines.map((line) => JSON.parse(line) as Container)
   }
-  const up = () => must(join(root, 'deploy/compose/up'), [], { env: { ...engine.env, ...env } })
+  const up = () =>
+    must(join(root, 'deploy/compose/up'), [], { env: { ...engine.env, ...env } }).catch(async (error: Error) => {
+      throw new Error(`${error.message}\n${await compose('logs', '--tail', '20')}`)
+    })
   const secret = (name: string) => readFileSync(join(folder, 'secrets', name), 'utf8')
   const api = (path: string) =>
     fetch(`http://${host}${path}`, {
@@ -119,9 +122,9 @@ suite(titled('compose.yaml', lack), () => {
         .sort()
     const closed = Object.keys(networks).filter((name) => networks[name]!.internal === true)
     expect(Object.fromEntries(closed.sort().map((name) => [name, on(name)]))).toEqual({
-      records: ['core', 'jobservice', 'migrate', 'postgres', 'redis', 'registry', 'registryctl', 'token'],
-      services: ['core', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token'],
-      store: ['core', 'minio', 'proxy', 'registry', 'registryctl'],
+      records: ['core', 'exporter', 'jobservice', 'migrate', 'postgres', 'redis', 'registry', 'registryctl', 'token'],
+      services: ['core', 'exporter', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token'],
+      store: ['core', 'jobservice', 'minio', 'proxy', 'registry', 'registryctl'],
     })
     expect([on('door'), on('outside')]).toEqual([['proxy'], ['core', 'jobservice', 'registry', 'token']])
   })
@@ -192,6 +195,7 @@ suite(titled('compose.yaml', lack), () => {
     const { lines } = (await (await api('/api/haven/v1/logs?limit=1000')).json()) as { lines: { service: string }[] }
     expect([...new Set(lines.map(({ service }) => service))].sort()).toEqual([
       'core',
+      'exporter',
       'jobservice',
       'log-collector',
       'proxy',
@@ -205,7 +209,7 @@ suite(titled('compose.yaml', lack), () => {
     await compose('stop')
     const ours = (await containers()).filter(({ Service }) => !['postgres', 'redis', 'minio'].includes(Service))
     expect(ours.map(({ Service, ExitCode }) => [Service, ExitCode])).toEqual(ours.map(({ Service }) => [Service, 0]))
-    expect(ours).toHaveLength(8)
+    expect(ours).toHaveLength(9)
   }, 120_000)
 })
 

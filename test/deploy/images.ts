@@ -17,16 +17,8 @@ import { engine29Tools, type DockerEngine } from '../clients/docker-engine.ts'
 import { must, run } from '../clients/tools.ts'
 
 export const root = fileURLToPath(new URL('../..', import.meta.url))
-export const services = [
-  'proxy',
-  'token',
-  'registry',
-  'core',
-  'jobservice',
-  'registryctl',
-  'log-collector',
-  'launcher',
-] as const
+/** Each has an image. */
+export const services = globSync('services/*/src/main.ts', { cwd: root }).map((path) => path.split('/')[1]!)
 
 /** What building and running our images needs, for `lacking`. */
 export const imageTools = [...engine29Tools, 'busybox', 'docker-compose', 'redis-server', 'versitygw']

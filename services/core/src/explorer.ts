@@ -1,4 +1,3 @@
-import { readFileSync } from 'node:fs'
 import { harborDocument } from '@haven/proto'
 import express, { type Express } from 'express'
 import swaggerUi from 'swagger-ui-express'
@@ -7,7 +6,7 @@ import swaggerUi from 'swagger-ui-express'
 export function mountExplorer(app: Express): void {
   let contract: Buffer | null = null
   app.get('/swagger.json', (_req, res) => {
-    contract ??= readFileSync(harborDocument)
+    contract ??= harborDocument()
     res.type('application/json').send(contract)
   })
   const page = swaggerUi.setup(undefined, {

@@ -1,4 +1,4 @@
-import { maskAuditActor } from '@haven/events'
+import { maskAuditUser } from '@haven/events'
 import { MaskAuditLogSchema } from '@haven/proto/jobs'
 import { defineJob } from '../job-deps.ts'
 
@@ -7,9 +7,9 @@ export default defineJob(MaskAuditLogSchema, {
   type: 'AUDIT_LOGS_GDPR_COMPLIANT',
   attempts: 3,
   concurrency: 1,
-  async run({ params: { username: actor, masked }, deps, log, signal, hold }) {
+  async run({ params: { username, masked }, deps, log, signal, hold }) {
     // Not the name itself: it is what shall be forgotten.
-    const entries = await maskAuditActor(deps.db, { actor, masked, signal, hold })
+    const entries = await maskAuditUser(deps.db, { username, masked, signal, hold })
     log.info(`${entries} entries of the audit log now name ${masked}`)
   },
 })

@@ -7,8 +7,13 @@ import * as contract from '@haven/proto/events'
 import {
   ArtifactPulledSchema,
   ChangeRefusedSchema,
+  MemberAddedSchema,
+  MemberKind,
   ProjectCreatedSchema,
+  UserCreatedSchema,
+  UserPasswordChangedSchema,
   UserSignedInSchema,
+  UserSysadminChangedSchema,
 } from '@haven/proto/events'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { auditLine } from './audit.ts'
@@ -18,7 +23,7 @@ import { emit, emitAll, type EventMessage, type EventSource } from './emit.ts'
 import { auditEventTypes } from './event-types.ts'
 import { auditMessage, AuditForwarder, checkForwardEndpoint, forgetUnsentAudit } from './forward-audit.ts'
 import { listAudit, type AuditQuery } from './list-audit.ts'
-import { maskAuditActor } from './mask-audit.ts'
+import { maskAuditUser } from './mask-audit.ts'
 import { countPurgeableAudit, purgeAudit } from './purge-audit.ts'
 import { auditPolicy, auditWriter, type AuditPolicy } from './write-audit.ts'
 
@@ -32,6 +37,8 @@ beforeEach(async () => {
 })
 
 const ann: EventSource = { principal: { kind: 'user', id: 7, name: 'ann' }, requestId: 'r-1', address: '192.0.2.1' }
+const root: EventSource = { principal: { kind: 'user', id: 1, name: 'admin' } }
+const nobody: EventSource = { principal: { kind: 'anonymous' } }
 const project = (id: number) => ({ id: BigInt(id), name: `p${id}` })
 
 type Seed = { at: string; project?: number | null; type?: string; actor?: string; resource?: string; count?: number }
@@ -458,14 +465,53 @@ describe('purgeAudit', () => {
   })
 })
 
-describe('maskAuditActor', () => {
+describe('maskAuditUser', () => {
   it('gives all lines of one actor another name, and no other', async () => {
     await seed({ at: '2026-01-01T00:00:00Z', count: 5_010 }, { at: '2026-01-03T00:00:00Z', actor: 'anna' })
-    expect(await maskAuditActor(database.db, { actor: 'ann', masked: '5d41402a#7' })).toBe(5_010)
+    expect(await maskAuditUser(database.db, { username: 'ann', masked: '5d41402a#7' })).toBe(5_010)
     const conditions = [{ field: 'username', match: 'exact', value: '5d41402a#7' }] as const
     expect((await list({ conditions })).total).toBe(5_010)
     expect((await list({ sort: [] })).entries[0]?.actor).toBe('anna')
-    expect(await maskAuditActor(database.db, { actor: 'anna', masked: 'anna' })).toBe(0)
+    expect(await maskAuditUser(database.db, { username: 'anna', masked: 'anna' })).toBe(0)
+    await requireTrueCounts()
+  })
+
+  it('gives somebody another name in the lines of what was done to him, and changes no word that only looks like it', async () => {
+    const told = async (name: string) => {
+      const user = { user: { id: 7n, name } }
+      await emit(database.db.writes, UserCreatedSchema, root, user)
+      await emit(database.db.writes, UserPasswordChangedSchema, root, user)
+      await emit(database.db.writes, UserSysadminChangedSchema, root, { ...user, sysadmin: true })
+      await emit(database.db.writes, UserSignedInSchema, nobody, { user: { name }, succeeded: false })
+      const membership = { project: { id: 1n, name }, kind: MemberKind.USER, memberId: 7n, memberName: name }
+      await emit(database.db.writes, MemberAddedSchema, root, { membership })
+      const group = { ...membership, kind: MemberKind.GROUP }
+      await emit(database.db.writes, MemberAddedSchema, root, { membership: group })
+      await emit(database.db.writes, ProjectCreatedSchema, root, { project: { id: 1n, name } })
+      await drain()
+    }
+    const shown = async () =>
+      (await list({ sort: [], page: { number: 1, size: 100 } })).entries
+        .map((e) => `${e.resource} | ${e.description}`)
+        .sort()
+    // Names that are words of the descriptions, too.
+    for (const name of ['ann', 'member', 'user', 'a.b*c']) {
+      await told(name)
+      await maskAuditUser(database.db, { username: name, masked: 'x#7' })
+      expect(await shown()).toEqual(
+        [
+          'x#7 | create user x#7',
+          'x#7 | change password of user x#7',
+          'x#7 | make system administrator: x#7',
+          'x#7 | login',
+          `user:x#7 | create user member x#7 in project ${name}`,
+          `group:${name} | create group member ${name} in project ${name}`,
+          `${name} | create project ${name}`,
+        ].sort(),
+      )
+      expect(await maskAuditUser(database.db, { username: name, masked: 'x#7' })).toBe(0)
+      await database.db.prisma.$executeRaw`delete from events.audit_entries`
+    }
     await requireTrueCounts()
   })
 })

@@ -3,7 +3,7 @@ export { ensureAuditPartitions } from './audit-partitions.ts'
 export { auditEventTypes, parseEventTypes } from './event-types.ts'
 export { AuditForwarder, checkForwardEndpoint, forgetUnsentAudit } from './forward-audit.ts'
 export { listAudit, type AuditEntry, type AuditQuery, type AuditScope } from './list-audit.ts'
-export { maskAuditActor } from './mask-audit.ts'
+export { maskAuditUser } from './mask-audit.ts'
 export { countPurgeableAudit, purgeAudit } from './purge-audit.ts'
 export { auditPolicy, auditWriter, type AuditPolicy } from './write-audit.ts'
 export {
@@ -12,7 +12,7 @@ export {
   type DispatcherOptions,
   type EventHandler,
   type RecordedEvent,
-export { outboxLag } from './outbox-lag.ts'
 } from './dispatcher.ts'
+export { outboxLag } from './outbox-lag.ts'
 export { EventTail } from './event-tail.ts'
 export { emit, emitAll, type EventMessage, type EventSource, type Transaction } from './emit.ts'

@@ -206,6 +206,20 @@ describe('robots', () => {
     })
   })
 
+  it('tell the effect of a permission when it was given, and then only, as Terraform compares it', async () => {
+    const [said, left] = [
+      { ...pull, effect: 'allow' },
+      { resource: 'repository', action: 'push' },
+    ]
+    const { id, name } = await make(ofProject('effects', [said, left]), owner)
+    const shown = async () =>
+      ((await as(owner, 'GET', `/robots/${id}`)).body as { permissions: { access: Access[] }[] }).permissions[0]!.access
+    expect(await shown()).toEqual([said, left])
+    const body = { ...ofProject('effects', [pull, { ...left, effect: 'allow' }]), name }
+    expect((await as(owner, 'PUT', `/robots/${id}`, body)).status).toBe(200)
+    expect(await shown()).toEqual([pull, { ...left, effect: 'allow' }])
+  })
+
   it('belong to their project: another’s administrator learns nothing and changes nothing (A19)', async () => {
     const { id, name, credentials } = await make(ofProject('mine'), owner)
     const system = await make(ofSystem('ruler', [{ kind: 'project', namespace: '*', access: [pull] }]))

@@ -194,7 +194,12 @@ function readAccess(
   if (effect !== '' && effect !== 'allow' && effect !== 'deny') {
     throw problems.badRequest({ message: `bad request permission effect: ${effect}` })
   }
-  return { resource: grantedResource(kind, resource), action, effect: effect === 'deny' ? 'deny' : 'allow' }
+  return {
+    resource: grantedResource(kind, resource),
+    action,
+    effect: effect === 'deny' ? 'deny' : 'allow',
+    effectGiven: effect !== '',
+  }
 }
 
 /** Where a new robot is to live, once the caller may make one there; null: the system. */

@@ -38,10 +38,10 @@ function presentPermission(
   return {
     kind,
     namespace,
-    access: access.map(({ resource, action, effect }) => ({
+    access: access.map(({ resource, action, effect, effectGiven }) => ({
       resource: catalogueResource(kind, resource),
       action,
-      ...(effect === 'deny' && { effect }),
+      ...(effectGiven && { effect }),
     })),
   }
 }

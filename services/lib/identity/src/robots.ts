@@ -39,7 +39,11 @@ export type RobotDeps = {
 /** What a robot may do, or (deny) may not although it may do everything of that kind, in one place. */
 export type RobotPermission = {
   readonly scope: Scope
-  readonly access: readonly (Permission & { readonly effect: 'allow' | 'deny' })[]
+  readonly access: readonly (Permission & {
+    readonly effect: 'allow' | 'deny'
+    /** Whether it was said or left out, which tells what to show. */
+    readonly effectGiven?: boolean
+  })[]
 }
 
 /** What may be told about a robot: never a hash. */
@@ -169,12 +173,12 @@ export async function updateRobot(
     access: access.filter((one) => !had.has(keyOf(scope, one))),
   }))
   requireMayGive(giver, added)
-  const wanted = keysOf(change.permissions)
+  const [before, after] = [asGiven(robot.permissions), asGiven(change.permissions)]
   const fields = [
     ...(change.description === robot.description ? [] : ['description']),
     ...(change.disabled === robot.disabled ? [] : ['disabled']),
     ...(change.durationDays === robot.durationDays ? [] : ['duration']),
-    ...(wanted.size === had.size && [...wanted].every((key) => had.has(key)) ? [] : ['permissions']),
+    ...(before.symmetricDifference(after).size === 0 ? [] : ['permissions']),
   ]
   if (fields.length === 0) return
   const prefix = await deps.signIn.robotPrefix()
@@ -376,6 +380,12 @@ const keyOf = (scope: Scope, { resource, action, effect }: Permission & { effect
 const keysOf = (permissions: readonly RobotPermission[]) =>
   new Set(permissions.flatMap(({ scope, access }) => access.map((one) => keyOf(scope, one))))
 
+/** As it is shown: to say an effect changes no right, but what is told. */
+const asGiven = (permissions: readonly RobotPermission[]) =>
+  new Set(
+    permissions.flatMap(({ scope, access }) => access.map((one) => `${keyOf(scope, one)} ${one.effectGiven ?? false}`)),
+  )
+
 const projectIdsOf = (permissions: readonly RobotPermission[], home?: number | null): number[] => [
   ...new Set([
     ...permissions.flatMap(({ scope }) => (typeof scope === 'number' ? [scope] : [])),
@@ -398,13 +408,14 @@ const permissionGrantsOf = (robotIds: readonly number[]) => ({
 function grantsFor(id: number, permissions: readonly RobotPermission[], { principal }: EventSource) {
   const rows = new Map<string, Prisma.GrantCreateManyInput>()
   for (const { scope, access } of permissions) {
-    for (const { resource, action, effect } of access) {
+    for (const { resource, action, effect, effectGiven } of access) {
       rows.set(keyOf(scope, { resource, action, effect }), {
         principalKind: 'robot',
         principalId: id,
         resource,
         action,
         effect,
+        effectGiven: effectGiven ?? false,
         nodeKind: scope === 'system' ? 'system' : 'project',
         projectId: typeof scope === 'number' ? scope : null,
         createdBy: 'name' in principal ? principal.name : null,
@@ -424,14 +435,14 @@ async function permissionsOfRobots(db: Database, ids: readonly number[]): Promis
       { action: 'asc' },
     ],
   })
-  const byRobot = new Map<number, Map<Scope, { resource: string; action: string; effect: 'allow' | 'deny' }[]>>()
-  for (const { principalId, nodeKind, projectId, resource, action, effect } of grants) {
+  const byRobot = new Map<number, Map<Scope, RobotPermission['access'][number][]>>()
+  for (const { principalId, nodeKind, projectId, resource, action, effect, effectGiven } of grants) {
     const scope: Scope = nodeKind === 'system' ? 'system' : (projectId ?? 'every-project')
     const scopes = byRobot.get(principalId) ?? new Map()
     byRobot.set(principalId, scopes)
     scopes.set(scope, [
       ...(scopes.get(scope) ?? []),
-      { resource: resource ?? '', action: action ?? '', effect: effect === 'deny' ? 'deny' : 'allow' },
+      { resource: resource ?? '', action: action ?? '', effect: effect === 'deny' ? 'deny' : 'allow', effectGiven },
     ])
   }
   return new Map([...byRobot].map(([id, scopes]) => [id, [...scopes].map(([scope, access]) => ({ scope, access }))]))

@@ -80,6 +80,7 @@ const known = new Set([
     return [`${prefix}_URL`, `${prefix}_HOST`, `${prefix}_PORT`]
   }),
   'HAVEN_PROCESS',
+  'HAVEN_SERVICE', // of the images' health check
 ])
 const ours = new RegExp(`^(?:S3|${definitions.map(({ prefix }) => prefix).join('|')}|STORAGE)_`)
 /** Kubernetes tells every container of a namespace where its services are, by variables like our own. */

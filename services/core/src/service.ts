@@ -55,7 +55,7 @@ export type CoreDeps = {
 }
 
 /** The job types of the platform, as its job monitor lists them. */
-const JOB_TYPES = ['GARBAGE_COLLECTION', 'PURGE_AUDIT_LOG'] as const
+const JOB_TYPES = ['GARBAGE_COLLECTION', 'PURGE_AUDIT_LOG', 'BULK_OPERATION'] as const
 
 /** The management API under `/api`, and the sessions of browsers under `/c`. What it is given stays the caller's to close. */
 export function createCore(deps: CoreDeps): Service {

@@ -1,4 +1,4 @@
-import { defineConfig, duration, int, url, type ConfigOf } from '@haven/config'
+import { defineConfig, duration, int, oneOf, url, type ConfigOf } from '@haven/config'
 import { pairSecret, serviceSettings } from '@haven/runtime'
 
 /** How the job service behaves, wherever it runs. */
@@ -6,6 +6,11 @@ export const jobserviceSettings = {
   coreSecret: pairSecret('CORE_SECRET', 'What core shows to the job service.'),
   registryctlUrl: url({ env: 'REGISTRYCTL_URL', default: 'http://127.0.0.1:5003', doc: 'Where registryctl listens.' }),
   registryctlSecret: pairSecret('REGISTRYCTL_SECRET', 'What the job service shows to registryctl.'),
+  storageName: oneOf(['files', 's3', 'memory'], {
+    env: 'STORAGE_DRIVER',
+    default: 'files',
+    doc: 'The driver of the blob store: copies are of what it has. The job service itself opens no store.',
+  }),
   workers: int({ default: 10, min: 1, max: 100, doc: 'Jobs of one type that run at the same time in this process.' }),
   leaseMs: duration({
     default: '60s',

@@ -15,6 +15,7 @@ export function openJobservice(
     config,
     settings: foundation.settings(),
     db: foundation.db(),
+    authorities: foundation.authorities(),
     sealer: foundation.sealer(),
     outbound: foundation.outbound(),
     redisUrl,

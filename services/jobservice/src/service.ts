@@ -1,4 +1,4 @@
-import { expireUploads } from '@haven/artifacts'
+import { artifactDeps, expireUploads, projectPolicies } from '@haven/artifacts'
 import { gcDeps } from '@haven/artifacts/gc'
 import type { Database } from '@haven/db'
 import {
@@ -10,7 +10,7 @@ import {
   forgetUnsentAudit,
   OutboxDispatcher,
 } from '@haven/events'
-import { rotateAgedSigningKey, type Sealer } from '@haven/identity'
+import { rotateAgedSigningKey, type Authorities, type Sealer } from '@haven/identity'
 import type { OutboundClient } from '@haven/outbound'
 import { charge, foldQuotas, ProjectDirectory } from '@haven/projects'
 import {
@@ -38,6 +38,7 @@ export type JobserviceDeps = {
   readonly config: JobserviceSettings
   readonly settings: SettingsReader
   readonly db: Database
+  readonly authorities: Authorities
   /** Seals the keys that sign tokens, and the secrets of other registries. */
   readonly sealer: Sealer
   /** The only way to other servers. */
@@ -66,6 +67,13 @@ export function createJobservice(given: JobserviceDeps): Service {
   const projects = new ProjectDirectory(db)
   const jobDeps: JobDeps = {
     db,
+    projects,
+    authorities: given.authorities,
+    artifacts: artifactDeps({
+      db,
+      storage: { name: config.storageName },
+      policies: { ...projectPolicies, readOnly: async () => (await settings.read()).read_only },
+    }),
     gc: gcDeps({
       db,
       projects,

@@ -43,6 +43,9 @@ async function run(job: Job, params: JsonObject): Promise<string> {
     cursor: null,
     saveCursor: async () => undefined,
     hold: async () => undefined,
+    yieldTurn() {
+      throw new Error('these jobs have one turn')
+    },
   })
   return lines.join('\n')
 }

@@ -5,7 +5,7 @@ import { connectNodeAdapter } from '@connectrpc/connect-node'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { eraseTrash } from '@haven/artifacts/gc'
 import { emit } from '@haven/events'
-import { ensureSigningKey } from '@haven/identity'
+import { Authorities, ensureSigningKey } from '@haven/identity'
 import { ProjectCreatedSchema } from '@haven/proto/events'
 import { OutboundClient } from '@haven/outbound'
 import { RegistryControl } from '@haven/proto/rpc'
@@ -71,6 +71,7 @@ beforeAll(async () => {
       coreSecret,
       registryctlUrl: `http://127.0.0.1:${(registryctl.address() as AddressInfo).port}`,
       registryctlSecret,
+      storageName: 'memory',
       workers: 4,
       leaseMs: 5000,
       reconcileMs: 1000,
@@ -82,6 +83,7 @@ beforeAll(async () => {
     },
     settings: new Settings(database.db, sealer),
     db: database.db,
+    authorities: new Authorities(database.db),
     sealer,
     outbound: new OutboundClient({ allow: [] }),
     redisUrl,

@@ -2,6 +2,7 @@ import type { Handlers } from '../handler.ts'
 import { allowlistHandlers } from './allowlist.ts'
 import { artifactHandlers, iconHandlers } from './artifact.ts'
 import { auditHandlers } from './audit.ts'
+import { bulkHandlers } from './bulk.ts'
 import { configurationHandlers } from './configuration.ts'
 import { eventHandlers } from './events.ts'
 import { explainHandlers } from './explain.ts'
@@ -57,6 +58,7 @@ export const handlers: Handlers = {
   ...purgeHandlers,
   ...jobserviceHandlers,
   ...scheduleHandlers,
+  ...bulkHandlers,
   ...eventHandlers,
   ...explainHandlers,
   ...logHandlers,

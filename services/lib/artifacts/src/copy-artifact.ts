@@ -1,7 +1,7 @@
 import { statement } from '@haven/db'
 import { problems } from '@haven/errors'
 import { parseTag, type Digest, type Tag } from '@haven/oci'
-import type { ArtifactDeps } from './deps.ts'
+import type { RecordDeps } from './deps.ts'
 import { nameOf, type PullGrant, type PushGrant } from './grants.ts'
 import { mountBlob } from './mount-blob.ts'
 import { putManifest } from './put-manifest.ts'
@@ -61,7 +61,7 @@ const pointing = statement<{ name: string }>(
  * repeated.
  * @throws problems.manifestUnknown; denied for what hangs on another artifact; what a push throws: quotaExceeded, tagImmutable.
  */
-export async function copyArtifact(deps: ArtifactDeps, from: PullGrant, to: PushGrant, digest: Digest): Promise<void> {
+export async function copyArtifact(deps: RecordDeps, from: PullGrant, to: PushGrant, digest: Digest): Promise<void> {
   await requireWritable(deps)
   const source = [from.project.id, from.repository, digest, MAX_MANIFESTS + 1]
   const manifests = await deps.db.writes.rows(tree, source)
@@ -78,7 +78,7 @@ export async function copyArtifact(deps: ArtifactDeps, from: PullGrant, to: Push
   for (const manifest of manifests) await copyManifest(deps, from, to, manifest)
 }
 
-async function copyManifest(deps: ArtifactDeps, from: PullGrant, to: PushGrant, manifest: SourceManifest) {
+async function copyManifest(deps: RecordDeps, from: PullGrant, to: PushGrant, manifest: SourceManifest) {
   const { digest, mediaType } = manifest as SourceManifest & { digest: Digest }
   const found = await deps.db.writes.one(payload, [manifest.id])
   if (!found) throw problems.manifestUnknown({ repository: nameOf(from), reference: digest })

@@ -3,7 +3,7 @@ import type { Sql } from '@haven/db'
 import { emit, emitAll } from '@haven/events'
 import type { Digest, Tag } from '@haven/oci'
 import { ArtifactDeletedSchema, TagDeletedSchema } from '@haven/proto/events'
-import { messagesOf, type ArtifactDeps } from './deps.ts'
+import { messagesOf, type RecordDeps } from './deps.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type DeleteGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
 import { buryManifests, lockManifestTree, lockOrphans, parentOf, type ManifestInTree } from './store/manifests.ts'
@@ -20,7 +20,7 @@ export const MAX_FOLLOWERS = 1_000
  * @throws problems.manifestUnknown, nameUnknown; tagUndeletable; stillReferenced while an index of the repository names it.
  */
 export async function deleteManifest(
-  deps: ArtifactDeps,
+  deps: RecordDeps,
   grant: DeleteGrant,
   digest: Digest,
   reason = 'deleted',
@@ -57,7 +57,7 @@ export async function deleteManifest(
  * @returns the tags.
  */
 export async function bury(
-  deps: ArtifactDeps,
+  deps: RecordDeps,
   tx: Sql,
   grant: DeleteGrant,
   doomed: readonly ManifestInTree[],
@@ -101,7 +101,7 @@ export async function bury(
  * @throws problems.manifestUnknown, nameUnknown, tagUndeletable; notFound when it is another's tag.
  */
 export async function deleteTag(
-  deps: ArtifactDeps,
+  deps: RecordDeps,
   grant: DeleteGrant,
   tag: Tag,
   { reason = 'deleted', of }: { reason?: string; of?: number } = {},
@@ -129,14 +129,14 @@ export async function deleteTag(
   await deps.recent.settled()
 }
 
-export async function requireDeletable({ policies }: ArtifactDeps, grant: DeleteGrant, tag: string): Promise<void> {
+export async function requireDeletable({ policies }: RecordDeps, grant: DeleteGrant, tag: string): Promise<void> {
   if (!policies.immutability) return
   const { allowed, reasons } = await policies.immutability(grant, tag, 'delete')
   if (!allowed) throw problems.tagUndeletable({ tag, reasons: messagesOf(reasons) })
 }
 
 /** The problem of a reference that is not there. */
-export async function absent({ db }: ArtifactDeps, grant: DeleteGrant, reference: string) {
+export async function absent({ db }: RecordDeps, grant: DeleteGrant, reference: string) {
   const known = (await findRepository(db.reads, grant.project.id, grant.repository)) !== null
   return known
     ? problems.manifestUnknown({ repository: nameOf(grant), reference })

@@ -49,10 +49,10 @@ export type ArtifactPolicies = Readonly<{
   pullGate?: (grant: PullGrant, manifest: { id: string; digest: string }) => Verdict | Promise<Verdict>
 }>
 
-export type ArtifactDeps = Readonly<{
+/** What use cases need that move no bytes: of the store only its name. */
+export type RecordDeps = Readonly<{
   db: Database
-  /** Where new blobs go and where they are read from. */
-  storage: BlobStorage
+  storage: Pick<BlobStorage, 'name'>
   hashes: OpenHashes
   manifestBytes: ManifestBytes
   recent: RecentAnswers
@@ -60,15 +60,21 @@ export type ArtifactDeps = Readonly<{
   policies: ArtifactPolicies
 }>
 
+export type ArtifactDeps = RecordDeps &
+  Readonly<{
+    /** Where new blobs go and where they are read from. */
+    storage: BlobStorage
+  }>
+
 /** What the use cases need. One per process, since it holds the sums of uploads in flight and the bytes of manifests. */
-export function artifactDeps(given: {
+export function artifactDeps<Storage extends Pick<BlobStorage, 'name'>>(given: {
   db: Database
-  storage: BlobStorage
+  storage: Storage
   settings?: Partial<ArtifactSettings>
   policies?: ArtifactPolicies
   /** Of the process, when several services of it take away and answer. */
   recent?: RecentAnswers | undefined
-}): ArtifactDeps {
+}): RecordDeps & Readonly<{ storage: Storage }> {
   return {
     db: given.db,
     storage: given.storage,

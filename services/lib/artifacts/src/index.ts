@@ -1,11 +1,19 @@
 export { addTag } from './add-tag.ts'
 export { appendToUpload, type Chunk } from './append-to-upload.ts'
+export { bulkNeeds, isBulkKind, type BulkKind } from './bulk-kinds.ts'
 export { countRepositories } from './count-repositories.ts'
 export { deleteBlob, getBlob, headBlobForPush, reportUnreadable } from './blobs.ts'
 export { contentSize } from './content-size.ts'
 export { copyArtifact } from './copy-artifact.ts'
 export { deleteManifest, deleteTag } from './delete-manifest.ts'
-export { artifactDeps, type ArtifactDeps, type ArtifactPolicies, type ArtifactSettings, type Verdict } from './deps.ts'
+export {
+  artifactDeps,
+  type ArtifactDeps,
+  type ArtifactPolicies,
+  type ArtifactSettings,
+  type RecordDeps,
+  type Verdict,
+} from './deps.ts'
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
 export { detachLabel } from './detach-label.ts'
 export { finishUpload } from './finish-upload.ts'
@@ -47,6 +55,7 @@ export { readIcon } from './read-icon.ts'
 export { deleteRepository } from './repositories/delete-repository.ts'
 export { updateRepository } from './repositories/update-repository.ts'
 export { parseSearch, type SearchTerm } from './search-terms.ts'
+export { resolveSelector, selectedArtifacts, type Selection, type Selector } from './select-artifacts.ts'
 export { searchRepositories } from './search-repositories.ts'
 export {
   countRepositoriesIn,
@@ -63,6 +72,7 @@ export {
   type Accessory,
   type ArtifactParts,
   type ArtifactRow,
+  type SelectedArtifact,
 } from './store/artifact-rows.ts'
 export { hasRepositories } from './store/repositories.ts'
 export {

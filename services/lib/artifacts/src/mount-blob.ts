@@ -1,5 +1,5 @@
 import type { Digest } from '@haven/oci'
-import type { ArtifactDeps } from './deps.ts'
+import type { RecordDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import type { PullGrant, PushGrant } from './grants.ts'
 import { recordLink } from './record-link.ts'
@@ -12,7 +12,7 @@ const MAX_HOLDERS = 50
 
 /** Links a blob of one repository to another without moving bytes. Null when the source does not have it: then it is uploaded. */
 export async function mountBlob(
-  deps: ArtifactDeps,
+  deps: RecordDeps,
   grant: PushGrant,
   from: PullGrant,
   digest: Digest,
@@ -36,5 +36,5 @@ export async function mountBlob(
 }
 
 /** Repositories that have a blob, for a mount that names none: the caller asks which of them it may pull from. */
-export const mountSources = ({ db }: ArtifactDeps, digest: Digest): Promise<{ projectId: number; path: string }[]> =>
+export const mountSources = ({ db }: RecordDeps, digest: Digest): Promise<{ projectId: number; path: string }[]> =>
   blobHolders(db.reads, digest, MAX_HOLDERS)

@@ -3,7 +3,7 @@ import { problems } from '@haven/errors'
 import { emit } from '@haven/events'
 import type { Tag } from '@haven/oci'
 import { TagMovedSchema } from '@haven/proto/events'
-import { messagesOf, type ArtifactDeps } from './deps.ts'
+import { messagesOf, type RecordDeps } from './deps.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
 import { adoptSubject, forgetSubject } from './store/manifests.ts'
 import { createTag, lockTag, moveTag, recordTagMove } from './store/tags.ts'
@@ -27,7 +27,7 @@ const changeOf = (grant: PushGrant) => ({ actor: actorOf(grant), door: grant.doo
  * @throws problems.tagImmutable
  */
 export async function pointTag(
-  { policies }: ArtifactDeps,
+  { policies }: RecordDeps,
   tx: Sql,
   grant: PushGrant,
   to: NamedManifest,

@@ -14,7 +14,7 @@ import { ArtifactPushedSchema, RepositoryCreatedSchema } from '@haven/proto/even
 import type { Sql } from '@haven/db'
 import { UNLIMITED } from '@haven/projects'
 import { artifactTypeWord } from './artifact-type.ts'
-import type { ArtifactDeps } from './deps.ts'
+import type { RecordDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
 import { pointTag } from './point-tag.ts'
@@ -43,11 +43,7 @@ export type PushedManifest = {
  * Stores a manifest and points tags at it, in one transaction that holds everything the manifest needs.
  * @throws problems.manifestInvalid, digestInvalid, manifestBlobUnknown with every digest that is missing, tagImmutable, quotaExceeded
  */
-export async function putManifest(
-  deps: ArtifactDeps,
-  grant: PushGrant,
-  input: ManifestUpload,
-): Promise<PushedManifest> {
+export async function putManifest(deps: RecordDeps, grant: PushGrant, input: ManifestUpload): Promise<PushedManifest> {
   await requireWritable(deps)
   const manifest = parse(input)
   const named = input.reference.tag === undefined ? [] : [input.reference.tag]
@@ -101,7 +97,7 @@ function parse({ reference, mediaType, body }: ManifestUpload): Manifest {
  * @returns the bytes of the children that are there, and the others.
  */
 async function requireContent(
-  { settings }: ArtifactDeps,
+  { settings }: RecordDeps,
   tx: Sql,
   repositoryId: number,
   manifest: Manifest,
@@ -128,7 +124,7 @@ const warningsOf = (absent: readonly Digest[]): string[] =>
 /** Harbor warns from here on. */
 const QUOTA_WARNING = 0.85
 
-async function quotaWarnings({ db, policies }: ArtifactDeps, { project }: PushGrant): Promise<string[]> {
+async function quotaWarnings({ db, policies }: RecordDeps, { project }: PushGrant): Promise<string[]> {
   if (project.quotaBytes === UNLIMITED) return []
   const now = await policies.quotaUsage?.(db.reads, project.id)
   if (!now || now.hardBytes === UNLIMITED || now.usedBytes < now.hardBytes * QUOTA_WARNING) return []

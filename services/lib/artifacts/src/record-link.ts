@@ -1,11 +1,11 @@
 import type { Sql } from '@haven/db'
-import type { ArtifactDeps } from './deps.ts'
+import type { RecordDeps } from './deps.ts'
 import type { PushGrant } from './grants.ts'
 import { isLinkedElsewhere } from './store/blobs.ts'
 
 /** Counts a blob that a repository has just got, once for each project. The caller holds the blob's row. */
 export async function recordLink(
-  { policies }: ArtifactDeps,
+  { policies }: RecordDeps,
   tx: Sql,
   { project }: PushGrant,
   blob: { id: string; sizeBytes: number; linked: boolean; known: boolean; repositoryId: number },

@@ -1,7 +1,7 @@
 import { problems } from '@haven/errors'
-import type { ArtifactDeps } from './deps.ts'
+import type { RecordDeps } from './deps.ts'
 
 /** @throws problems.readOnly while the installation is in read-only mode. */
-export async function requireWritable({ policies }: ArtifactDeps): Promise<void> {
+export async function requireWritable({ policies }: RecordDeps): Promise<void> {
   if (await policies.readOnly?.()) throw problems.readOnly()
 }

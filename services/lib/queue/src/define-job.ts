@@ -28,6 +28,8 @@ export type JobRun<Params, Deps> = {
   saveCursor(cursor: Json, tx?: Sql): Promise<void>
   /** Call it in each transaction with an effect: throws LeaseLost, and so undoes the effect of a worker that was given up. */
   hold(tx: Sql): Promise<void>
+  /** Ends this run: what waits of this type goes first, then a worker goes on from the saved cursor. It counts as no attempt. Never returns. */
+  yieldTurn(): never
 }
 
 export type JobSpec<Schema extends DescMessage, Deps> = {

@@ -1,6 +1,7 @@
 export { checkCron, CRON_TYPES, nextRun, type CronType } from './cron.ts'
 export { defineJob, taskOf, type JobDefinition, type JobLog, type JobRun, type JobSpec } from './define-job.ts'
 export * from './inspect.ts'
+export { listFailures, recordFailures, type ItemFailure } from './item-failures.ts'
 export { LeaseLost, ShuttingDown, StopRequested, type LeaseTimes } from './lease.ts'
 export { Queue, type QueueOptions } from './queue.ts'
 export { Reconciler, type Reconciled, type ReconcilerOptions } from './reconciler.ts'
@@ -21,6 +22,7 @@ export {
   type QueuedTask,
   type StartedExecution,
 } from './start-execution.ts'
+export { startedUnder, startOnce, type Once } from './start-once.ts'
 export { isFinal, type ExecutionStatus, type Json, type JsonObject, type TaskStatus, type Trigger } from './status.ts'
 export { sweepExecutions } from './sweep-executions.ts'
 export { Workers, type EndedAttempt, type WorkersOptions } from './worker.ts'

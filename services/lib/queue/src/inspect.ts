@@ -33,6 +33,8 @@ export type Task = {
   maxAttempts: number
   runAt: Date
   leaseOwner: string | null
+  /** Where the next attempt goes on. */
+  cursor: JsonObject | null
   progress: JsonObject | null
   extraAttrs: JsonObject
   createdAt: Date
@@ -85,6 +87,12 @@ export async function listTasks(
     prisma.task.count({ where }),
   ])
   return { items: rows.map((row) => plain(row) as Task), total }
+}
+
+/** All tasks of these executions, which have few. */
+export async function tasksOf({ prisma }: Database, executionIds: readonly number[]): Promise<Task[]> {
+  const where = { executionId: { in: executionIds.map(BigInt) } }
+  return (await prisma.task.findMany({ where, orderBy: { id: 'asc' } })).map((row) => plain(row) as Task)
 }
 
 /** Tasks of all executions, newest first. */
@@ -207,14 +215,6 @@ export async function listQueues(sql: Sql, jobTypes: readonly string[]): Promise
   }))
 }
 
-const waitingExecutions = statement<{ id: string }>(
-  'jobs waiting executions',
-  `select distinct execution_id as id from jobs.tasks where job_type = $1 and status in ('Pending', 'Scheduled')`,
-)
-
-/** Executions that have tasks of this type waiting; stopping them empties the queue. */
-export async function executionsWaiting(sql: Sql, jobType: string): Promise<number[]> {
-  return (await sql.rows(waitingExecutions, [jobType])).map((row) => Number(row.id))
 export type TaskLoad = {
   /** Every type that ever had a task. */
   queues: { jobType: string; waiting: number; latencySeconds: number }[]
@@ -257,6 +257,14 @@ export async function taskLoad(sql: Sql): Promise<TaskLoad> {
   return { queues, running, scheduled: scheduled!.scheduled }
 }
 
+const waitingExecutions = statement<{ id: string }>(
+  'jobs waiting executions',
+  `select distinct execution_id as id from jobs.tasks where job_type = $1 and status in ('Pending', 'Scheduled')`,
+)
+
+/** Executions that have tasks of this type waiting; stopping them empties the queue. */
+export async function executionsWaiting(sql: Sql, jobType: string): Promise<number[]> {
+  return (await sql.rows(waitingExecutions, [jobType])).map((row) => Number(row.id))
 }
 
 export type WorkerPool = {

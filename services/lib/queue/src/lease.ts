@@ -24,6 +24,13 @@ export class ShuttingDown extends Error {
   }
 }
 
+/** A job's own word that others go first now. */
+export class TurnOver extends Error {
+  constructor() {
+    super('the turn is over')
+  }
+}
+
 export type LeaseTimes = {
   /** After this long without a sign of life the task is given to another worker. */
   leaseMs: number
@@ -35,7 +42,8 @@ export type Outcome =
   | { kind: 'success' }
   | { kind: 'stopped' }
   | { kind: 'error'; message: string; retryInMs: number | null }
-  | { kind: 'released' }
+  /** Given back, because we go down or because others come first: that is no failed attempt. */
+  | { kind: 'released'; turnOver: boolean }
 
 /** A task that this worker holds. Every write carries its fence: after the lease went to another worker each throws LeaseLost. */
 export class Lease {
@@ -137,7 +145,6 @@ export class Lease {
     const progress = this.#progress && JSON.stringify(this.#progress)
     await this.#db.transaction(async (tx) => {
       if (progress) this.#require(await tx.one(tasks.beat, [id, fence, this.#times.leaseMs, progress]))
-      // Given back because we go down: that is no failed attempt.
       const uncounted = outcome.kind === 'released' ? 1 : 0
       const ended = [OUTCOMES[outcome.kind], message || null]
       this.#require(await tx.one(tasks.leave, [id, fence, status, message, delayMs, uncounted, ...ended]))

@@ -56,7 +56,7 @@ beforeEach(async () => {
   redis = { url: base.url, prefix: `${base.prefix}-${prefixes++}` }
   failures = []
   await database.db.prisma
-    .$executeRaw`truncate jobs.executions, jobs.tasks, jobs.task_attempts, jobs.task_log, jobs.schedules, jobs.queue_states, jobs.workers`
+    .$executeRaw`truncate jobs.executions, jobs.schedules, jobs.queue_states, jobs.workers cascade`
   queue = new Queue({ db: database.db, redisUrl: redis.url, prefix: redis.prefix, onFailure })
   toClose = [queue]
 })
@@ -453,6 +453,26 @@ describe('a worker that died', () => {
     expect(await listRunningTasks(database.db, workers.id)).toMatchObject([{ jobId: started.tasks[0]!.jobId }])
     done.open()
     await ended(started.id)
+  })
+})
+
+describe('a job that has worked for a while', () => {
+  it('lets others go first and goes on from its cursor, which is no failed attempt', async () => {
+    const turns: string[] = []
+    const job = define(
+      async ({ params, cursor, saveCursor, attempt, yieldTurn }) => {
+        const turn = Number(cursor ?? 0) + 1
+        turns.push(`${params.workers}: turn ${turn}, attempt ${attempt}`)
+        await saveCursor(turn)
+        if (turn < 3) yieldTurn()
+      },
+      { concurrency: 1 },
+    )
+    const started = await start(job, 2)
+    await queue.add(started.tasks)
+    await work(job, { poolSize: 1 })
+    expect(await ended(started.id)).toMatchObject({ status: 'Success' })
+    expect(turns).toEqual([1, 2, 3].flatMap((n) => [1, 2].map((task) => `${task}: turn ${n}, attempt 1`)))
   })
 })
 

@@ -6,7 +6,7 @@ import { causedBy, inSpan, type Cause } from '@haven/telemetry'
 import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
 import { Redis } from 'ioredis'
 import type { JobDefinition } from './define-job.ts'
-import { Lease, LeaseLost, ShuttingDown, StopRequested, type LeaseTimes, type Outcome } from './lease.ts'
+import { Lease, LeaseLost, ShuttingDown, StopRequested, TurnOver, type LeaseTimes, type Outcome } from './lease.ts'
 import { jobIdOf, type Queue } from './queue.ts'
 import { TaskLog } from './task-log.ts'
 
@@ -132,14 +132,20 @@ export class Workers<Deps> implements AsyncDisposable {
       throw new DelayedError()
     }
     this.#leases.add(lease)
+    let turnOver = false
     try {
-      await this.#run(definition, lease, request)
+      turnOver = await this.#run(definition, lease, request)
     } finally {
       this.#leases.delete(lease)
     }
+    if (!turnOver) return
+    // Behind those that wait now.
+    await taken.moveToDelayed(Date.now(), token)
+    throw new DelayedError()
   }
 
-  async #run(definition: JobDefinition<Deps>, lease: Lease, request: string | undefined): Promise<void> {
+  /** True when it has not ended and others go first. */
+  async #run(definition: JobDefinition<Deps>, lease: Lease, request: string | undefined): Promise<boolean> {
     const { db, deps, queue, onFailure, onEnded } = this.#options
     const { task } = lease
     await using log = new TaskLog(db, task.id)
@@ -155,12 +161,13 @@ export class Workers<Deps> implements AsyncDisposable {
     } catch (error) {
       if (!(error instanceof LeaseLost)) throw error
       onFailure(error) // a zombie: the task is another worker's, and so is its result
-      return
+      return false
     }
     if (outcome.kind === 'error' && outcome.retryInMs !== null) {
       const again = { jobId: task.job_id, jobType: task.job_type, attempt: task.attempt, delayMs: outcome.retryInMs }
       await queue.kick([again])
     }
+    return outcome.kind === 'released' && outcome.turnOver
   }
 
   async #attempt(definition: JobDefinition<Deps>, lease: Lease, log: TaskLog, deps: Deps): Promise<Outcome> {
@@ -179,8 +186,12 @@ export class Workers<Deps> implements AsyncDisposable {
         attributes: (attrs) => lease.attributes(attrs),
         saveCursor: (cursor, tx) => lease.saveCursor(cursor, tx),
         hold: (tx) => lease.hold(tx),
+        yieldTurn() {
+          throw new TurnOver()
+        },
       })
     } catch (error) {
+      if (!signal.aborted && error instanceof TurnOver) return { kind: 'released', turnOver: true }
       if (!signal.aborted) return this.#failed(definition, lease, error)
       if (error !== signal.reason) log.debug(`ended by: ${messageOf(error)}`)
       return interrupted(signal)
@@ -216,7 +227,7 @@ export class Workers<Deps> implements AsyncDisposable {
 }
 
 const interrupted = (signal: AbortSignal): Outcome =>
-  signal.reason instanceof StopRequested ? { kind: 'stopped' } : { kind: 'released' }
+  signal.reason instanceof StopRequested ? { kind: 'stopped' } : { kind: 'released', turnOver: false }
 
 /** The whole chain of causes in one line: it is what an administrator sees of a failed job. */
 function messageOf(error: unknown): string {

@@ -205,6 +205,24 @@ function special(condition: Condition): Prisma.Sql | null {
 const wrong = (field: string, allowed: string) =>
   problems.badRequest({ message: `the value of "${field}" query can only be ${allowed}` })
 
+/** What a list of artifacts shows: no accessories, and what is only there for the sake of an index when `base=*` asks for it. */
+function shown(place: Place, conditions: readonly Condition[], { isChild, everything = false }: Shown): Prisma.Sql {
+  const terms = conditions.map(special)
+  const asked = [
+    within(place),
+    Prisma.sql`m.subject_digest is null`,
+    ...terms.filter((term) => term !== null),
+    ...conditionsToSql(
+      conditions.filter((_, i) => terms[i] === null),
+      fieldsOf(place),
+    ),
+  ]
+  const all = everything || conditions.some(({ field }) => field === 'base')
+  return Prisma.join(all ? asked : [...asked, Prisma.sql`(not ${isChild} or ${named})`], ' and ')
+}
+
+type Shown = { isChild: Prisma.Sql; everything?: boolean | undefined }
+
 export type ArtifactQuery = ArtifactParts & {
   conditions?: readonly Condition[]
   sort?: readonly Sort[]
@@ -224,20 +242,9 @@ export async function artifactRows(
 ): Promise<{ total: number; rows: ArtifactRow[] }> {
   const fields = fieldsOf(place)
   const conditions = query.conditions ?? []
-  // Of a repository that holds platforms only, Harbor tells the last of those.
-  const everything = query.latest || conditions.some(({ field }) => field === 'base')
-  const terms = conditions.map(special)
-  const asked = [
-    within(place),
-    Prisma.sql`m.subject_digest is null`,
-    ...terms.filter((term) => term !== null),
-    ...conditionsToSql(
-      conditions.filter((_, i) => terms[i] === null),
-      fields,
-    ),
-  ]
   const sourceWith = (isChild: Prisma.Sql) => {
-    const where = Prisma.join(everything ? asked : [...asked, Prisma.sql`(not ${isChild} or ${named})`], ' and ')
+    // Of a repository that holds platforms only, Harbor tells the last of those.
+    const where = shown(place, conditions, { isChild, everything: query.latest })
     return query.latest
       ? Prisma.sql`(select distinct on (r.id) m.* from ${from} where ${where} order by r.id, m.pushed_at desc, m.id desc) m
                    join artifacts.repositories r on r.id = m.repository_id`
@@ -256,6 +263,71 @@ export async function artifactRows(
     prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${sourceWith(amongChildren(place))}`,
   ])
   return { total: Number(count.total), rows }
+}
+
+/** What an operation needs to know of an artifact. */
+export type SelectedArtifact = {
+  id: number
+  repositoryId: number
+  path: string
+  digest: string
+  mediaType: string
+  artifactType: string | null
+  subjectDigest: string | null
+  pushedAt: Date
+}
+
+const selected = Prisma.sql`
+  m.id::float8 as id, m.repository_id as "repositoryId", r.path, m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
+  m.subject_digest as "subjectDigest", m.pushed_at as "pushedAt"`
+
+/** Artifacts that match and were there at some time, the newest first, below an id. */
+export const matchingArtifacts = (
+  { prisma }: Pick<Database, 'prisma'>,
+  place: Place,
+  { conditions, pushedUntil, below, limit }: Matching & { below: number | null; limit: number },
+): Promise<SelectedArtifact[]> => prisma.$queryRaw<SelectedArtifact[]>`
+  select ${selected} from ${from}
+   where ${shown(place, conditions, { isChild: ofIndex })} and m.pushed_at <= ${pushedUntil}
+     ${below === null ? Prisma.empty : Prisma.sql`and m.id < ${BigInt(below)}`}
+   order by m.id desc limit ${limit}`
+
+type Matching = { conditions: readonly Condition[]; pushedUntil: Date }
+
+/** How many match. @throws badRequest for what cannot be asked. */
+export async function countMatching(
+  { prisma }: Pick<Database, 'prisma'>,
+  place: Place,
+  conditions: readonly Condition[],
+): Promise<number> {
+  const [count] = await prisma.$queryRaw<[{ total: bigint }]>`
+    select count(*) as total from ${from} where ${shown(place, conditions, { isChild: amongChildren(place) })}`
+  return Number(count.total)
+}
+
+/** Those of a project's artifacts that are still there, by their ids. */
+export const artifactsById = (
+  { prisma }: Pick<Database, 'prisma'>,
+  projectId: number,
+  ids: readonly number[],
+): Promise<SelectedArtifact[]> => prisma.$queryRaw<SelectedArtifact[]>`
+  select ${selected} from ${from} where m.id = any(${ids.map(BigInt)}) and r.project_id = ${projectId} and r.deleted_at is null`
+
+/** Ids of artifacts that are named, in the order of the names; null for one that is not there. */
+export async function idsOfNamed(
+  { prisma }: Pick<Database, 'prisma'>,
+  projectId: number,
+  named: readonly { path: string; reference: Reference }[],
+): Promise<(number | null)[]> {
+  const rows = await prisma.$queryRaw<{ id: number | null }[]>`
+    select coalesce(d.id, t.manifest_id)::float8 as id
+      from unnest(${named.map(({ path }) => path)}::text[], ${named.map(({ reference }) => reference.digest ?? null)}::text[],
+                  ${named.map(({ reference }) => reference.tag ?? null)}::text[]) with ordinality as n(path, digest, tag, place)
+      left join artifacts.repositories r on r.project_id = ${projectId} and r.path = n.path and r.deleted_at is null
+      left join artifacts.manifests d on d.repository_id = r.id and d.digest = n.digest and d.deleted_at is null
+      left join artifacts.tags t on t.repository_id = r.id and t.name = n.tag
+     order by n.place`
+  return rows.map(({ id }) => id)
 }
 
 /** One artifact, whatever it is: accessories and children too. Null when there is none. */

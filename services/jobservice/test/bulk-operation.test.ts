@@ -1,0 +1,362 @@
+import { timestampFromDate } from '@bufbuild/protobuf/wkt'
+import type { MessageInitShape } from '@bufbuild/protobuf'
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
+import { artifactDeps, grant, projectPolicies, putManifest, type ArtifactDeps } from '@haven/artifacts'
+import { Authority, type GrantFacts } from '@haven/identity'
+import { digestOf, mediaTypes, parseReference, type Digest } from '@haven/oci'
+import type { ProjectFacts } from '@haven/projects'
+import { ActorKind } from '@haven/proto/events'
+import { BulkOperationSchema, type BulkOperation } from '@haven/proto/jobs'
+import { LeaseLost, listFailures, startExecution, StopRequested, taskOf, type Json } from '@haven/queue'
+import { MemoryStorage } from '@haven/storage'
+import { testDatabase, type TestDatabase } from '@haven/testkit'
+import job from '../src/jobs/bulk-operation.ts'
+import type { JobDeps } from '../src/job-deps.ts'
+
+let database: TestDatabase
+let artifacts: ArtifactDeps
+let projects: ProjectFacts[] = []
+let rights: Omit<GrantFacts, 'id'>[] = []
+let readOnly = false
+let executionId = 0
+
+const principal = { kind: 'user', id: 7, name: 'ann' } as const
+const shop = 1
+const released = 2
+
+const right = (resource: string, action: string, projectId = shop, repository: string | null = null) => ({
+  principalKind: 'user' as const,
+  roleId: null,
+  resource,
+  action,
+  effect: 'allow' as const,
+  nodeKind: repository === null ? ('project' as const) : ('repository' as const),
+  projectId,
+  repository,
+  tagPattern: null,
+})
+
+beforeAll(async () => {
+  database = await testDatabase()
+  const { prisma } = database.db
+  const { id: ownerId } = await prisma.user.create({ data: { username: 'ann', usernameKey: 'ann' } })
+  for (const name of ['shop', 'released']) await prisma.project.create({ data: { name, nameKey: name, ownerId } })
+})
+afterAll(async () => database[Symbol.asyncDispose]())
+beforeEach(async () => {
+  const { prisma } = database.db
+  await prisma.$executeRaw`truncate artifacts.repositories, artifacts.blobs, projects.labels, jobs.executions, events.outbox restart identity cascade`
+  projects = [shop, released].map((id) => ({
+    id,
+    name: id === shop ? 'shop' : 'released',
+    public: false,
+    createdAt: new Date(0),
+    updatedAt: new Date(0),
+    ownerId: 1,
+    registryId: null,
+    metadata: {},
+    immutableRules: [],
+    quotaBytes: -1,
+  }))
+  rights = ['delete', 'read', 'create'].flatMap((action) => [right('artifact', action), right('artifact', action, 2)])
+  rights.push(right('artifact-label', 'create'), right('artifact-label', 'delete'))
+  readOnly = false
+  artifacts = artifactDeps({
+    db: database.db,
+    storage: new MemoryStorage(),
+    policies: { ...projectPolicies, readOnly: () => readOnly },
+  })
+  const execution = { vendorType: 'BULK_OPERATION', vendorId: 7, trigger: 'MANUAL' as const, tasks: [] }
+  executionId = (await database.db.transaction((tx) => startExecution(tx, execution))).id
+})
+
+const protectAll = (repository: string) => {
+  const selector = (pattern: string, decoration: string) => ({ kind: 'doublestar', decoration, pattern })
+  const rule = {
+    tag_selectors: [selector('**', 'matches')],
+    scope_selectors: { repository: [selector(repository, 'repoMatches')] },
+  }
+  return { id: 1, rule, protectOverwrite: true, protectDelete: true }
+}
+
+let made = 0
+/** An index is the one manifest that needs no blob. */
+async function push(repository: string, tag: string | null, children: readonly Digest[] = []): Promise<Digest> {
+  const manifests = children.map((digest) => ({ mediaType: mediaTypes.ociIndex, digest, size: 100 }))
+  const annotations = { 'test.number': String(made++) }
+  const body = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests, annotations }))
+  await putBody(repository, tag, body)
+  return digestOf(body)
+}
+async function putBody(repository: string, tag: string | null, body: Buffer) {
+  const to = grant('push', { project: projects[0]!, repository, principal, requestId: 'r', door: 'registry' })
+  const reference = tag === null ? { digest: digestOf(body) } : parseReference(tag)!
+  await putManifest(artifacts, to, { reference, mediaType: mediaTypes.ociIndex, body })
+}
+
+const manifests = async () => {
+  const rows = await database.db.prisma.manifest.findMany({
+    where: { deletedAt: null },
+    select: { id: true, digest: true, repository: { select: { projectId: true, path: true } } },
+    orderBy: { id: 'asc' },
+  })
+  return rows.map(({ id, digest, repository }) => ({ id, digest, ...repository }))
+}
+const digests = async (projectId = shop) =>
+  (await manifests()).filter((one) => one.projectId === projectId).map(({ digest }) => digest)
+const deletions = () => database.db.prisma.outboxEvent.count({ where: { type: 'haven.events.v1.ArtifactDeleted' } })
+const idsOf = async (wanted: readonly Digest[]) =>
+  (await manifests()).filter(({ digest }) => wanted.includes(digest as Digest)).map(({ id }) => id)
+
+type Params = Partial<Exclude<MessageInitShape<typeof BulkOperationSchema>, BulkOperation>>
+const every: Params = { selection: { case: 'matching', value: { repository: '', conditions: [] } } }
+const chosen = async (wanted: readonly Digest[]) =>
+  ({ selection: { case: 'chosen', value: { artifacts: await idsOf(wanted) } } }) as const
+
+type Worker = {
+  cursor?: Json
+  /** Called before each artifact is saved as done. */
+  onSave?: (cursor: { done: number }) => void
+  hold?: () => void
+  signal?: AbortSignal
+}
+
+const turnOver = new Error('the turn is over')
+
+/** One worker's attempt, in as many turns as it takes. Answers where it is at the end. */
+async function attempt(params: Params, worker: Worker = {}) {
+  const log: string[] = []
+  const say = (line: string) => void log.push(line)
+  let cursor = worker.cursor ?? null
+  const { parameters } = taskOf(BulkOperationSchema, job, {
+    kind: 'delete',
+    projectId: BigInt(shop),
+    askedAt: timestampFromDate(new Date()),
+    owner: { kind: ActorKind.USER, id: 7n, name: 'ann' },
+    ...params,
+  })
+  const deps: Pick<JobDeps, 'db' | 'artifacts' | 'projects' | 'authorities'> = {
+    db: database.db,
+    artifacts,
+    projects: { byId: async (id) => projects.find((project) => project.id === id) ?? null },
+    authorities: {
+      of: async () =>
+        new Authority(principal, { active: true, grants: rights.map((one, id) => ({ ...one, id })) }, new Map()),
+    },
+  }
+  const turn = () =>
+    job.run({
+      params: parameters,
+      deps: deps as JobDeps,
+      log: { debug: say, info: say, warn: say, error: say },
+      signal: worker.signal ?? new AbortController().signal,
+      executionId,
+      jobId: 'a',
+      attempt: 1,
+      progress: () => undefined,
+      attributes: async () => undefined,
+      cursor,
+      async saveCursor(next) {
+        worker.onSave?.(next as { done: number })
+        cursor = next
+      },
+      async hold() {
+        worker.hold?.()
+      },
+      yieldTurn() {
+        throw turnOver
+      },
+    })
+  let failed: Error | null
+  do {
+    failed = await turn().then(
+      () => null,
+      (error: Error) => error,
+    )
+  } while (failed === turnOver)
+  return { cursor: cursor as { done: number; failed: number; codes: Record<string, number> }, failed, log }
+}
+
+const failures = async () => (await listFailures(database.db, executionId, { page: 1, pageSize: 100 })).items
+const progress = async () => {
+  const where = { type: 'haven.events.v1.OperationProgressed' }
+  const rows = await database.db.prisma.outboxEvent.findMany({ where, orderBy: { id: 'asc' } })
+  return rows.map(({ payload }) => payload as { state: string; done?: number; failed?: number })
+}
+
+describe('an operation on many artifacts', () => {
+  it('deletes what was chosen, an index before its children, and in the name of who asked', async () => {
+    const child = await push('app', null)
+    const index = await push('app', '1', [child])
+    const stays = await push('app', '2')
+    const { cursor, failed } = await attempt({ ...(await chosen([child, index])), total: 2, requestId: 'r-9' })
+    expect([failed, cursor]).toEqual([null, expect.objectContaining({ done: 2, failed: 0, codes: {} })])
+    expect(await digests()).toEqual([stays])
+    const { payload } = (await database.db.prisma.outboxEvent.findFirst({
+      where: { type: 'haven.events.v1.ArtifactDeleted' },
+    }))!
+    expect(payload).toMatchObject({
+      header: { actor: { kind: 'ACTOR_KIND_USER', id: '7', name: 'ann' }, requestId: 'r-9' },
+      door: 'DOOR_API',
+    })
+    expect((await progress()).map(({ state, done = 0 }) => [state, done])).toEqual([
+      ['Running', 0],
+      ['Success', 2],
+    ])
+  })
+
+  it('takes what matches, more than a page of it, and nothing that was pushed later', async () => {
+    const first = await push('b', 'x')
+    for (let i = 0; i < 110; i++) await push('a', `v${i}`)
+    const askedAt = timestampFromDate(new Date())
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    const later = await push('a', 'later')
+    const conditions = [{ field: 'tags', match: 'contains', value: 'v' }]
+    const selection = { case: 'matching', value: { repository: 'a', conditions } } as const
+    const { cursor } = await attempt({ selection, askedAt })
+    expect(cursor).toMatchObject({ done: 110, failed: 0 })
+    expect(await digests()).toEqual([first, later])
+  })
+
+  it('says of each artifact why it could not', async () => {
+    projects[0] = { ...projects[0]!, immutableRules: [protectAll('kept')] }
+    const protectedOne = await push('kept', '1')
+    const child = await push('app', null)
+    await push('app', '1', [child])
+    const { cursor } = await attempt({ ...(await chosen([protectedOne, child])), total: 2 })
+    expect(cursor).toMatchObject({ done: 2, failed: 2, codes: { PRECONDITION: 1, VIOLATE_FOREIGN_KEY_CONSTRAINT: 1 } })
+    expect(await failures()).toEqual([
+      { item: `shop/app@${child}`, code: 'VIOLATE_FOREIGN_KEY_CONSTRAINT', message: expect.stringContaining('index') },
+      { item: `shop/kept@${protectedOne}`, code: 'PRECONDITION', message: expect.stringContaining('immutable') },
+    ])
+  })
+
+  it('asks for the right again for each artifact, also below a repository (R10, A13)', async () => {
+    for (let i = 0; i < 4; i++) await push('app', `${i}`)
+    const lost = await attempt(every, {
+      onSave: ({ done }) => {
+        if (done === 2) rights = [right('artifact', 'delete', shop, 'other')]
+      },
+    })
+    expect(lost.cursor).toMatchObject({ done: 4, failed: 2, codes: { FORBIDDEN: 2 } })
+    expect(await digests()).toHaveLength(2)
+  })
+
+  it('goes on where a dead worker was, and does nothing a second time (F23, I14)', async () => {
+    for (let i = 0; i < 6; i++) await push('app', `${i}`)
+    // It dies between the third deletion and the word that it is done.
+    const dead = await attempt(every, {
+      onSave: ({ done }) => {
+        if (done === 3) throw new Error('killed')
+      },
+    })
+    expect(dead.failed?.message).toBe('killed')
+    expect([dead.cursor.done, await deletions()]).toEqual([2, 3])
+    const next = await attempt(every, { cursor: dead.cursor })
+    expect([next.cursor, await deletions()]).toEqual([expect.objectContaining({ failed: 0 }), 6])
+    expect(await digests()).toEqual([])
+  })
+
+  it('counts what a dead worker had done of named ones, and spares what was pushed again meanwhile', async () => {
+    const body = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] }))
+    const [a, b] = [await push('app', 'a'), await push('app', 'b')]
+    await putBody('app', 'again', body)
+    const params = { ...(await chosen([a, b, digestOf(body)])), askedAt: timestampFromDate(new Date()), total: 3 }
+    const dead = await attempt(params, {
+      onSave: ({ done }) => {
+        if (done === 1) throw new Error('killed')
+      },
+    })
+    expect(await digests()).toEqual([a, b])
+    await new Promise((resolve) => setTimeout(resolve, 5))
+    await putBody('app', 'again', body)
+    const next = await attempt(params, { cursor: dead.cursor })
+    expect(next.cursor).toMatchObject({ done: 3, failed: 1, codes: { CONFLICT: 1 } })
+    expect(await digests()).toEqual([digestOf(body)])
+  })
+
+  it('does nothing once its lease is lost (I14)', async () => {
+    await push('app', '1')
+    let holds = 0
+    const zombie = await attempt(every, {
+      hold: () => {
+        if (++holds > 1) throw new LeaseLost('a')
+      },
+    })
+    expect(zombie.failed).toBeInstanceOf(LeaseLost)
+    expect(await digests()).toHaveLength(1)
+  })
+
+  it('stops when it is asked to, and says so', async () => {
+    for (let i = 0; i < 3; i++) await push('app', `${i}`)
+    const stop = new AbortController()
+    const stopped = await attempt(every, {
+      signal: stop.signal,
+      onSave: ({ done }) => {
+        if (done === 1) stop.abort(new StopRequested())
+      },
+    })
+    expect(stopped.failed).toBeInstanceOf(StopRequested)
+    expect(await digests()).toHaveLength(2)
+    expect((await progress()).at(-1)).toMatchObject({ state: 'Stopped', done: 1 })
+  })
+
+  it('is tried again later while the installation is read-only', async () => {
+    await push('app', '1')
+    readOnly = true
+    const { failed, cursor } = await attempt(every)
+    expect([failed?.message, cursor.done]).toEqual([expect.stringContaining('read only'), 0])
+    readOnly = false
+    expect((await attempt(every, { cursor })).cursor).toMatchObject({ done: 1, failed: 0 })
+  })
+
+  it('does nothing in a dry run, and finds what would fail', async () => {
+    projects[0] = { ...projects[0]!, immutableRules: [protectAll('kept')] }
+    await push('kept', '1')
+    await push('app', '1')
+    const { cursor } = await attempt({ ...every, dryRun: true })
+    expect(cursor).toMatchObject({ done: 2, failed: 1, codes: { PRECONDITION: 1 } })
+    expect([(await digests()).length, await deletions()]).toEqual([2, 0])
+  })
+
+  it('puts a label on and takes it off; what is so already is done', async () => {
+    const { id: labelId } = await database.db.prisma.label.create({ data: { name: 'rc', scope: 'g', projectId: 0 } })
+    const first = await push('app', '1')
+    await push('app', '2')
+    const labelled = () => database.db.prisma.artifactLabel.count({ where: { labelId } })
+    const one = await attempt({ ...(await chosen([first])), kind: 'label', labelId })
+    expect([one.cursor, await labelled()]).toEqual([expect.objectContaining({ done: 1, failed: 0 }), 1])
+    const rehearsal = await attempt({ ...every, kind: 'label', labelId, dryRun: true })
+    expect([rehearsal.cursor, await labelled()]).toEqual([expect.objectContaining({ done: 2, failed: 0 }), 1])
+    const all = await attempt({ ...every, kind: 'label', labelId })
+    expect([all.cursor, await labelled()]).toEqual([expect.objectContaining({ done: 2, failed: 0 }), 2])
+    const none = await attempt({ ...every, kind: 'unlabel', labelId })
+    expect([none.cursor, await labelled()]).toEqual([expect.objectContaining({ done: 2, failed: 0 }), 0])
+    const unknown = await attempt({ ...every, kind: 'label', labelId: 999 })
+    expect(unknown.cursor).toMatchObject({ done: 2, failed: 2, codes: { NOT_FOUND: 2 } })
+  })
+
+  it('copies to where its owner may push, and may be repeated', async () => {
+    const [a, b] = [await push('a', '1'), await push('b/c', '1')]
+    const destination = { projectId: BigInt(released), repository: '' }
+    expect((await attempt({ ...every, kind: 'copy', destination, dryRun: true })).cursor).toMatchObject({ failed: 0 })
+    expect(await digests(released)).toEqual([])
+    for (let i = 0; i < 2; i++) {
+      const { cursor } = await attempt({ ...every, kind: 'copy', destination })
+      expect(cursor).toMatchObject({ done: 2, failed: 0 })
+      expect((await digests(released)).toSorted()).toEqual([a, b].toSorted())
+    }
+    rights = [right('artifact', 'read')]
+    const refused = await attempt({ ...every, kind: 'copy', destination })
+    expect(refused.cursor).toMatchObject({ done: 2, failed: 2, codes: { FORBIDDEN: 2 } })
+    projects = projects.filter(({ id }) => id === shop)
+    const nowhere = await attempt({ ...every, kind: 'copy', destination })
+    expect(nowhere.cursor).toMatchObject({ done: 2, failed: 2, codes: { NOT_FOUND: 2 } })
+  })
+
+  it('counts names of nothing as failed from the beginning', async () => {
+    const only = await push('app', '1')
+    const { cursor } = await attempt({ ...(await chosen([only])), total: 3, unknown: 2 })
+    expect(cursor).toMatchObject({ done: 3, failed: 2, codes: { NOT_FOUND: 2 } })
+  })
+})

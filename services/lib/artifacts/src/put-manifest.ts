@@ -62,12 +62,14 @@ export async function putManifest(deps: RecordDeps, grant: PushGrant, input: Man
       pushedBy: actorOf(grant),
       promiseSeconds: deps.settings.promiseSeconds,
     })
-    if (stored.inserted) await deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
-    let moved = false
-    for (const tag of tags) {
-      const to = { repositoryId, manifestId: stored.id, digest: manifest.digest, tag }
-      if (await pointTag(deps, tx, grant, to)) moved = true
-    }
+    const charged =
+      stored.inserted && deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
+    // A limit lets pushes through one after another: that comes before the tags, which somebody in the queue may wait for.
+    if (grant.project.quotaBytes !== UNLIMITED) await charged
+    const [moved] = await Promise.all([
+      pointTags(deps, tx, grant, { repositoryId, manifestId: stored.id, digest: manifest.digest }, tags),
+      charged,
+    ])
     await tell(tx, grant, manifest, { ...stored, repositoryId, listed, tag: tags[0] ?? '' })
     return { absent, moved }
   })
@@ -75,6 +77,19 @@ export async function putManifest(deps: RecordDeps, grant: PushGrant, input: Man
   if (moved) await deps.recent.settled()
   const warnings = [...warningsOf(absentChildren), ...(await quotaWarnings(deps, grant))]
   return { digest: manifest.digest, tags, subject: manifest.subject?.digest ?? null, warnings }
+}
+
+/** @returns whether one of them pointed elsewhere before. */
+async function pointTags(
+  deps: ArtifactDeps,
+  tx: Sql,
+  grant: PushGrant,
+  to: { repositoryId: number; manifestId: string; digest: string },
+  tags: readonly Tag[],
+): Promise<boolean> {
+  let moved = false
+  for (const tag of tags) if (await pointTag(deps, tx, grant, { ...to, tag })) moved = true
+  return moved
 }
 
 function parse({ reference, mediaType, body }: ManifestUpload): Manifest {

@@ -158,6 +158,26 @@ describe('Database', () => {
     expect(await database.db.writes.rows(statement('all', 'select * from counters'), [])).toEqual([])
   })
 
+  it('fails a transaction of which a statement failed, asked at the end or not waited for', async () => {
+    const insert = statement('insert counter', 'insert into counters values ($1, 0)')
+    await database.db.writes.rows(insert, [30])
+    const atTheEnd = database.db.transaction(async (tx) => {
+      await tx.rows(insert, [31])
+      tx.last(insert, [30])
+      tx.last(insert, [32])
+    })
+    expect(isUniqueViolation(await atTheEnd.catch((error: unknown) => error))).toBe(true)
+    const swallowed = database.db.transaction(async (tx) => {
+      await tx.rows(insert, [30]).catch(() => undefined)
+    })
+    await expect(swallowed).rejects.toThrow('rolled back')
+    const together = database.db.transaction((tx) => Promise.all([tx.rows(insert, [31]), tx.rows(insert, [30])]))
+    expect(isUniqueViolation(await together.catch((error: unknown) => error))).toBe(true)
+    await database.db.transaction(async (tx) => tx.last(insert, [33]))
+    const some = statement<{ id: number }>('some', 'select id from counters where id between 30 and 39 order by id')
+    expect(await database.db.writes.rows(some, [])).toEqual([{ id: 30 }, { id: 33 }])
+  })
+
   it('repeats a transaction that lost a deadlock', async () => {
     const add = statement(
       'add',

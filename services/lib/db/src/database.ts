@@ -2,6 +2,7 @@ import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { PrismaClient } from './gen/prisma/client.ts'
 import { Announcements } from './announcements.ts'
+import { joinWrites, PIPELINED } from './pipeline.ts'
 import { PipelinedReads } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
 import { SilenceWatch } from './silence.ts'
@@ -20,6 +21,12 @@ export const statement = <Row extends object>(name: string, text: string): State
 export interface Sql {
   rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]>
   one<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row | null>
+}
+
+/** A transaction. Statements that are asked together, without waiting for each other, run in their order and travel together. */
+export interface Tx extends Sql {
+  /** A statement whose result nobody waits for: it runs before the commit and travels with it. When it fails the transaction does. */
+  last(statement: Statement<object>, values: readonly unknown[]): void
 }
 
 export type DatabaseOptions = {
@@ -53,7 +60,7 @@ export class Database implements AsyncDisposable {
   constructor(options: DatabaseOptions) {
     const config = connectionConfig(options)
     const poolSize = options.poolSize ?? 8
-    this.#pool = new pg.Pool({ ...config, max: poolSize, idleTimeoutMillis: 60_000 })
+    this.#pool = new pg.Pool({ ...config, ...PIPELINED, max: poolSize, idleTimeoutMillis: 60_000 })
     this.#pool.on('error', () => undefined) // an idle connection broke; the pool drops it and the next query opens another
     this.#watch = new SilenceWatch(config, STATEMENT_TIMEOUT_MS)
     const pooled = (query: pg.QueryConfig) => this.#pooled(query)
@@ -72,7 +79,7 @@ export class Database implements AsyncDisposable {
    * Runs `work` in one transaction (read committed). Serialization failures and deadlocks are repeated with jitter, so `work`
    * must have no effect outside the database.
    */
-  async transaction<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
+  async transaction<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
         return await this.#once(work)
@@ -83,12 +90,12 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  #once<T>(work: (tx: Sql) => Promise<T>): Promise<T> {
+  #once<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
     return this.#lent(async (ask, broke) => {
       try {
-        await ask({ text: 'begin' })
-        const result = await work(new Queries(ask))
-        await ask({ text: 'commit' })
+        const tx = new Transaction(ask)
+        const result = await work(tx)
+        await tx.commit()
         return result
       } catch (error) {
         await ask({ text: 'rollback' }).catch(broke)
@@ -112,7 +119,10 @@ export class Database implements AsyncDisposable {
     client.on('error', broke)
     try {
       return await use(
-        tracedRun((query) => this.#watch.ask(client, () => client.query(query))),
+        tracedRun((query) => {
+          joinWrites(client)
+          return this.#watch.ask(client, () => client.query(query))
+        }),
         broke,
       )
     } finally {
@@ -205,5 +215,32 @@ class Queries implements Sql {
 
   async one<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row | null> {
     return (await this.rows(statement, values))[0] ?? null
+  }
+}
+
+class Transaction extends Queries implements Tx {
+  readonly #ask: Run
+  /** Not waited for: the first statement travels with it, and fails as it does. */
+  readonly #begun: Promise<unknown>
+  readonly #last: (() => Promise<unknown>)[] = []
+
+  constructor(ask: Run) {
+    super(ask)
+    this.#ask = ask
+    this.#begun = ask({ text: 'begin' })
+    this.#begun.catch(() => undefined)
+  }
+
+  last(statement: Statement<object>, values: readonly unknown[]): void {
+    this.#last.push(() => this.rows(statement, values))
+  }
+
+  /** @throws what failed, also when `work` did not care: Postgres then rolls back whatever it is asked. */
+  async commit(): Promise<void> {
+    const lasts = this.#last.map((run) => run())
+    const committed = this.#ask({ text: 'commit' })
+    await Promise.all([this.#begun, ...lasts, committed])
+    const { command } = await committed
+    if (command !== 'COMMIT') throw new Error('a statement of the transaction had failed: it was rolled back')
   }
 }

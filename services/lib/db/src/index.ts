@@ -8,6 +8,7 @@ export {
   type Db,
   type Sql,
   type Statement,
+  type Tx,
 } from './database.ts'
 export {
   conditionsToSql,

@@ -1,5 +1,5 @@
-import type { Writable } from 'node:stream'
 import pg from 'pg'
+import { joinWrites, PIPELINED } from './pipeline.ts'
 import { ServerSilent, type SilenceWatch } from './silence.ts'
 
 /** A connection on which a read waits for longer is no place to queue up. */
@@ -52,7 +52,6 @@ class Lane {
   #movedAt = 0
   #ticking: NodeJS.Timeout | null = null
   #stuck = false
-  #joining = false
 
   constructor(
     config: pg.ClientConfig,
@@ -62,7 +61,7 @@ class Lane {
   ) {
     this.#watch = watch
     this.#apart = apart
-    this.#client = new pg.Client({ ...config, pipeline: true })
+    this.#client = new pg.Client({ ...config, ...PIPELINED })
     const gone = () => onGone(this)
     this.#client.on('error', gone)
     this.#client.on('end', gone)
@@ -76,7 +75,7 @@ class Lane {
 
   async ask(query: pg.QueryConfig): Promise<pg.QueryResult> {
     await this.#connected
-    this.#joinWrites()
+    joinWrites(this.#client)
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { query, resolve, reject, settled: false }
       this.#waiting.add(waiting)
@@ -93,18 +92,6 @@ class Lane {
 
   end(): Promise<void> {
     return this.#client.end()
-  }
-
-  /** What is asked in this turn leaves in one write: a write of its own costs as much as the question. */
-  #joinWrites() {
-    if (this.#joining) return
-    this.#joining = true
-    const { stream } = (this.#client as pg.Client & { connection: { stream: Writable } }).connection
-    stream.cork()
-    process.nextTick(() => {
-      this.#joining = false
-      stream.uncork()
-    })
   }
 
   #settle(waiting: Waiting, tell: () => void) {

@@ -1,12 +1,12 @@
 import { randomUUIDv7 } from 'node:crypto'
 import { create, toJson, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf'
 import { timestampNow } from '@bufbuild/protobuf/wkt'
-import { statement, type Db, type Prisma, type Sql } from '@haven/db'
+import { statement, type Db, type Prisma, type Sql, type Tx } from '@haven/db'
 import { ActorKind, EventHeaderSchema, type EventHeader } from '@haven/proto/events'
 import { tracing } from '@haven/telemetry'
 
 /** A transaction of either kind. Prisma's client itself will do where the change is a statement that cannot fail alone. */
-export type Transaction = Sql | Pick<Db, 'outboxEvent'>
+export type Transaction = Sql | Tx | Pick<Db, 'outboxEvent'>
 
 /** A message of @haven/proto/events: everything with a header. */
 export type EventMessage = Message & { header?: EventHeader }
@@ -29,7 +29,7 @@ const insertEvent = statement(
 )
 
 /**
- * Records an event in the transaction of the change it tells of: both commit or neither does. Readers hear of it about a second
+ * Records an event in the transaction of the change it tells of: both commit or neither does; it is written just before the commit. Readers hear of it about a second
  * after the commit. `facts` are the message's fields without its header: `emit(tx, TagDeletedSchema, source, { tag, … })`.
  */
 export async function emit<Schema extends EventSchema>(
@@ -41,9 +41,9 @@ export async function emit<Schema extends EventSchema>(
   const message = create(schema, { ...facts, header: headerOf(source) })
   const payload = toJson(schema, message)
   const projectId = projectOf(message)
-  if ('rows' in tx) {
-    await tx.rows(insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
-  } else {
+  if ('last' in tx) tx.last(insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
+  else if ('rows' in tx) await tx.rows(insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
+  else {
     const data = { type: schema.typeName, payload: payload as Prisma.InputJsonObject, projectId }
     await tx.outboxEvent.create({ data })
   }

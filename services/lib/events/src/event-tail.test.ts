@@ -39,7 +39,8 @@ async function held(name: string) {
   const word = Promise.withResolvers<'commit' | 'undo'>()
   const over = database.db
     .transaction(async (tx) => {
-      await created(name, tx)
+      // Without `last`, so that it is written now and not just before the commit.
+      await created(name, { rows: tx.rows.bind(tx), one: tx.one.bind(tx) })
       took.resolve()
       if ((await word.promise) === 'undo') throw new Error('undone')
     })

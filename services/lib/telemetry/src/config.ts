@@ -61,11 +61,19 @@ function headersIn(list: string): Record<string, string> {
   const pairs = list.split(',').filter((pair) => pair.trim() !== '')
   return Object.fromEntries(
     pairs.map((pair) => {
-      const [, name, value] = /^\s*([\w-]+)\s*=\s*((?:[^%]|%[\da-f]{2})*?)\s*$/i.exec(pair) ?? []
+      const [, name, value] = /^\s*([\w-]+)\s*=\s*(.*?)\s*$/.exec(pair) ?? []
       if (name === undefined) throw wrong('OTEL_EXPORTER_OTLP_HEADERS', null, 'name=value, separated by commas')
-      return [name, decodeURIComponent(value!)]
+      return [name, decoded(value!)]
     }),
   )
+}
+
+function decoded(value: string): string {
+  try {
+    return decodeURIComponent(value)
+  } catch {
+    throw wrong('OTEL_EXPORTER_OTLP_HEADERS', null, 'values whose percent signs encode UTF-8')
+  }
 }
 
 function attributesIn(json: string): Record<string, string> {

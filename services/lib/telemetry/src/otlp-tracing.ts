@@ -46,6 +46,7 @@ const kinds = {
  */
 export class OtlpTracing implements Tracing {
   readonly #provider: TracerProvider
+  readonly #onFailure: (failure: Error) => void
   readonly #tracer
   readonly #contexts = new AsyncLocalStorageContextManager().enable()
 
@@ -54,7 +55,8 @@ export class OtlpTracing implements Tracing {
     config: TracingConfig,
     { process: name, onFailure }: { process: string; onFailure: (failure: Error) => void },
   ) {
-    const lost = (message: string) => onFailure(new Error(`sending traces: ${message.slice(0, 500)}`))
+    const lost = (message: string) => onFailure(new Error(`sending traces: ${sentenceOf(message)}`))
+    this.#onFailure = onFailure
     const silent = () => undefined
     diag.setLogger(
       { error: lost, warn: lost, info: silent, debug: silent, verbose: silent },
@@ -109,7 +111,10 @@ export class OtlpTracing implements Tracing {
     const late = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, LAST_BATCH_MS)
     })
-    await Promise.race([this.#provider.shutdown(), late])
+    const sent = this.#provider.shutdown().catch((cause: unknown) => {
+      this.#onFailure(new Error('sending the last traces', { cause }))
+    })
+    await Promise.race([sent, late])
     clearTimeout(timer)
   }
 }
@@ -146,6 +151,12 @@ class Opened implements OpenSpan {
     if (failure !== undefined) this.#span.setStatus({ code: SpanStatusCode.ERROR, message: failure })
     this.#span.end()
   }
+}
+
+/** The SDK tells of errors as JSON of all their properties. */
+function sentenceOf(told: string): string {
+  const [, message = told] = /"message":"((?:[^"\\]|\\.)*)"/.exec(told) ?? []
+  return message.slice(0, 500)
 }
 
 function carrierOf(of: Context): Carrier {

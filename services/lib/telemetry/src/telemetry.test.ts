@@ -44,6 +44,7 @@ describe('the settings of traces', () => {
     ['TRACE_ATTRIBUTES', { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c', TRACE_ATTRIBUTES: '[1]' }],
     ['OTEL_EXPORTER_OTLP_HEADERS', { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c', OTEL_EXPORTER_OTLP_HEADERS: 'nothing' }],
     ['OTEL_EXPORTER_OTLP_HEADERS', { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c', OTEL_EXPORTER_OTLP_HEADERS: 'a=%' }],
+    ['OTEL_EXPORTER_OTLP_HEADERS', { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://c', OTEL_EXPORTER_OTLP_HEADERS: 'a=%ff' }],
   ])('name the one that is wrong: %s', (name, env) => {
     expect(() => target(env as Record<string, string>)).toThrow(name)
   })

@@ -137,12 +137,17 @@ const quotaFields: Fields = {
   update_time: { column: Prisma.sql`updated_at`, type: 'time' },
 }
 
-/** Quotas with what is used up to the last commit: most have no open delta, and those come by their indexes. */
-const used = Prisma.sql`(
-  select project_id, hard_bytes, used_bytes, created_at, updated_at from projects.quotas q
+/** Quotas with what is used up to the last commit. */
+const current = Prisma.sql`(
+  select project_id, hard_bytes, created_at, updated_at,
+         used_bytes + coalesce((select sum(delta_bytes) from projects.quota_deltas d where d.project_id = q.project_id), 0)::bigint as used_bytes
+    from projects.quotas q) quotas`
+/** The same, by what is used: those without an open delta, which most are, come in the order of their index. */
+const currentByUse = Prisma.sql`(
+  select project_id, used_bytes from projects.quotas q
    where not exists (select from projects.quota_deltas d where d.project_id = q.project_id)
   union all
-  select q.project_id, q.hard_bytes, q.used_bytes + d.bytes, q.created_at, q.updated_at
+  select q.project_id, q.used_bytes + d.bytes
     from (select project_id, sum(delta_bytes)::bigint as bytes from projects.quota_deltas group by project_id) d
     join projects.quotas q on q.project_id = d.project_id) quotas`
 
@@ -152,14 +157,17 @@ export async function listQuotas(
   query: { projectId?: number; sort?: readonly Sort[]; page: Page },
 ): Promise<{ total: number; quotas: QuotaDetails[] }> {
   type Row = Omit<QuotaDetails, 'hardBytes' | 'usedBytes' | 'projectName' | 'ownerId'> & { hard: bigint; used: bigint }
+  const order = orderOf(query.sort ?? [], quotaFields, [], Prisma.sql`project_id`)
+  const byUse = order.length === 2 && order[0]?.column === quotaFields['used.storage']!.column
   // A project takes its quota with it when it is deleted.
   const { total, rows } = await listRows<Row>(prisma, {
     columns: Prisma.sql`
       project_id as "projectId", hard_bytes as hard, used_bytes as used, created_at as "createdAt", updated_at as "updatedAt"`,
-    from: used,
+    from: current,
     where: [query.projectId === undefined ? Prisma.sql`true` : Prisma.sql`project_id = ${query.projectId}`],
-    order: orderOf(query.sort ?? [], quotaFields, [], Prisma.sql`project_id`),
+    order,
     page: query.page,
+    ...(byUse && { found: currentByUse }),
   })
   const projects = await prisma.project.findMany({
     where: { id: { in: rows.map((row) => row.projectId) } },

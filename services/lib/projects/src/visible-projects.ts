@@ -2,33 +2,43 @@ import { escapeLike, statement, type Sql } from '@haven/db'
 import type { ProjectNode } from './directory.ts'
 import type { ProjectQuery } from './list-projects.ts'
 
-/** `ids` null: every project. */
-const rule = `p.deleted_at is null and ($1::int[] is null or p.id in (select unnest($1)) or ($2 and v.value is not null))`
-const projects = `projects.projects p left join projects.project_metadata v
-    on v.project_id = p.id and v.name = 'public' and v.value = 'true'`
+const isPublic = `v.name = 'public' and v.value = 'true'`
+const projects = `projects.projects p left join projects.project_metadata v on v.project_id = p.id and ${isPublic}`
+/** Those of a caller: $1 and, if $2, all public ones. */
+const ofCaller = `p.deleted_at is null and p.id in (
+  select unnest($1::int[]) union select v.project_id from projects.project_metadata v where $2 and ${isPublic})`
 
-const parametersOf = (visible: ProjectQuery['visible']) =>
-  visible === 'all' ? [null, true] : [visible.ids, visible.public]
-
-const byVisibility = statement<{ public: number[]; private: number[] }>(
-  'projects by visibility',
-  `select coalesce(array_agg(p.id) filter (where v.value is not null), '{}') as public,
-          coalesce(array_agg(p.id) filter (where v.value is null), '{}') as private
-     from ${projects} where ${rule}`,
+const everybodys = statement<{ public: number[]; private: number[] }>(
+  'projects by visibility, all',
+  byVisibility('p.deleted_at is null'),
 )
+const callers = statement<{ public: number[]; private: number[] }>('projects by visibility', byVisibility(ofCaller))
+
+function byVisibility(rule: string): string {
+  return `select coalesce(array_agg(p.id) filter (where v.value is not null), '{}') as public,
+                 coalesce(array_agg(p.id) filter (where v.value is null), '{}') as private
+            from ${projects} where ${rule}`
+}
 
 /** Ids of the projects that a caller may see, by whether everybody may. */
 export const projectIdsByVisibility = async (
   sql: Sql,
   visible: ProjectQuery['visible'],
 ): Promise<{ public: number[]; private: number[] }> =>
-  (await sql.one(byVisibility, parametersOf(visible))) ?? { public: [], private: [] }
+  (visible === 'all' ? await sql.one(everybodys, []) : await sql.one(callers, [visible.ids, visible.public])) ?? {
+    public: [],
+    private: [],
+  }
 
-const toSearch = statement<{ visible: number[] | null; named: number[] }>(
+const namedOfAll = statement<{ visible: null; named: number[] }>(
+  'projects to search, all',
+  `select null as visible, coalesce(array_agg(p.id), '{}') as named
+     from projects.projects p where p.deleted_at is null and p.name ilike $1`,
+)
+const namedOfCaller = statement<{ visible: number[]; named: number[] }>(
   'projects to search',
-  `select case when $1::int[] is null then null else coalesce(array_agg(p.id), '{}') end as visible,
-          coalesce(array_agg(p.id) filter (where p.name ilike $3), '{}') as named
-     from ${projects} where ${rule}`,
+  `select coalesce(array_agg(p.id), '{}') as visible, coalesce(array_agg(p.id) filter (where p.name ilike $3), '{}') as named
+     from projects.projects p where ${ofCaller}`,
 )
 
 /**
@@ -42,7 +52,10 @@ export async function projectsToSearch(
 ): Promise<{ visible: number[] | null; named: number[] }> {
   const [before = '', ...more] = part.split('/')
   const pattern = more.length === 0 ? `%${escapeLike(before)}%` : `%${escapeLike(before)}`
-  const found = await sql.one(toSearch, [...parametersOf(visible), pattern])
+  const found =
+    visible === 'all'
+      ? await sql.one(namedOfAll, [pattern])
+      : await sql.one(namedOfCaller, [visible.ids, visible.public, pattern])
   return found ?? { visible: [], named: [] }
 }
 

@@ -3,6 +3,7 @@ import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { randomBytes } from 'node:crypto'
+import { accounts, type ListTimes } from './accounts.ts'
 import { growth, seedMany, tagName, type Growth } from './growth.ts'
 import { judge, median, type Shown } from './judge.ts'
 import { interleave, type Field, type Samples } from './measure.ts'
@@ -52,6 +53,7 @@ const say = (text: string) => void process.stderr.write(`  ${text}\n`)
 const wanted = (id: RowId) => only.length === 0 || only.some((part) => id === part || id.startsWith(`${part} `))
 const results: RowResult[] = []
 let grown: Growth | null = null
+let lists: ListTimes | null = null
 
 function add(id: RowId, name: string, shown: Shown, ours: SubjectKey = 'haven', bytes?: number) {
   const verdicts = targets[id].flatMap((target) => judge(target, shown, ours) ?? [])
@@ -186,6 +188,14 @@ async function grow() {
   for (const id of ids) add(id, about[id]!, shown.get(id)!)
 }
 
+async function people() {
+  if (tier !== 'full' || !(wanted('P21') || wanted('accounts'))) return
+  const shown = await accounts(say)
+  lists = shown.times
+  add('P21', 'Basic on each request', shown.signIns)
+  add('accounts', 'p50 of pages in a full installation by that in a small one, the worst of each list', shown.lists)
+}
+
 for (const signal of ['SIGINT', 'SIGTERM'] as const) {
   process.once(signal, () => void stopAll().finally(() => process.exit(130)))
 }
@@ -197,6 +207,7 @@ for (const ours of ['haven', 'split', 'haven-tls'] as const) await beside(ours)
 await memory()
 await store()
 await grow()
+await people()
 const samples = results.flatMap((row) => [...(row.samples?.values() ?? [])].flat())
 const finished: Run = {
   tier,
@@ -209,6 +220,7 @@ const finished: Run = {
   foreignCores: samples.length > 0 ? median(samples.map(({ foreignCores }) => foreignCores)) : null,
   rows: results,
   growth: grown,
+  lists,
   start: started,
 }
 const table = markdown(finished)

@@ -1,3 +1,4 @@
+import type { ListTimes } from './accounts.ts'
 import type { Growth } from './growth.ts'
 import { figure, leastCpu, median, quartile, type Verdict } from './judge.ts'
 import type { Sample, Samples } from './measure.ts'
@@ -25,6 +26,7 @@ export type Run = {
   foreignCores: number | null
   rows: RowResult[]
   growth: Growth | null
+  lists: ListTimes | null
   start: StartFigures | null
 }
 
@@ -55,6 +57,7 @@ export function markdown(run: Run): string {
     '',
     'zot cannot be installed from a package registry here; its lead over D3, measured elsewhere, is in the targets against D3.',
     ...(run.growth ? ['', ...growthLines(run.growth)] : []),
+    ...(run.lists ? ['', ...listLines(run.lists)] : []),
     ...(run.start ? ['', startLine(run.start)] : []),
   ].join('\n')
 }
@@ -97,6 +100,16 @@ function growthLines({ sizes, probes }: Growth): string[] {
     ),
   ]
 }
+
+const listLines = (lists: ListTimes): string[] => [
+  'p50 in ms of pages of 15 by one connection, with 10³ of each; and with 10⁵ users, 10⁴ projects, 10⁶ audit lines, 10⁴ robots, groups and labels; a project of 10³ members in both.',
+  '',
+  line(['', 'small', 'full', '×']),
+  '|---|---|---|---|',
+  ...lists.map(({ name, smallMs, fullMs }) =>
+    line([name, smallMs.toFixed(2), fullMs.toFixed(2), (fullMs / smallMs).toFixed(2)]),
+  ),
+]
 
 const SUPERSCRIPTS = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷']
 const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`

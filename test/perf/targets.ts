@@ -71,6 +71,25 @@ export const targets = {
   'P19 pull': [rate('N3', 4), rate('H', 20)],
   'P19 push': [rate('H', 5)],
   P20: [cpu('H', 1 / 5)],
+  P21: [
+    least('API read with Basic by one with a session', '×', 0.5),
+    least('token with Basic by an API read with a session', '×', 0.5),
+    // A Harbor answers 19 to 21 of either a second: it hashes the password for each.
+    least('API reads with Basic', '/s', 25 * 20),
+    least('tokens with Basic', '/s', 25 * 20),
+  ],
+  accounts: [
+    'users',
+    'projects',
+    'projects of a member',
+    'search',
+    'audit log',
+    'robots',
+    'members',
+    'groups',
+    'labels',
+    'quotas',
+  ].map((list) => most(list, '×', 1.5)),
   growth: [
     most('slope of a page of the catalog', '', 0.1),
     most('slope of a page of referrers', '', 0.1),

@@ -23,8 +23,10 @@ const source = fileURLToPath(new URL('../../deploy/kubernetes', import.meta.url)
 const sizes = ['small', 'ha', 'dev'] as const
 type Size = (typeof sizes)[number]
 
-const SERVICES = ['core', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token']
-const WITH_DATABASE = ['core', 'jobservice', 'registry', 'registryctl', 'token']
+const SERVICES = ['core', 'exporter', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token']
+const WITH_DATABASE = ['core', 'exporter', 'jobservice', 'registry', 'registryctl', 'token']
+/** A second one would write the same files, or say the same figures. */
+const SINGLE = ['exporter', 'log-collector']
 
 const outside = {
   DATABASE_URL: 'postgresql://haven:x4Tq@db.example.com/haven',
@@ -264,11 +266,14 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
     ...['registry:5000', 'token:5001', 'core:5002'].map((to) => `proxy > ${to}`),
     ...['proxy:9090', 'registry:5000', 'registryctl:5003', 'jobservice:5004'].map((to) => `core > ${to}`),
     'jobservice > registryctl:5003',
+    ...['proxy:9090', 'registry:5000', 'core:5002', 'jobservice:5004', 'registryctl:5003'].map(
+      (to) => `exporter > ${to}`,
+    ),
     ...SERVICES.filter((name) => name !== 'log-collector').map((from) => `${from} > log-collector:5006`),
   ]
   const to = (server: string, ...from: string[]) => from.map((name) => `${name} > ${server}`)
   const toDatabase = to('postgres:5432', ...WITH_DATABASE)
-  const toRedis = to('redis:6379', 'core', 'jobservice', 'registry', 'token')
+  const toRedis = to('redis:6379', 'core', 'exporter', 'jobservice', 'registry', 'token')
   const storeUsers = ['core', 'proxy', 'registry', 'registryctl']
 
   it.each([
@@ -312,7 +317,7 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
     )
   })
 
-  it('ha has two or more of each service but the one that writes files', () => {
+  it('ha has two or more of each service but of the one that writes files and the one that counts', () => {
     const scaled = new Map(
       ofKind(rendered.ha, 'HorizontalPodAutoscaler').map(({ spec }) => {
         const { scaleTargetRef, minReplicas } = spec as { scaleTargetRef: { name: string }; minReplicas: number }
@@ -324,7 +329,7 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
       // Of two that set the number, the one undoes what the other does.
       expect([name, replicas ?? scaled.get(name), replicas !== undefined && scaled.has(name)]).toEqual([
         name,
-        name === 'log-collector' ? 1 : 2,
+        SINGLE.includes(name) ? 1 : 2,
         false,
       ])
     }
@@ -483,7 +488,7 @@ describeCluster(titled('the overlays on a real API server', noCluster), () => {
         items: { metadata: { name: string }; spec: { replicas: number }; status: { readyReplicas?: number } }[]
       }
       expect(ready.items.map(({ metadata, status }) => [metadata.name, status.readyReplicas ?? 0])).toEqual(
-        ready.items.map(({ metadata }) => [metadata.name, size === 'ha' && metadata.name !== 'log-collector' ? 2 : 1]),
+        ready.items.map(({ metadata }) => [metadata.name, size === 'ha' && !SINGLE.includes(metadata.name) ? 2 : 1]),
       )
     },
     240_000,

@@ -168,13 +168,13 @@ function composed(overlay: Overlay, { password, url }: { password: Tree; url: Tr
 }
 
 /** The Deployments that work on the database, as a target of patches. */
-export const WITH_DATABASE = 'core|jobservice|registry|registryctl|token'
+export const WITH_DATABASE = 'core|exporter|jobservice|registry|registryctl|token'
 
 const clients = {
-  postgres: ['core', 'jobservice', 'registry', 'registryctl', 'token'],
-  redis: ['core', 'jobservice', 'registry', 'token'],
+  postgres: ['core', 'exporter', 'jobservice', 'registry', 'registryctl', 'token'],
+  redis: ['core', 'exporter', 'jobservice', 'registry', 'token'],
   store: ['core', 'proxy', 'registry', 'registryctl'],
-  traces: ['core', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token'],
+  traces: ['core', 'exporter', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token'],
 }
 
 /** The way out to a server of the installation's own: to its address, or to any but link-local where only a name is known. */

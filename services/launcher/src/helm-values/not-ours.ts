@@ -144,7 +144,7 @@ const rules: readonly Rule[] = [
     on('trivy.enabled'),
   ),
   unneeded('trivy', 'it is off', off('trivy.enabled')),
-  unneeded('exporter', 'every service answers /metrics itself'),
+  unneeded('exporter.cacheCleanInterval', 'what is old is not kept'),
   unneeded('database.internal.password', 'make-secrets makes one'),
   unneeded('database.internal.livenessProbe', 'the probes have limits of their own'),
   unneeded('database.internal.readinessProbe', 'the probes have limits of their own'),

@@ -74,6 +74,8 @@ export function platform(values: HelmValues, overlay: Overlay): void {
   overlay.setting('GDPR_DELETE_USER', values.flag('core.gdpr.deleteUser'))
   overlay.setting('GDPR_AUDIT_LOGS', values.flag('core.gdpr.auditLogsCompliant'))
   overlay.setting('JOBSERVICE_WORKERS', values.whole('jobservice.maxJobWorkers'))
+  const seconds = values.whole('exporter.cacheDuration')
+  overlay.setting('EXPORTER_CACHE', seconds && `${seconds}s`)
   if (values.flag('registry.upload_purging.enabled') === false) {
     overlay.say(
       'registry.upload_purging.enabled',

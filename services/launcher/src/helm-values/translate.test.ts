@@ -190,7 +190,7 @@ redis: { type: external, external: { addr: "r:6380", existingSecret: rs, tlsOpti
 persistence: { imageChartStorage: { type: s3, s3: { bucket: b, existingSecret: s3s } } }`)
     expect(kustomization.secretGenerator.map(({ name }) => name)).toEqual(['haven-internal'])
     expect([...files.keys()].filter((name) => name.startsWith('secrets'))).toEqual([])
-    const connections = patches('core|jobservice|registry|registryctl|token')
+    const connections = patches('core|exporter|jobservice|registry|registryctl|token')
     expect(connections).toContain('value: postgresql://user:$(DATABASE_PASSWORD)@db:5432/haven?sslmode=disable')
     expect(connections).toContain('value: rediss://:$(REDIS_PASSWORD)@r:6380/0')
     expect(connections.indexOf('name: DATABASE_PASSWORD')).toBeLessThan(connections.indexOf('name: DATABASE_URL'))
@@ -301,6 +301,7 @@ redis: { internal: { priorityClassName: high } }`)
     const { settings, files } = overlayOf(`${HOST}logLevel: warning
 core: { gdpr: { deleteUser: true }, configureUserSettings: '{"auth_mode": "ldap_auth"}' }
 jobservice: { maxJobWorkers: 20 }
+exporter: { cacheDuration: 23 }
 ipFamily: { ipv4: { enabled: false } }
 persistence: { imageChartStorage: { disableredirect: true, type: s3, s3: { region: eu-west-1, bucket: b, accesskey: a, secretkey: s, rootdirectory: /x/ } } }`)
     expect(settings).toEqual(
@@ -309,6 +310,7 @@ persistence: { imageChartStorage: { disableredirect: true, type: s3, s3: { regio
         'LOG_LEVEL=warn',
         'GDPR_DELETE_USER=true',
         'JOBSERVICE_WORKERS=20',
+        'EXPORTER_CACHE=23s',
         'CORE_HOST=::',
         'S3_ENDPOINT=https://s3.eu-west-1.amazonaws.com',
         'S3_PATH_STYLE=false',

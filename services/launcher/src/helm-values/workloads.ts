@@ -7,6 +7,7 @@ const parts = [
   { at: 'nginx', ours: ['proxy'], resources: 'nginx' },
   { at: 'core', ours: ['core', 'token'], resources: 'core' },
   { at: 'jobservice', ours: ['jobservice'], resources: 'jobservice' },
+  { at: 'exporter', ours: ['exporter'], resources: 'exporter' },
   { at: 'registry', ours: ['registry', 'registryctl'], resources: null },
 ] as const
 

@@ -35,6 +35,9 @@ const digestOf = (n: number) =>
 
 const SUBJECT_DIGEST = `sha256:${'5'.repeat(64)}`
 const ARTIFACTS = '/api/v2.0/projects/library/repositories/many/artifacts'
+const ROWS = '/api/haven/v1/projects/library/repositories/many'
+/** As the link to the last page carries it. */
+const AT_END = Buffer.from('["-version",true,null]').toString('base64url')
 const BASIC = { authorization: `Basic ${Buffer.from(`admin:${ADMIN_PASSWORD}`).toString('base64')}` }
 const PAGE = 100
 /** Of each kind at each size; rows that an earlier size has deleted are left out. */
@@ -97,6 +100,31 @@ const probes: readonly Probe[] = [
     name: 'artifacts, page of 15 at 90 %',
     scope: 'none',
     operation: (size) => readOf([`${ARTIFACTS}?page=${Math.floor((size * 0.9) / 15)}&page_size=15`]),
+  },
+  {
+    name: 'whole rows of 100 tags, first page',
+    scope: 'none',
+    operation: () => readOf([`${ROWS}/tags?page_size=${PAGE}`]),
+  },
+  {
+    name: 'whole rows of 100 tags, last page',
+    scope: 'none',
+    operation: () => readOf([`${ROWS}/tags?page_size=${PAGE}&cursor=${AT_END}`]),
+  },
+  {
+    name: 'whole rows of 100 artifacts, first page',
+    scope: 'none',
+    operation: () => readOf([`${ROWS}/artifacts?page_size=${PAGE}`]),
+  },
+  {
+    name: 'search for a tag',
+    scope: 'none',
+    operation: (size) => readOf([`/api/haven/v1/search/artifacts?q=tag:${tagName(size / 2)}`]),
+  },
+  {
+    name: 'search for the beginning of a digest',
+    scope: 'none',
+    operation: (size) => readOf([`/api/haven/v1/search/artifacts?q=digest:${digestOf(size / 2).slice(0, 24)}`]),
   },
   {
     name: 'DELETE tag',
@@ -174,6 +202,9 @@ function shownOf(sizes: readonly number[], rows: Growth['probes']): Map<RowId, S
         'slope of the first page': slopeOf('artifacts, first page of 15'),
         'slope at 90 %': slopeOf('artifacts, page of 15 at 90 %'),
         'p50 at 10⁶ by 10³': last('artifacts, page of 15 at 90 %'),
+        'slope of whole rows': slopeOf('whole rows of 100 tags, first page'),
+        'slope of the last whole rows': slopeOf('whole rows of 100 tags, last page'),
+        'slope of a search': slopeOf('search for a tag'),
       },
     ],
     ['P13 growth', { 'p50 at 10⁶ by 10³': last('tags/list?n=100 at 90 %'), slope: slopeOf('tags/list?n=100 at 90 %') }],

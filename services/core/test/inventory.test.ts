@@ -252,15 +252,15 @@ describe('whole rows of a repository', () => {
   type TagRow = HavenSchemas['TagRow']
   type ArtifactRow = HavenSchemas['ArtifactRow']
   const names = (rows: readonly TagRow[]) => rows.map(({ name }) => name)
+  const pushTag = (n: number) =>
+    content.push('shop/rows/app', tags[n]!, {
+      config: { architecture: n % 2 ? 'arm64' : 'amd64', os: 'linux', rows: n },
+      layer: Buffer.from('the layer that all of them share'),
+      more: { annotations: { 'org.example.team': n < 3 ? 'blue' : 'red' } },
+    })
 
   beforeAll(async () => {
-    for (const [n, tag] of tags.entries()) {
-      one.digest = await content.push('shop/rows/app', tag, {
-        config: { architecture: n % 2 ? 'arm64' : 'amd64', os: 'linux', rows: n },
-        layer: Buffer.from('the layer that all of them share'),
-        more: { annotations: { 'org.example.team': n < 3 ? 'blue' : 'red' } },
-      })
-    }
+    for (const n of tags.keys()) one.digest = await pushTag(n)
     const subject = { mediaType: 'application/vnd.oci.image.manifest.v1+json', digest: one.digest, size: 1 }
     one.signature = await content.push('shop/rows/app', '', {
       layerType: 'application/vnd.dev.cosign.simplesigning.v1+json',
@@ -320,9 +320,11 @@ describe('whole rows of a repository', () => {
     const first = await haven(`${ROWS}/tags?page_size=10&sort=version`)
     await content.push('shop/rows/app', 'v0.1')
     await core.send('DELETE', '/api/v2.0/projects/shop/repositories/rows%252Fapp/artifacts/v0.1', { as: owner })
-    await content.push('shop/rows/app', 'v1.0', { config: { moved: true } })
+    const moved = await content.push('shop/rows/app', 'v1.0', { config: { moved: true } })
     const rest = await walk<TagRow>(link(first, 'next')!)
     expect([...names(first.body as TagRow[]), ...names(rest)]).toEqual(tags)
+    await pushTag(0)
+    await core.send('DELETE', `/api/v2.0/projects/shop/repositories/rows%252Fapp/artifacts/${moved}`, { as: owner })
   })
 
   it('cost five statements, however many they are and although no config was read before', async () => {
@@ -359,19 +361,23 @@ describe('whole rows of a repository', () => {
       return [byTag, byArtifact]
     }
     expect(await found('tag:v1.1*')).toEqual([11, 11])
-    expect(await found('-tag:v1.1*')).toEqual([12, 14])
+    expect(await found('-tag:v1.1*')).toEqual([12, 13])
     expect(await found('tag:v1.22')).toEqual([1, 1])
     expect(await found(`digest:${one.digest.slice(7, 30)}`)).toEqual([1, 1])
     expect(await found('label:"needs review"')).toEqual([1, 1])
     expect(await found('label:none')).toEqual([0, 0])
-    expect(await found('annotation:org.example.team=blue')).toEqual([2, 3])
+    expect(await found('annotation:org.example.team=blue')).toEqual([3, 3])
     expect(await found('annotation:org.example.team -annotation:org.example.team=blue')).toEqual([20, 20])
     expect(await found('platform:linux/arm64')).toEqual([11, 11])
     expect(await found('type:chart')).toEqual([0, 0])
-    expect(await found('is:untagged')).toEqual([0, 2])
-    expect(await found('pulled:never pushed:>-1h')).toEqual([23, 25])
+    expect(await found('is:untagged')).toEqual([0, 1])
+    expect(await found('pulled:never pushed:>-1h')).toEqual([23, 24])
     expect(await found('pushed:<2020-01-01')).toEqual([0, 0])
     expect(await found('v1.2')).toEqual([4, 4])
+    expect(await found('op/rows')).toEqual([0, 24])
+    expect(await found('ROWS/ap')).toEqual([0, 24])
+    expect(await found('repository:*p/rows/a*')).toEqual([23, 24])
+    expect(await found('repository:none/rows/app')).toEqual([0, 0])
     const hostile = await found(`tag:"'; drop table artifacts.tags --%_\\"`)
     expect(hostile).toEqual([0, 0])
     const refused = await haven(`/search/artifacts?q=${encodeURIComponent('cart colour:red')}`)

@@ -94,12 +94,16 @@ export const inventoryHandlers: Handlers = {
     const labels = await labelsOf(deps, page.rows)
     const rows = await Promise.all(
       page.rows.map(async (row) => {
-        const project = (await deps.directory.byId(row.projectId))!
-        return presentRow(row, { project, labels, named: await mayKnowNames(caller, project) })
+        const project = await deps.directory.byId(row.projectId)
+        return project && presentRow(row, { project, labels, named: await mayKnowNames(caller, project) })
       }),
     )
     const { last: _, ...links } = linksOf('found', keyset, page)
-    return keysetAnswer(at, links, rows)
+    return keysetAnswer(
+      at,
+      links,
+      rows.filter((row) => row !== null), // of a project that was deleted meanwhile
+    )
   },
 
   async previewDeletion({ project, path, caller }, deps) {

@@ -1,7 +1,7 @@
 import { Prisma, type Database } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
 import { columns, named, ofIndex, type ArtifactRow } from './artifact-rows.ts'
-import { searchToSql, type SearchScope } from './search-sql.ts'
+import { searchToSql, type Labels } from './search-sql.ts'
 
 /** Who reads on says so by the keys of a row, which no other row of the list has. */
 export type RowKey = readonly (string | number)[]
@@ -76,8 +76,9 @@ async function readPage<Row extends object>(
     : Prisma.sql`null::int`
   const found = await prisma.$queryRaw<(Row & KeyRow)[]>`
     with page as materialized (
-      select m.id, ${own}, ${first!} as key1, ${second} as key2, row_number() over (order by ${sorted}) as place
-        from ${from} where ${all} and ${behind} order by ${sorted} limit ${size + 1} offset ${offset})
+      select f.*, row_number() over () as place
+        from (select m.id, ${own}, ${first!} as key1, ${second} as key2
+                from ${from} where ${all} and ${behind} order by ${sorted} limit ${size + 1} offset ${offset}) f)
     select ${columns(everything)}, p.*, m.id::float8 as id, p.key2::float8 as key2, ${count} as found
       from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
      order by p.place`
@@ -95,11 +96,10 @@ async function readPage<Row extends object>(
 }
 
 export type RepositoryOf = { project: { id: number; name: string }; path: string }
-type Search = { terms: readonly SearchTerm[]; labels: SearchScope['labels'] }
+type Search = { terms: readonly SearchTerm[]; labels: Labels }
 
 const repositoryOf = ({ project, path }: RepositoryOf) => Prisma.sql`(
   select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.path = ${path} and x.deleted_at is null)`
-const nameIn = ({ project }: RepositoryOf) => Prisma.sql`(${project.name}::text || '/' || r.path)`
 const artifacts = Prisma.sql`artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id`
 // What an index lists, and what hangs on another artifact, is no row of its own; a tag makes a child one.
 const listed = Prisma.sql`m.deleted_at is null and m.subject_digest is null and (not ${ofIndex} or ${named})`
@@ -118,7 +118,7 @@ export const tagPage = (
       from: Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`,
       where: [
         Prisma.sql`t.repository_id = ${repositoryOf(place)} and m.deleted_at is null`,
-        ...searchToSql(terms, { repositoryName: nameIn(place), labels, ofTags: true }),
+        ...searchToSql(terms, { among: [place.project], labels, ofTags: true }),
       ],
       order: tagOrders[order],
       own: Prisma.sql`t.name as tag, t.pushed_at as "tagPushedAt", t.pulled_at as "tagPulledAt"`,
@@ -140,7 +140,7 @@ export const artifactPage = (
       from: artifacts,
       where: [
         Prisma.sql`m.repository_id = ${repositoryOf(place)} and ${listed}`,
-        ...searchToSql(terms, { repositoryName: nameIn(place), labels, ofTags: false }),
+        ...searchToSql(terms, { among: [place.project], labels, ofTags: false }),
       ],
       order: byPush,
       own: Prisma.sql`null as tag`,
@@ -163,10 +163,7 @@ export const foundPage = (
     {
       from: Prisma.sql`${artifacts}
         join unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as n (id, name) on n.id = r.project_id`,
-      where: [
-        Prisma.sql`r.deleted_at is null and ${listed}`,
-        ...searchToSql(terms, { repositoryName: Prisma.sql`(n.name || '/' || r.path)`, labels, ofTags: false }),
-      ],
+      where: [Prisma.sql`r.deleted_at is null and ${listed}`, ...searchToSql(terms, { among, labels, ofTags: false })],
       order: byPush,
       own: Prisma.sql`r.project_id as "projectId", n.name as project`,
       counted: false,

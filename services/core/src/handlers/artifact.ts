@@ -33,6 +33,7 @@ import type { Handlers } from '../handler.ts'
 import { findIcon } from '../icons.ts'
 import { thumbnailOf } from '../thumbnail.ts'
 import { created, ok, text } from '../http/answer.ts'
+import { inTime } from '../http/in-time.ts'
 import { listAnswer } from '../lists/page.ts'
 import { presentAccessory, presentArtifact, presentContent, presentTag } from '../present/artifact.ts'
 import { grantOf, listQueryOf } from './repository.ts'
@@ -97,12 +98,9 @@ export const artifactHandlers: Handlers = {
     if (parseRepositoryName(`${project.name}/${path.repository_name}`) === null) {
       throw problems.nameInvalid({ name: path.repository_name })
     }
-    await copyArtifact(
-      deps.artifacts,
-      grantOf('pull', caller, source, parts.path),
-      grantOf('push', caller, project, path.repository_name),
-      artifact.digest as Digest,
-    )
+    const from = grantOf('pull', caller, source, parts.path)
+    const to = grantOf('push', caller, project, path.repository_name)
+    await inTime((signal) => copyArtifact(deps.artifacts, from, to, artifact.digest as Digest, { signal }))
     const base = `/api/v2.0/projects/${project.name}/repositories/${encodeURIComponent(encodeURIComponent(path.repository_name))}`
     return created(`${base}/artifacts/${name.reference.tag ?? name.reference.digest}`)
   },

@@ -13,6 +13,7 @@ import { projectIdsByVisibility, projectNodes, type ProjectFacts } from '@haven/
 import type { Caller } from '../caller.ts'
 import type { Handlers } from '../handler.ts'
 import { ok } from '../http/answer.ts'
+import { inTime } from '../http/in-time.ts'
 import { listAnswer, pageOf } from '../lists/page.ts'
 import { parseQ, parseSort } from '../lists/query.ts'
 import { presentRepository } from '../present/repository.ts'
@@ -50,7 +51,8 @@ export const repositoryHandlers: Handlers = {
   },
 
   async deleteRepository({ project, path, caller }, deps) {
-    await deleteRepository(deps.artifacts, grantOf('delete', caller, project, path.repository_name))
+    const granted = grantOf('delete', caller, project, path.repository_name)
+    await inTime((signal) => deleteRepository(deps.artifacts, granted, { signal }))
     return ok()
   },
 }

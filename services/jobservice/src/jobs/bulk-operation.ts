@@ -152,7 +152,8 @@ class Operation {
       this.#job.log.debug(`${this.#kind}: ${item}`)
       return null
     } catch (error) {
-      if (error instanceof LeaseLost || isUnavailable(error) || problems.readOnly.is(error)) throw error
+      if (this.#job.signal.aborted || error instanceof LeaseLost || isUnavailable(error) || problems.readOnly.is(error))
+        throw error
       if (!(error instanceof Problem)) this.#job.log.error(`${item}: ${String(error)}`)
       else if (error.status >= 500) throw error
       const problem = error instanceof Problem ? error : problems.internal()
@@ -196,7 +197,8 @@ class Operation {
         await this.#require(there!, to.project, to.path)
         if (params.dryRun) return
         const from = this.#grant('pull', project, path)
-        await copyArtifact(artifacts, from, this.#grant('push', to.project, to.path), digest)
+        const { signal } = this.#job
+        await copyArtifact(artifacts, from, this.#grant('push', to.project, to.path), digest, { signal })
       }
     }
   }

@@ -59,9 +59,16 @@ const pointing = statement<{ name: string }>(
  * Copies an artifact with its platforms, its tags and all that hangs on it, without moving bytes: every blob is mounted and every manifest
  * pushed, what is named before what names it, by the rules of any push. One that stops on the way leaves what it has copied, and may be
  * repeated.
+ * @param signal ends it before the next manifest.
  * @throws problems.manifestUnknown; denied for what hangs on another artifact; what a push throws: quotaExceeded, tagImmutable.
  */
-export async function copyArtifact(deps: RecordDeps, from: PullGrant, to: PushGrant, digest: Digest): Promise<void> {
+export async function copyArtifact(
+  deps: RecordDeps,
+  from: PullGrant,
+  to: PushGrant,
+  digest: Digest,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<void> {
   await requireWritable(deps)
   const source = [from.project.id, from.repository, digest, MAX_MANIFESTS + 1]
   const manifests = await deps.db.writes.rows(tree, source)
@@ -75,7 +82,10 @@ export async function copyArtifact(deps: RecordDeps, from: PullGrant, to: PushGr
       message: `an artifact of more than ${MAX_MANIFESTS} manifests cannot be copied at once`,
     })
   }
-  for (const manifest of manifests) await copyManifest(deps, from, to, manifest)
+  for (const manifest of manifests) {
+    signal?.throwIfAborted()
+    await copyManifest(deps, from, to, manifest)
+  }
 }
 
 async function copyManifest(deps: RecordDeps, from: PullGrant, to: PushGrant, manifest: SourceManifest) {

@@ -81,7 +81,7 @@ export async function putManifest(deps: RecordDeps, grant: PushGrant, input: Man
 
 /** @returns whether one of them pointed elsewhere before. */
 async function pointTags(
-  deps: ArtifactDeps,
+  deps: RecordDeps,
   tx: Sql,
   grant: PushGrant,
   to: { repositoryId: number; manifestId: string; digest: string },

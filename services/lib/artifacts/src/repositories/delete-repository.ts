@@ -16,12 +16,17 @@ const TAGS = 10_000
 /**
  * Deletes a repository with all its artifacts: large ones in several transactions, after each of which what is left is whole. What is
  * pushed meanwhile goes too, unless it comes after the last; then it makes the repository anew.
+ * @param signal ends it after the transaction that runs then; repeated, it goes on.
  * @throws problems.nameUnknown; tagUndeletable, before anything is deleted, while a rule protects one of its tags.
  */
-export async function deleteRepository(deps: ArtifactDeps, grant: DeleteGrant): Promise<void> {
+export async function deleteRepository(
+  deps: ArtifactDeps,
+  grant: DeleteGrant,
+  { signal }: { signal?: AbortSignal } = {},
+): Promise<void> {
   await requireWritable(deps)
   await requireAllDeletable(deps, grant)
-  while (!(await deleteBatch(deps, grant)));
+  while (!(await deleteBatch(deps, grant))) signal?.throwIfAborted()
   await deps.recent.settled()
 }
 

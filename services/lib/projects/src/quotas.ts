@@ -145,7 +145,7 @@ const current = Prisma.sql`(
 /** The same, by what is used: those without an open delta, which most are, come in the order of their index. */
 const currentByUse = Prisma.sql`(
   select project_id, used_bytes from projects.quotas q
-   where not exists (select from projects.quota_deltas d where d.project_id = q.project_id)
+   where project_id <> all(array(select project_id from projects.quota_deltas))
   union all
   select q.project_id, q.used_bytes + d.bytes
     from (select project_id, sum(delta_bytes)::bigint as bytes from projects.quota_deltas group by project_id) d

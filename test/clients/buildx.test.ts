@@ -99,6 +99,14 @@ suite(titled('docker 29 with buildx', lack), () => {
       ])
     expect(await inspect('Provenance')).toContain('"SLSA"')
     expect(await inspect('SBOM')).toContain('"made-by-hand"')
+
+    const images = body.manifests!.filter((child) => !attestations.includes(child)).map((child) => child.digest)
+    expect(await site.content('attested/artifacts/1')).toMatchObject({
+      format: 'index',
+      platforms: ['amd64', 'arm64'].map((architecture, i) => ({ os: 'linux', architecture, digest: images[i] })),
+      evidence: attestations.map((child, i) => ({ digest: child.digest, about: images[i] })),
+    })
+    expect(await site.content(`attested/artifacts/${attestations[0]!.digest}`)).toMatchObject({ format: 'in-toto' })
   })
 
   it('pushes zstd layers and runs them', async () => {
@@ -123,6 +131,10 @@ suite(titled('docker 29 with buildx', lack), () => {
     expect((await site.manifest('library/cache', '1')).body.config?.mediaType).toBe(
       'application/vnd.buildkit.cacheconfig.v0',
     )
+    expect(await site.content('cache/artifacts/1')).toMatchObject({
+      format: 'buildkit-cache',
+      attributes: { records: expect.any(Number) },
+    })
     await engine.mustDocker(['builder', 'prune', '-af'])
     await engine.mustDocker(['image', 'prune', '-af'])
     const again = await build('--cache-from', cache, '--push')

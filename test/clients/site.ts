@@ -24,6 +24,8 @@ export type Site = AsyncDisposable & {
   uploads(repository: string): Promise<Access[]>
   /** A manifest as the registry has it. @throws with status and body when it has none */
   manifest(repository: string, reference: string): Promise<{ digest: string; mediaType: string; body: Manifest }>
+  /** What Haven says of what is in an artifact of the library, such as `app/artifacts/1`. @throws with status and body when there is none */
+  content(artifact: string): Promise<Content>
   /** Whether a reference exists. */
   has(repository: string, reference: string): Promise<boolean>
   /** Gives the manifest `from` of a repository `count` more tags, `t0000` and up: more than one page of any client. */
@@ -37,6 +39,12 @@ export type Descriptor = {
   artifactType?: string
   annotations?: Record<string, string>
   platform?: { os: string; architecture: string }
+}
+export type Content = {
+  format: string
+  attributes: object
+  additions: { name: string; href: string }[]
+  files: { title?: string; href: string; sizeBytes: number }[]
 }
 export type Manifest = {
   mediaType: string
@@ -118,6 +126,13 @@ export async function startSite({ shape, store }: Cell): Promise<Site> {
         mediaType: response.headers.get('content-type') ?? '',
         body: JSON.parse(text) as Manifest,
       }
+    },
+    async content(artifact) {
+      const url = `${haven.url}/api/haven/v1/projects/library/repositories/${artifact}/content`
+      const response = await fetch(url, { headers: { authorization } })
+      const text = await response.text()
+      if (!response.ok) throw new Error(`${artifact}: ${response.status} ${text}`)
+      return JSON.parse(text) as Content
     },
     async has(repository, reference) {
       const { status } = await v2(`${repository}/manifests/${reference}`, { method: 'HEAD' })

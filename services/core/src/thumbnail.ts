@@ -4,8 +4,8 @@ import { PNG } from 'pngjs'
 
 /** As Harbor's icons. */
 const MAX_SIDE = 50
-/** A picture is as large as its header says, whatever its bytes are: decoding it needs four bytes a pixel. */
-const MAX_PIXELS = 2_000_000
+/** A picture is as large as its header says, whatever its bytes are. Decoding needs four bytes a pixel, and nothing else runs meanwhile. */
+const MAX_PIXELS = 1024 * 1024
 const MAX_JPEG_MEMORY_MB = 64
 
 /** Four bytes a pixel. */

@@ -186,17 +186,17 @@ export const iconHandlers: Handlers = {
   },
 }
 
-/** What was drawn once, by digest: anybody may ask, and drawing takes time. */
+/** What was drawn once, by digest, or that it cannot be: anybody may ask, and drawing takes time. */
 const MAX_THUMBNAILS = 500
-const thumbnails = new TwoGenerations<Buffer>(MAX_THUMBNAILS)
+const thumbnails = new TwoGenerations<{ png: Buffer | null }>(MAX_THUMBNAILS)
 
 async function thumbnailOfArtifact(deps: CoreContext, named: string): Promise<Buffer | null> {
   const digest = parseDigest(named)
   const picture = digest && (await readIcon(deps.artifacts, digest))
   if (!picture) return null
-  const drawn = thumbnails.get(digest) ?? thumbnailOf(picture)
-  if (drawn) thumbnails.set(digest, drawn)
-  return drawn
+  const drawn = thumbnails.get(digest) ?? { png: thumbnailOf(picture) }
+  thumbnails.set(digest, drawn)
+  return drawn.png
 }
 
 /** @throws methodNotAllowed for a project whose content comes from another registry only. */

@@ -41,8 +41,8 @@ const routes: { [K in Kind]: Route<K> } = {
   referrers: { template: '/v2/{name}/referrers/{digest}', GET: referrers.list, HEAD: referrers.list },
 }
 
-/** What pulls ask for again and again: answered without the way through Express, which takes a third of such a request. */
-export function isHot({ method, url = '' }: IncomingMessage): boolean {
+/** What pulls ask for again and again, and what causes nothing that would have to name its cause. */
+export function isPull({ method, url = '' }: IncomingMessage): boolean {
   if (method !== 'GET' && method !== 'HEAD') return false
   return url === '/v2/' || (url.startsWith('/v2/') && (url.includes('/manifests/') || url.includes('/blobs/')))
 }

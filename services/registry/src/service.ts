@@ -13,8 +13,6 @@ import type { ProjectDirectory } from '@haven/projects'
 import {
   answerProblem,
   enterDirectly,
-  finish,
-  serviceApp,
   type Logger,
   type Metrics,
   type RequestHandler,
@@ -23,11 +21,12 @@ import {
 } from '@haven/runtime'
 import type { SettingsReader } from '@haven/settings'
 import type { BlobStorage } from '@haven/storage'
+import { causedBy } from '@haven/telemetry'
 import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
 import { blobReadsOf, type RegistrySettings } from './config.ts'
 import { registryMetrics } from './registry-metrics.ts'
-import { isHot, route } from './routes.ts'
+import { isPull, route } from './routes.ts'
 import { SmallBlobs } from './small-blobs.ts'
 
 export type RegistryDeps = {
@@ -91,13 +90,12 @@ export function createRegistry(deps: RegistryDeps): Service {
   const { metrics, trust } = deps
   metrics.derive(registryMetrics(metrics))
   const gate = { name: 'registry', log, metrics, trust, headers: apiVersion, tells: 'changes' } as const
-  const app = serviceApp({ ...gate, envelope: ociEnvelope })
-  app.use((req, res) => route(req, res, context))
-  finish(app)
+  const answer: RequestHandler = (req, res) =>
+    void route(req, res, context).catch((error: unknown) => answerProblem(req, res, error, ociEnvelope))
   const handler: RequestHandler = (req, res) => {
-    if (!isHot(req)) return app(req, res)
-    enterDirectly(req, res, gate)
-    route(req, res, context).catch((error: unknown) => answerProblem(req, res, error, ociEnvelope))
+    const { requestId } = enterDirectly(req, res, gate)
+    if (isPull(req)) answer(req, res)
+    else causedBy(requestId, () => answer(req, res))
   }
 
   return {

@@ -178,7 +178,7 @@ export async function updateRobot(
     ...(change.description === robot.description ? [] : ['description']),
     ...(change.disabled === robot.disabled ? [] : ['disabled']),
     ...(change.durationDays === robot.durationDays ? [] : ['duration']),
-    ...(before.symmetricDifference(after).size === 0 ? [] : ['permissions']),
+    ...(after.size === before.size && [...after].every((one) => before.has(one)) ? [] : ['permissions']),
   ]
   if (fields.length === 0) return
   const prefix = await deps.signIn.robotPrefix()

@@ -48,6 +48,9 @@ afterAll(async () => {
   rmSync(folder, { recursive: true, force: true })
 })
 
+/** Of the system. */
+const programs = { openssl: 'openssl', mount: 'mount', umount: 'umount' }
+
 type Told = { id: string; severity: string; what: string; todo: string }
 
 /** What a doctor finds when this is set besides. */
@@ -66,7 +69,7 @@ const ids = async (change?: NodeJS.ProcessEnv) => (await finds(change)).findings
 function certificate(name: string, { host = 'haven.test', days = 90 } = {}) {
   const at = (ending: string) => join(folder, `${name}.${ending}`)
   const openssl = (...args: string[]) => {
-    const { status, stderr } = spawnSync('openssl', args, { encoding: 'utf8' })
+    const { status, stderr } = spawnSync(programs.openssl, args, { encoding: 'utf8' })
     if (status !== 0) throw new Error(stderr)
   }
   const made = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-subj', `/CN=${host}`]
@@ -108,6 +111,16 @@ describe('doctor', () => {
   ])('finds %j', async (change, id, what) => {
     const { findings } = await finds(change)
     expect(findings).toEqual([expect.objectContaining({ id, what: expect.stringContaining(what) })])
+  })
+
+  it('reads secrets from files, too', async () => {
+    const path = join(folder, 'shared-secret')
+    writeFileSync(path, `${proxySecret}\n`)
+    expect(await ids({ CORE_SECRET_FILE: path })).toEqual(['secrets.equal'])
+    expect(await ids({ HAVEN_ENCRYPTION_KEY: '', HAVEN_ENCRYPTION_KEY_FILE: path })).toEqual([
+      'secrets.equal',
+      'key.other',
+    ])
   })
 
   it('A93: finds servers that refuse us or are away, and prints no password', async () => {
@@ -227,13 +240,13 @@ describe('doctor', () => {
     async () => {
       const disk = join(folder, 'disk')
       mkdirSync(disk)
-      spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', disk])
+      spawnSync(programs.mount, ['-t', 'tmpfs', '-o', 'size=16m', 'tmpfs', disk])
       try {
         expect(await ids({ LOG_COLLECTOR_PATH: disk })).toEqual(['disk.full'])
-        spawnSync('mount', ['-o', 'remount,ro', disk])
+        spawnSync(programs.mount, ['-o', 'remount,ro', disk])
         expect(await ids({ STORAGE_PATH: disk })).toEqual(['disk.full', 'store.unusable'])
       } finally {
-        spawnSync('umount', [disk])
+        spawnSync(programs.umount, [disk])
       }
     },
   )
@@ -242,7 +255,7 @@ describe('doctor', () => {
 function mountable(): boolean {
   const at = join(folder, 'try')
   mkdirSync(at)
-  const { status } = spawnSync('mount', ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', at])
-  if (status === 0) spawnSync('umount', [at])
+  const { status } = spawnSync(programs.mount, ['-t', 'tmpfs', '-o', 'size=1m', 'tmpfs', at])
+  if (status === 0) spawnSync(programs.umount, [at])
   return status === 0
 }

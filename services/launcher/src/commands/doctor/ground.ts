@@ -1,4 +1,12 @@
-import { ConfigProblem, defineConfig, readConfig, secret, secretsOf, type WrongSetting } from '@haven/config'
+import {
+  ConfigProblem,
+  defineConfig,
+  readConfig,
+  secret,
+  secretsOf,
+  type ConfigOf,
+  type WrongSetting,
+} from '@haven/config'
 import { openDatabase, type Database } from '@haven/db'
 import { problems } from '@haven/errors'
 import { Home, isAlive, type InstallationSecrets, type InstallationState } from '../../home.ts'
@@ -18,15 +26,22 @@ export type Ground = {
   /** Null when there is no URL. It may not answer. */
   readonly db: Database | null
   readonly redisUrl: string | null
-  readonly encryptionKey: string | null
+  readonly shared: ConfigOf<typeof held>
   /** Settings of the launcher that cannot be read. */
   readonly wrong: readonly WrongSetting[]
   /** Never to be printed. */
   readonly secrets: readonly string[]
 }
 
-const sealing = defineConfig('SEALING', {
-  key: secret({ env: 'HAVEN_ENCRYPTION_KEY', optional: true, doc: 'Seals secrets at rest.' }),
+const optional = (env: string) => secret({ env, optional: true, doc: 'As the services read it.' })
+/** What the services of an installation show to each other and keep at rest, from variables or from files. */
+const held = defineConfig('HELD', {
+  HAVEN_ENCRYPTION_KEY: optional('HAVEN_ENCRYPTION_KEY'),
+  HAVEN_PROXY_SECRET: optional('HAVEN_PROXY_SECRET'),
+  CORE_SECRET: optional('CORE_SECRET'),
+  JOBSERVICE_SECRET: optional('JOBSERVICE_SECRET'),
+  REGISTRYCTL_SECRET: optional('REGISTRYCTL_SECRET'),
+  LOG_COLLECTOR_SECRET: optional('LOG_COLLECTOR_SECRET'),
 })
 
 /** Reads everything that can be read, whatever is wrong with the rest. The caller ends the connections. */
@@ -36,11 +51,12 @@ export function survey(given: NodeJS.ProcessEnv): Ground & AsyncDisposable {
   const home = folder.exists() && folder.hasSecrets() ? folder : null
   const kept = keptBy(home, wrong)
   const env = { ...given, ...kept }
-  const { value: key } = leniently((from) => readConfig(sealing, from), env)
+  const { value: shared } = leniently((from) => readConfig(held, from), env)
   const state = home?.readState() ?? null
   const isRunning = state !== null && state.phase === 'running' && isAlive(state.pid)
   const servers = isRunning ? state : null
   const databaseUrl = config.databaseUrl ?? servers?.databaseUrl ?? null
+  const redisUrl = config.redisUrl ?? servers?.redisUrl ?? null
   const db = databaseUrl === null ? null : openOrNull(databaseUrl)
   return {
     config,
@@ -50,10 +66,17 @@ export function survey(given: NodeJS.ProcessEnv): Ground & AsyncDisposable {
     isRunning,
     databaseUrl,
     db,
-    redisUrl: config.redisUrl ?? servers?.redisUrl ?? null,
-    encryptionKey: key.key ?? null,
+    redisUrl,
+    shared,
     wrong,
-    secrets: [...secretsOf(config), ...Object.values(kept), ...secretsOf(key), ...passwordsIn(env)],
+    secrets: [
+      ...secretsOf(config),
+      ...Object.values(kept),
+      ...secretsOf(shared),
+      ...passwordsIn(env),
+      ...passwordsOf(databaseUrl),
+      ...passwordsOf(redisUrl),
+    ],
     async [Symbol.asyncDispose]() {
       await db?.[Symbol.asyncDispose]()
     },
@@ -101,10 +124,18 @@ function openOrNull(url: string): Database | null {
 
 const secretName = /(?:SECRET|PASSWORD|KEY|TOKEN)$/
 
-/** Of variables that only other programs read, too, and of URLs. */
+/** Of variables that only other programs read, too. A value of a few letters would take them out of every word. */
 const passwordsIn = (env: NodeJS.ProcessEnv) =>
-  Object.entries(env).flatMap(([name, value = '']) => {
-    if (secretName.test(name)) return value.length < 6 ? [] : [value]
-    const { password } = URL.parse(value) ?? { password: '' }
-    return password === '' ? [] : [password, decodeURIComponent(password)]
-  })
+  Object.entries(env).flatMap(([name, value = '']) =>
+    secretName.test(name) ? (value.length < 6 ? [] : [value]) : passwordsOf(value),
+  )
+
+function passwordsOf(url: string | null): string[] {
+  const { password } = URL.parse(url ?? '') ?? { password: '' }
+  if (password === '') return []
+  try {
+    return [password, decodeURIComponent(password)]
+  } catch {
+    return [password] // not in the encoding of URLs
+  }
+}

@@ -13,8 +13,9 @@ const WAIT_MS = 4_000
 export async function lookAtClients(ground: Ground): Promise<Look[]> {
   const { config, state, isRunning, home } = ground
   const base = (config.externalUrl ?? (isRunning ? state?.address : undefined))?.replace(/\/+$/, '')
-  if (base === undefined || (home !== null && !isRunning)) return []
   const at = 'clients'
+  if (home !== null && !isRunning) return [{ at, said: 'not looked at while it does not run', findings: [] }]
+  if (base === undefined) return [{ at, said: 'not looked at: HAVEN_EXTERNAL_URL is not set', findings: [] }]
   let answer: Answered
   try {
     answer = await askDoor(`${base}/v2/`, { waitMs: WAIT_MS })
@@ -77,7 +78,7 @@ async function served(answer: Answered, base: string, ground: Ground): Promise<F
 async function tokens(
   { realm, service }: { realm: string; service: string },
   base: string,
-  { db, encryptionKey }: Ground,
+  { db, shared }: Ground,
 ): Promise<Finding[]> {
   let answer: Answered
   try {
@@ -95,7 +96,7 @@ async function tokens(
       failure('clients.tokens', what, 'see that the token service runs, and that what is in front passes /service on'),
     ]
   }
-  const ours = await keyIds(db, encryptionKey)
+  const ours = await keyIds(db, shared.HAVEN_ENCRYPTION_KEY)
   if (ours === null || ours.has(keyId)) return []
   const what = `what answers at ${base} signs tokens with another key than this database has: it is another installation`
   return [failure('clients.another-installation', what, 'correct HAVEN_EXTERNAL_URL, DATABASE_URL, or the name server')]
@@ -112,8 +113,8 @@ function keyIdOf(body: string): string | null {
   }
 }
 
-async function keyIds(db: Database | null, key: string | null): Promise<Set<string> | null> {
-  if (db === null || key === null) return null
+async function keyIds(db: Database | null, key: string | undefined): Promise<Set<string> | null> {
+  if (db === null || key === undefined) return null
   try {
     const { keys } = await new SigningKeys(db, sealerOf(key)).jwks()
     return new Set(keys.map(({ kid }) => String(kid)))

@@ -11,7 +11,7 @@ const SKEW_SECONDS = 5
 const OTHER_CONNECTIONS = 4
 
 /** Postgres itself, our schema in it, its clock, and whether our key opens what is sealed in it. */
-export async function lookAtDatabase({ db, databaseUrl, encryptionKey, env, isRunning }: Ground): Promise<Look[]> {
+export async function lookAtDatabase({ db, databaseUrl, shared, env, isRunning }: Ground): Promise<Look[]> {
   if (databaseUrl === null) {
     return [{ at: 'Postgres', said: 'embedded, and not running: make up starts it', findings: [] }]
   }
@@ -33,7 +33,7 @@ export async function lookAtDatabase({ db, databaseUrl, encryptionKey, env, isRu
     await server(db, Number(env.DATABASE_POOL) || 8),
     schema(missing, isRunning),
     await clock(db),
-    await sealing(db, encryptionKey, missing),
+    await sealing(db, shared.HAVEN_ENCRYPTION_KEY, missing),
   ]
 }
 
@@ -180,11 +180,11 @@ async function clock(db: Database): Promise<Look> {
   return { at: 'clock', said: `${skew} s from that of Postgres`, findings }
 }
 
-async function sealing(db: Database, key: string | null, missing: readonly string[] | NewerSchema): Promise<Look> {
+async function sealing(db: Database, key: string | undefined, missing: readonly string[] | NewerSchema): Promise<Look> {
   const at = 'encryption key'
   let sealer
   try {
-    sealer = sealerOf(key ?? undefined)
+    sealer = sealerOf(key)
   } catch (error) {
     if (!problems.keyUnreadable.is(error)) throw error
     const todo = 'set HAVEN_ENCRYPTION_KEY to the one that this installation has had from the start'

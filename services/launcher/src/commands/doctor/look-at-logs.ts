@@ -4,13 +4,13 @@ import type { Ground } from './ground.ts'
 const WAIT_MS = 3_000
 
 /** The log collector, where the environment says that there is one. */
-export async function lookAtLogs({ env }: Ground): Promise<Look[]> {
-  const { LOG_COLLECTOR_URL: url, LOG_COLLECTOR_SECRET: secret } = env
+export async function lookAtLogs({ env, shared }: Ground): Promise<Look[]> {
+  const { LOG_COLLECTOR_URL: url } = env
   if (!url || !URL.canParse(url)) return []
   const at = 'log collector'
   try {
     const answer = await fetch(new URL('/v1/services', url), {
-      headers: { Authorization: `Bearer ${secret ?? ''}` },
+      headers: { Authorization: `Bearer ${shared.LOG_COLLECTOR_SECRET ?? ''}` },
       signal: AbortSignal.timeout(WAIT_MS),
     })
     await answer.body?.cancel()

@@ -5,19 +5,23 @@ import { Settings } from '@haven/settings'
 import { sealerOf } from '../../installation.ts'
 import { failure, type Finding, type Look } from './finding.ts'
 import type { Ground } from './ground.ts'
+import { isSetting } from './look-at-settings.ts'
 
 /** Whether the names of other machines in the settings, of the environment and of the configuration, have addresses. */
 export async function lookAtNames(ground: Ground): Promise<Look[]> {
-  const { env, db, encryptionKey } = ground
-  const hosts = new Map<string, string[]>()
-  const add = (setting: string, value: string | undefined) => {
-    const host = hostOf(value ?? '')
+  const { env, db, databaseUrl, redisUrl, shared } = ground
+  const hosts = new Map<string, Set<string>>()
+  const add = (setting: string, value = '') => {
+    const host = hostOf(value)
     if (host === null || isIP(host) !== 0 || host === 'localhost') return
-    hosts.set(host, [...(hosts.get(host) ?? []), setting])
+    hosts.set(host, (hosts.get(host) ?? new Set()).add(setting))
   }
-  for (const name of Object.keys(env).filter((each) => /_(?:URL|ENDPOINT)$/.test(each))) add(name, env[name])
-  for (const [name, value] of await configured(db, encryptionKey)) add(name, value)
-  const findings = await Promise.all([...hosts].map(([host, settings]) => unresolved(host, settings)))
+  const addresses = Object.keys(env).filter((name) => isSetting(name) && /_(?:URL|ENDPOINT)$/.test(name))
+  for (const name of addresses) add(name, env[name])
+  add('DATABASE_URL', databaseUrl ?? '')
+  add('REDIS_URL', redisUrl ?? '')
+  for (const [name, value] of await configured(db, shared.HAVEN_ENCRYPTION_KEY)) add(name, value)
+  const findings = await Promise.all([...hosts].map(([host, settings]) => unresolved(host, [...settings])))
   return [{ at: 'names', said: `${hosts.size} are looked up`, findings: findings.flat() }]
 }
 
@@ -39,8 +43,8 @@ async function unresolved(host: string, settings: readonly string[]): Promise<Fi
 }
 
 /** What administrators set while it runs. Nothing where the database cannot be read: that is told elsewhere. */
-async function configured(db: Database | null, key: string | null): Promise<[string, string][]> {
-  if (db === null || key === null) return []
+async function configured(db: Database | null, key: string | undefined): Promise<[string, string][]> {
+  if (db === null || key === undefined) return []
   try {
     using settings = new Settings(db, sealerOf(key))
     const values = await settings.read()

@@ -32,7 +32,7 @@ const needed = ['DATABASE_URL', 'REDIS_URL', 'HAVEN_ENCRYPTION_KEY']
 
 /** Whether the services could read what is set, and whether anybody reads it. */
 export async function lookAtSettings(ground: Ground): Promise<Look[]> {
-  const { env, home, wrong, config } = ground
+  const { env, home, wrong, config, shared } = ground
   const readers = [
     ...definitions.map((definition) => () => void readConfig(definition, env)),
     () => void readStorageConfig({ STORAGE_PATH: home?.blobs, ...env }),
@@ -54,9 +54,10 @@ export async function lookAtSettings(ground: Ground): Promise<Look[]> {
       .map((name) =>
         warning('settings.unknown', `nothing reads ${name}`, 'correct its name, or take it out of the environment'),
       ),
-    ...weakSecrets(env),
+    ...weakSecrets(shared),
+    ...knownPassword(env),
   ]
-  const set = Object.keys(env).filter((name) => known.has(name.replace(/_FILE$/, ''))).length
+  const set = Object.keys(env).filter(isSetting).length
   return [{ at: 'settings', said: `${set} are set`, findings }]
 }
 
@@ -82,29 +83,22 @@ const known = new Set([
   'HAVEN_PROCESS',
   'HAVEN_SERVICE', // of the images' health check
 ])
+/** Whether a service reads the variable of this name. */
+export const isSetting = (name: string): boolean => known.has(name.replace(/_FILE$/, ''))
+
 const ours = new RegExp(`^(?:S3|${definitions.map(({ prefix }) => prefix).join('|')}|STORAGE)_`)
 /** Kubernetes tells every container of a namespace where its services are, by variables like our own. */
 const ofKubernetes = /_(?:SERVICE_(?:HOST|PORT)(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?)$/
 
 const unknownNames = (env: NodeJS.ProcessEnv) =>
-  Object.keys(env).filter(
-    (name) => env[name] && ours.test(name) && !known.has(name.replace(/_FILE$/, '')) && !ofKubernetes.test(name),
-  )
+  Object.keys(env).filter((name) => env[name] && ours.test(name) && !isSetting(name) && !ofKubernetes.test(name))
 
-const secretNames = [
-  'HAVEN_ENCRYPTION_KEY',
-  'HAVEN_PROXY_SECRET',
-  'CORE_SECRET',
-  'JOBSERVICE_SECRET',
-  'REGISTRYCTL_SECRET',
-  'LOG_COLLECTOR_SECRET',
-]
 /** A random secret of 32 characters has more different ones in all but one of 10⁹ cases. */
 const FEWEST_CHARACTERS = 10
 const publicPasswords = new Set(['Harbor12345', 'admin', 'password', 'changeit'])
 
-function weakSecrets(env: NodeJS.ProcessEnv): Finding[] {
-  const given = secretNames.flatMap((name) => (env[name] ? [{ name, value: env[name] }] : []))
+function weakSecrets(shared: Ground['shared']): Finding[] {
+  const given = Object.entries(shared).flatMap(([name, value]) => (value === undefined ? [] : [{ name, value }]))
   const equal = given.filter(({ value }) => given.filter((other) => other.value === value).length > 1)
   const names = (list: typeof given) => list.map(({ name }) => name).join(' and ')
   const poor = given.filter(({ value }) => new Set(value).size < FEWEST_CHARACTERS)
@@ -114,14 +108,11 @@ function weakSecrets(env: NodeJS.ProcessEnv): Finding[] {
       ? [failure('secrets.equal', `${names(equal)} are the same: who knows one has the others`, make)]
       : []),
     ...(poor.length > 0 ? [failure('secrets.weak', `${names(poor)} can be guessed`, make)] : []),
-    ...(publicPasswords.has(env.HAVEN_ADMIN_PASSWORD ?? '')
-      ? [
-          warning(
-            'secrets.known-password',
-            'HAVEN_ADMIN_PASSWORD is a password that everybody knows',
-            'change the password of the administrator in the portal if the first start used it, and set another here',
-          ),
-        ]
-      : []),
   ]
+}
+
+function knownPassword({ HAVEN_ADMIN_PASSWORD: password = '' }: NodeJS.ProcessEnv): Finding[] {
+  if (!publicPasswords.has(password)) return []
+  const todo = 'change the password of the administrator in the portal if the first start used it, and set another here'
+  return [warning('secrets.known-password', 'HAVEN_ADMIN_PASSWORD is a password that everybody knows', todo)]
 }

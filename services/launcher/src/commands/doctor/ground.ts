@@ -132,7 +132,7 @@ const passwordsIn = (env: NodeJS.ProcessEnv) =>
 
 function passwordsOf(url: string | null): string[] {
   const { password } = URL.parse(url ?? '') ?? { password: '' }
-  if (password === '') return []
+  if (password.length < 4) return []
   try {
     return [password, decodeURIComponent(password)]
   } catch {

@@ -54,12 +54,11 @@ export async function headBlobForPush(
  * now on, so that the next push brings them back.
  * @returns whether it has lost them.
  */
-export async function reportUnreadable({ db, recent, storage, settings }: ArtifactDeps, key: string): Promise<boolean> {
+export async function reportUnreadable({ db, storage, settings }: ArtifactDeps, key: string): Promise<boolean> {
   const found = { store: storage.name, key, digest: null, expectedBytes: null, actualBytes: null, repositories: [] }
   const [repaired] = await repairStore(db, storage, [{ kind: 'missing', ...found }], {
     trashSeconds: settings.trashSeconds,
   })
-  await recent.settled()
   return repaired?.action !== 'none'
 }
 

@@ -152,5 +152,11 @@ class Answers<Value extends { readonly repositoryId: number }> {
   }
 }
 
+/** As `settled`, for a process that remembers nothing itself. */
+export async function readersHaveHeard({ reads }: Database): Promise<void> {
+  const { others } = await changesSince(reads, MAX_XID, randomUUID())
+  if (others) await pause(LEASE_MS + 1)
+}
+
 /** No transaction has it: of a first look only the horizon counts. */
 const MAX_XID = '9223372036854775807'

@@ -1,5 +1,5 @@
 import { tracing } from '@haven/telemetry'
-import pino, { type Bindings, type Logger } from 'pino'
+import pino, { type Logger } from 'pino'
 import { knowDestination } from './access-log.ts'
 import { cut, loggable } from './redaction.ts'
 import { openLogDestination, type LogDestination } from './log-destination.ts'
@@ -44,7 +44,7 @@ export function createLogger(options: {
   // pino passes the fields of a child through no formatter. Children of children inherit this.
   const makeChild: Logger['child'] = logger.child
   logger.child = function (this: Logger, bindings, childOptions) {
-    return makeChild.call(this, loggable(bindings) as Bindings, childOptions)
+    return Reflect.apply(makeChild, this, [loggable(bindings), childOptions])
   } as Logger['child']
   return logger
 }

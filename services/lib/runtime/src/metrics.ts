@@ -54,7 +54,7 @@ export function createMetrics(): Metrics {
     served: (service) => requests.served(service),
     derive: (text) => void derived.push(text),
     async text() {
-      const [own, more] = await Promise.all([registry.metrics(), Promise.all(derived.map((text) => text()))])
+      const [own, ...more] = await Promise.all([registry.metrics(), ...derived.map(async (text) => text())])
       return own + requests.text() + more.join('')
     },
   }

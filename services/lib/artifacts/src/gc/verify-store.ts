@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { statement, type Database } from '@haven/db'
 import { algorithmOf, isSupportedAlgorithm, type Digest } from '@haven/oci'
 import { ObjectMissing, ObjectTruncated, type BlobStorage, type StoredObject } from '@haven/storage'
+import { readersHaveHeard } from '../recent-answers.ts'
 
 export type FindingKind = 'missing' | 'corrupt' | 'orphan' | 'size'
 
@@ -233,6 +234,7 @@ export async function repairStore(
     signal?.throwIfAborted()
     repaired.push({ finding, ...(await repair(db, storage, finding, { dryRun, trashSeconds })) })
   }
+  if (repaired.some(({ action }) => action === 'dropped' || action === 'relocated')) await readersHaveHeard(db)
   return repaired
 }
 

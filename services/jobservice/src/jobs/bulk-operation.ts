@@ -76,6 +76,7 @@ export default defineJob(BulkOperationSchema, {
       if (signal.reason instanceof StopRequested) await operation.tell('Stopped')
       throw error
     }
+    await deps.artifacts.recent.settled()
     await operation.tell('Success')
   },
 })
@@ -100,7 +101,9 @@ class Operation {
     this.#job = job
     this.#kind = kind
     this.#source = { principal: ownerOf(params), requestId: params.requestId, address: params.sourceAddress }
-    this.#artifacts = { ...deps.artifacts, db: held(deps.db, job.hold, params.dryRun) }
+    // Who asked is told once, at the end.
+    const recent = { settled: async () => undefined }
+    this.#artifacts = { ...deps.artifacts, db: held(deps.db, job.hold, params.dryRun), recent }
     this.state = (job.cursor as State | null) ?? begun(params.unknown)
   }
 

@@ -55,7 +55,8 @@ export type RecordDeps = Readonly<{
   storage: Pick<BlobStorage, 'name'>
   hashes: OpenHashes
   manifestBytes: ManifestBytes
-  recent: RecentAnswers
+  /** Waited for by whoever takes something away. */
+  recent: Pick<RecentAnswers, 'settled'>
   settings: ArtifactSettings
   policies: ArtifactPolicies
 }>
@@ -64,6 +65,7 @@ export type ArtifactDeps = RecordDeps &
   Readonly<{
     /** Where new blobs go and where they are read from. */
     storage: BlobStorage
+    recent: RecentAnswers
   }>
 
 /** What the use cases need. One per process, since it holds the sums of uploads in flight and the bytes of manifests. */
@@ -74,7 +76,7 @@ export function artifactDeps<Storage extends Pick<BlobStorage, 'name'>>(given: {
   policies?: ArtifactPolicies
   /** Of the process, when several services of it take away and answer. */
   recent?: RecentAnswers | undefined
-}): RecordDeps & Readonly<{ storage: Storage }> {
+}): RecordDeps & Readonly<{ storage: Storage; recent: RecentAnswers }> {
   return {
     db: given.db,
     storage: given.storage,

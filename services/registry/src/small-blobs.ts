@@ -1,28 +1,50 @@
 import { TwoGenerations } from '@haven/db'
 import type { BlobStorage } from '@haven/storage'
 
-/** Configs, attestations, the layers of small images. To open a file costs more than to send these. */
-export const MAX_SMALL_BYTES = 256 * 1024
+/** Larger ones are always read from the store: of those this size and below, to open a file costs as much as to send them. */
+export const MAX_SMALL_BYTES = 1024 * 1024
+/** Configs, attestations, the layers of small images are kept the first time; others when they are asked for again. */
+const KEPT_AT_ONCE_BYTES = 256 * 1024
 /** Of each generation: at most twice as much is held. */
 const MAX_BYTES = 32 * 1024 * 1024
 const MAX_BLOBS = 20_000
 
 /**
  * Bytes of small blobs that were read not long ago, by the key under which they lie: keys are never used again, and a blob that was found damaged
- * comes back under another. Whether a repository has the blob is for the database to say, each time.
+ * comes back under another. Whether a repository has the blob is for the database to say.
  */
 export class SmallBlobs {
   readonly #kept = new TwoGenerations<Buffer>(MAX_BLOBS, MAX_BYTES, (_, bytes) => bytes.length, 'small-blobs')
+  readonly #askedFor = new TwoGenerations<true>(MAX_BLOBS)
+  /** Of each blob one copy, however many ask for it at the same time. */
+  readonly #reading = new Map<string, Promise<Buffer>>()
   readonly #storage: BlobStorage
 
   constructor(storage: BlobStorage) {
     this.#storage = storage
   }
 
-  /** @throws ObjectMissing, ObjectTruncated */
-  async bytes(key: string, sizeBytes: number): Promise<Buffer> {
+  /**
+   * The whole blob; null for one that is better streamed: it may never be asked for again.
+   * @throws ObjectMissing, ObjectTruncated
+   */
+  async bytes(key: string, sizeBytes: number): Promise<Buffer | null> {
     const kept = this.#kept.get(key)
     if (kept) return kept
+    if (sizeBytes > KEPT_AT_ONCE_BYTES && !this.#askedFor.get(key)) {
+      this.#askedFor.set(key, true)
+      return null
+    }
+    const reading = this.#reading.get(key) ?? this.#read(key, sizeBytes)
+    this.#reading.set(key, reading)
+    try {
+      return await reading
+    } finally {
+      this.#reading.delete(key)
+    }
+  }
+
+  async #read(key: string, sizeBytes: number): Promise<Buffer> {
     const bytes = Buffer.allocUnsafeSlow(sizeBytes)
     let at = 0
     for await (const piece of this.#storage.read(key, { offset: 0, length: sizeBytes })) {

@@ -56,9 +56,11 @@ export async function get(
   try {
     if (wanted === 'whole' && sizeBytes <= MAX_SMALL_BYTES && !contextOf(req).handOver) {
       const bytes = await smallBlobs.bytes(key, sizeBytes)
-      begin(call, 200, { ...headers, 'Content-Length': sizeBytes })
-      res.end(bytes)
-      return
+      if (bytes) {
+        begin(call, 200, { ...headers, 'Content-Length': sizeBytes })
+        res.end(bytes)
+        return
+      }
     }
     settle(req, res)
     for (const [name, value] of Object.entries(headers)) res.setHeader(name, value)

@@ -123,7 +123,7 @@ const tree = statement<ManifestInTree>(
      union all
      select m.id, m.repository_id, m.digest, t.depth + 1
        from tree t join artifacts.manifests m on m.repository_id = t.repository_id and m.subject_digest = t.digest and m.deleted_at is null
-      where t.depth < ${MAX_DEPTH}
+      where t.depth < ${MAX_DEPTH} and m.id <> all($5::bigint[])
         and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
                          where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.id <> all($5::bigint[])))
    select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType", m.type,
@@ -138,7 +138,7 @@ const orphans = statement<{ digest: string }>(
   `select distinct d.digest
      from artifacts.manifest_edges e
      join artifacts.manifests d on d.repository_id = e.repository_id and d.digest = e.digest and d.deleted_at is null
-    where e.manifest_id = any($1::bigint[]) and e.kind = 'child'
+    where e.manifest_id = any($1::bigint[]) and e.kind = 'child' and d.id <> all($3::bigint[])
       and not exists (select from artifacts.tags t where t.manifest_id = d.id)
       and not exists (select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
                        where o.repository_id = d.repository_id and o.digest = d.digest and o.kind = 'child' and p.id <> all($3::bigint[]))

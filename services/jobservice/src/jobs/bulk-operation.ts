@@ -94,6 +94,8 @@ class Operation {
   readonly #source: EventSource & { principal: Owner }
   readonly #artifacts: RecordDeps
   state: State
+  /** Where it is once what it does now has succeeded. */
+  #next: State | null = null
   #toldAt = -Infinity
 
   constructor(job: Run, kind: BulkKind) {
@@ -103,7 +105,12 @@ class Operation {
     this.#source = { principal: ownerOf(params), requestId: params.requestId, address: params.sourceAddress }
     // Who asked is told once, at the end.
     const recent = { settled: async () => undefined }
-    this.#artifacts = { ...deps.artifacts, db: held(deps.db, job.hold, params.dryRun), recent }
+    const hold = async (tx: Sql) => {
+      await job.hold(tx)
+      // A deletion is one transaction: counted in it, since what is gone is not found again after a crash.
+      if (kind === 'delete' && this.#next) await job.saveCursor(this.#next, tx)
+    }
+    this.#artifacts = { ...deps.artifacts, db: held(deps.db, hold, params.dryRun), recent }
     this.state = (job.cursor as State | null) ?? begun(params.unknown)
   }
 
@@ -111,8 +118,10 @@ class Operation {
     { id, artifact }: { id: number; artifact: SelectedArtifact | null },
     project: ProjectFacts,
   ): Promise<void> {
-    const failure = await this.#try(id, artifact, project)
     const { done, failed, codes } = this.state
+    this.#next = { below: id, done: done + 1, failed, codes }
+    const failure = await this.#try(id, artifact, project)
+    this.#next = null
     this.state = {
       below: id,
       done: done + 1,

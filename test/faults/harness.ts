@@ -203,9 +203,10 @@ export type Replica = AsyncDisposable & {
 
 /** A second front process of the installation, on a port of its own: for a test to break while the first goes on. */
 export async function startReplica(haven: HavenInstallation, env: Record<string, string> = {}): Promise<Replica> {
-  const port = String(await freePort())
+  const [port, metricsPort] = [String(await freePort()), String(await freePort())]
+  const own = { HAVEN_PROCESS: 'replica', PROXY_PORT: port, PROXY_METRICS_PORT: metricsPort }
   const child = spawn(process.execPath, [launcher, 'start', '--services', 'proxy,token,registry,core'], {
-    env: { ...environmentOf(haven.processes().front!), HAVEN_PROCESS: 'replica', PROXY_PORT: port, ...env },
+    env: { ...environmentOf(haven.processes().front!), ...own, ...env },
     stdio: 'ignore',
   })
   const exited = new Promise<number | string>((resolve, reject) => {

@@ -121,6 +121,12 @@ describe('garbage collection', () => {
   it('stops when it is told to', async () => {
     // It waits for the lock, and is told meanwhile.
     const locked = haven.query('lock table artifacts.manifests in access exclusive mode; select pg_sleep(2)')
+    const lock = `select from pg_locks where relation = 'artifacts.manifests'::regclass and mode = 'AccessExclusiveLock' and granted`
+    await until(
+      'it is locked',
+      () => haven.query(lock),
+      (locks) => locks.length > 0,
+    )
     const id = await start()
     await until(
       'the run has begun',

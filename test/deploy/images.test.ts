@@ -82,7 +82,7 @@ suite(titled('the images', lack), () => {
       })
       expect(Config.Entrypoint).toEqual([
         'node',
-        '--max-semi-space-size=4',
+        '--max-semi-space-size=16',
         '--disable-warning=DEP0060',
         '/app/lib/main.js',
       ])

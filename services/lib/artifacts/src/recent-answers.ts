@@ -11,6 +11,8 @@ const ASK_EVERY_MS = 10
 const LEASE_MS = 40
 /** A process says for so long that it remembers answers, and again when half of it has passed. */
 const ANNOUNCED_MS = 10_000
+/** Uses that are further apart do not pay for asking. */
+const OFTEN_MS = 50
 /** Nobody used an answer for so long: then nothing is asked either. */
 const IDLE_MS = 250
 /** Postgres does not answer. */
@@ -52,11 +54,11 @@ export class RecentAnswers implements AsyncDisposable {
     return this.#looks
   }
 
-  /** Whether answers count at this moment. Asking keeps the process informed for a while. */
-  get current(): boolean {
+  /** Whether answers count at this moment. Who asks often keeps the process informed. */
+  isCurrent(): boolean {
     const now = performance.now()
+    if (now - this.#usedAt < OFTEN_MS) this.#asking ??= this.#keepAsking()
     this.#usedAt = now
-    this.#asking ??= this.#keepAsking()
     return (
       now - this.#confirmedAt <= LEASE_MS && this.#confirmedAt >= this.#announcedFrom && now <= this.#announcedUntil
     )
@@ -98,7 +100,11 @@ export class RecentAnswers implements AsyncDisposable {
     const began = performance.now()
     const { horizon, changes, others } = await changesSince(this.#db.reads, this.#horizon ?? MAX_XID, this.#reader)
     const look = ++this.#looks
-    const missed = this.#horizon === null || began - this.#confirmedAt > CHANGES_KEPT_MS / 2
+    const missed =
+      this.#horizon === null ||
+      began - this.#confirmedAt > CHANGES_KEPT_MS / 2 ||
+      // Another database than before: one that was restored.
+      BigInt(horizon) < BigInt(this.#horizon)
     if (missed) this.#allChanged = look
     const told = new Set<string>()
     for (const { transaction, repositoryId } of changes) {
@@ -134,7 +140,7 @@ class Answers<Value extends { readonly repositoryId: number }> {
 
   /** What was read under this key, when that is what would be read now. */
   get(key: string): Value | null {
-    if (!this.#of.current) return null
+    if (!this.#of.isCurrent()) return null
     const kept = this.#kept.get(key)
     return kept !== undefined && this.#of.unchanged(kept.value.repositoryId, kept.look) ? kept.value : null
   }

@@ -347,7 +347,7 @@ describe('the checker itself', () => {
   it('sees an object that was taken away, a changed one, and a history that lies', async () => {
     const history = new History()
     // Of small blobs the registry keeps the bytes in memory: damage to the store would show after its next start.
-    const images = Array.from({ length: 3 }, () => imageOf([...newImage().layers.slice(0, 1), randomBytes(300_000)]))
+    const images = Array.from({ length: 3 }, () => imageOf([...newImage().layers.slice(0, 1), randomBytes(1_300_000)]))
     const what = { client: 0, repository }
     for (const image of images) {
       for (const bytes of image.layers) {

@@ -1,7 +1,7 @@
 import { timestampFromDate } from '@bufbuild/protobuf/wkt'
 import type { MessageInitShape } from '@bufbuild/protobuf'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
-import { artifactDeps, grant, projectPolicies, putManifest, type ArtifactDeps } from '@haven/artifacts'
+import { artifactDeps, deleteManifest, grant, projectPolicies, putManifest, type ArtifactDeps } from '@haven/artifacts'
 import { Authority, type GrantFacts } from '@haven/identity'
 import { digestOf, mediaTypes, parseReference, type Digest } from '@haven/oci'
 import type { ProjectFacts } from '@haven/projects'
@@ -242,31 +242,37 @@ describe('an operation on many artifacts', () => {
     expect(await digests()).toHaveLength(2)
   })
 
-  it('goes on where a dead worker was, and does nothing a second time (F23, I14)', async () => {
+  it.each([
+    ['within the third deletion', 1, 2],
+    ['after it', 2, 3],
+  ])('goes on where a worker died %s, and does nothing a second time (F23, I14)', async (_when, save, deleted) => {
     for (let i = 0; i < 6; i++) await push('app', `${i}`)
-    // It dies between the third deletion and the word that it is done.
+    // A deletion is saved as done in its transaction, and once more with those before it.
+    let saves = 0
     const dead = await attempt(every, {
       onSave: ({ done }) => {
-        if (done === 3) throw new Error('killed')
+        if (done === 3 && ++saves === save) throw new LeaseLost('killed')
       },
     })
-    expect(dead.failed?.message).toBe('killed')
-    expect([dead.cursor.done, await deletions()]).toEqual([2, 3])
+    expect(dead.failed).toBeInstanceOf(LeaseLost)
+    expect([dead.cursor.done, await deletions()]).toEqual([deleted, deleted])
     const next = await attempt(every, { cursor: dead.cursor })
-    expect([next.cursor, await deletions()]).toEqual([expect.objectContaining({ failed: 0 }), 6])
+    expect([next.cursor, await deletions()]).toEqual([expect.objectContaining({ done: 6, failed: 0 }), 6])
     expect(await digests()).toEqual([])
   })
 
-  it('counts what a dead worker had done of named ones, and spares what was pushed again meanwhile', async () => {
+  it('spares what was deleted and pushed again while its worker was dead', async () => {
     const body = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] }))
     const [a, b] = [await push('app', 'a'), await push('app', 'b')]
     await putBody('app', 'again', body)
     const params = { ...(await chosen([a, b, digestOf(body)])), askedAt: timestampFromDate(new Date()), total: 3 }
     const dead = await attempt(params, {
       onSave: ({ done }) => {
-        if (done === 1) throw new Error('killed')
+        if (done === 1) throw new LeaseLost('killed')
       },
     })
+    const asOther = { project: projects[0]!, repository: 'app', principal, requestId: 'r', door: 'registry' as const }
+    await deleteManifest(artifacts, grant('delete', asOther), digestOf(body))
     expect(await digests()).toEqual([a, b])
     await new Promise((resolve) => setTimeout(resolve, 5))
     await putBody('app', 'again', body)

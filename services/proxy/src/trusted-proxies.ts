@@ -25,7 +25,7 @@ export class TrustedProxies {
       clientAddress: socketAddress(req),
       scheme: 'encrypted' in req.socket ? 'https' : 'http',
     }
-    if (!this.#has(connected.clientAddress)) return connected
+    if (this.networks.length === 0 || !this.#has(connected.clientAddress)) return connected
     const said = wordsOf(req.headers['x-forwarded-for']).toReversed()
     // Beyond what is no address nobody can be told from anybody.
     const end = said.findIndex((address) => isIP(address) === 0)

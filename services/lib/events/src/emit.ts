@@ -1,7 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import { create, toJson, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf'
 import { timestampNow } from '@bufbuild/protobuf/wkt'
-import { statement, type Db, type Prisma, type Sql, type Tx } from '@haven/db'
+import { statement, type Db, type Prisma, type Sql, type Statement, type Tx } from '@haven/db'
 import { ActorKind, EventHeaderSchema, type EventHeader } from '@haven/proto/events'
 import { tracing } from '@haven/telemetry'
 
@@ -41,8 +41,7 @@ export async function emit<Schema extends EventSchema>(
   const message = create(schema, { ...facts, header: headerOf(source) })
   const payload = toJson(schema, message)
   const projectId = projectOf(message)
-  if ('last' in tx) tx.last(insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
-  else if ('rows' in tx) await tx.rows(insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
+  if ('rows' in tx) await write(tx, insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
   else {
     const data = { type: schema.typeName, payload: payload as Prisma.InputJsonObject, projectId }
     await tx.outboxEvent.create({ data })
@@ -54,7 +53,7 @@ const insertEvents = statement(
   'insert into events.outbox (type, payload, project_id) select $1, * from unnest($2::jsonb[], $3::int[])',
 )
 
-/** Records many events of one kind in one statement. */
+/** Records many events of one kind in one statement, as `emit` does one. */
 export async function emitAll<Schema extends EventSchema>(
   tx: Sql,
   schema: Schema,
@@ -63,7 +62,13 @@ export async function emitAll<Schema extends EventSchema>(
   if (events.length === 0) return
   const messages = events.map(({ source, facts }) => create(schema, { ...facts, header: headerOf(source) }))
   const payloads = messages.map((message) => JSON.stringify(toJson(schema, message)))
-  await tx.rows(insertEvents, [schema.typeName, payloads, messages.map(projectOf)])
+  await write(tx, insertEvents, [schema.typeName, payloads, messages.map(projectOf)])
+}
+
+/** In a transaction of the pool with its commit: all of them, so that they keep their order. */
+async function write(tx: Sql | Tx, insert: Statement<object>, values: readonly unknown[]): Promise<void> {
+  if ('last' in tx) tx.last(insert, values)
+  else await tx.rows(insert, values)
 }
 
 function headerOf({ principal, requestId, address }: EventSource): EventHeader {

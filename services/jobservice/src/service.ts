@@ -1,4 +1,4 @@
-import { artifactDeps, expireUploads, projectPolicies } from '@haven/artifacts'
+import { artifactDeps, expireUploads, forgetChanges, projectPolicies } from '@haven/artifacts'
 import { gcDeps } from '@haven/artifacts/gc'
 import type { Database } from '@haven/db'
 import {
@@ -177,6 +177,7 @@ function chores(db: Database, { registryControl, uploadExpirySeconds }: JobDeps,
       run: () => forgetUnsentAudit(db, UNSENT_AUDIT_KEPT_HOURS),
     },
     { name: 'folding quotas', everyMs: MINUTE_MS, run: (signal) => foldQuotas(db, signal) },
+    { name: 'forgetting changes', everyMs: MINUTE_MS, run: () => forgetChanges(db) },
     {
       name: 'ending abandoned uploads',
       everyMs: 10 * MINUTE_MS,

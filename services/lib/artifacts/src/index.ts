@@ -81,6 +81,7 @@ export {
   type RepositoryDetails,
 } from './store/repository-rows.ts'
 export { trashObject, type Rubbish } from './store/blobs.ts'
+export { forgetChanges } from './store/changes.ts'
 export type { Referrer } from './store/referrers.ts'
 export { cancelUpload, expireUploads, startUpload, uploadStatus } from './uploads.ts'
 export { MAX_COUNTED, type Keyset, type RowPage, type TagOrder } from './store/full-rows.ts'

@@ -12,6 +12,7 @@ import {
   deleteRepository,
   deleteTag,
   finishUpload,
+  forgetChanges,
   getBlob,
   getManifest,
   grant,
@@ -190,5 +191,19 @@ describe('recent answers', () => {
       const digest = await push(writer, 'added', `v${n}`, String(n))
       expect(await pull(reader, 'added', `v${n}`)).toBe(digest)
     }
+  })
+
+  it('keeps no change for longer than somebody may ask for it', async () => {
+    const deps = replica()
+    await push(deps, 'forgotten', 'latest', '0')
+    await push(deps, 'forgotten', 'latest', '1')
+    const count = () => database.db.prisma.change.count()
+    const kept = await count()
+    expect(kept).toBeGreaterThan(0)
+    await forgetChanges(database.db)
+    expect(await count()).toBe(kept)
+    await database.db.prisma.change.updateMany({ data: { changedAt: new Date(Date.now() - 601_000) } })
+    expect(await forgetChanges(database.db)).toBe(kept)
+    expect(await count()).toBe(0)
   })
 })

@@ -13,10 +13,16 @@ const since = statement<{ transaction: string | null; repositoryId: number | nul
 
 const announce = statement(
   'changes announce reader',
-  `with gone as (delete from artifacts.readers where until < now() - interval '1 minute'),
-   old as (delete from artifacts.changes where changed_at < now() - interval '${CHANGES_KEPT_MS} milliseconds')
-   insert into artifacts.readers (id, until) values ($1, clock_timestamp() + $2 * interval '1 millisecond')
+  `insert into artifacts.readers (id, until) values ($1, clock_timestamp() + $2 * interval '1 millisecond')
    on conflict (id) do update set until = excluded.until`,
+)
+
+const forget = statement<{ forgotten: number }>(
+  'changes forget',
+  `with gone as (delete from artifacts.readers where until < now() - interval '1 minute'),
+   old as (
+     delete from artifacts.changes where changed_at < now() - interval '${CHANGES_KEPT_MS} milliseconds' returning repository_id)
+   select count(*)::int as forgotten from old`,
 )
 
 export type Changes = {
@@ -36,6 +42,10 @@ export async function changesSince(sql: Sql, horizon: string, reader: string): P
   return { horizon: rows[0]!.horizon, changes, others: rows[0]!.others }
 }
 
-/** Says that a process remembers answers for so long, and clears away what nobody needs any more. */
+/** Says that a process remembers answers for so long. */
 export const announceReader = ({ writes }: Database, reader: string, ms: number) =>
   writes.rows(announce, [reader, ms]).then(() => undefined)
+
+/** Clears away changes that nobody asks for any more, and readers that are gone. Returns how many changes. */
+export const forgetChanges = async ({ writes }: Pick<Database, 'writes'>): Promise<number> =>
+  (await writes.one(forget, []))!.forgotten

@@ -119,14 +119,10 @@ describe('garbage collection', () => {
   })
 
   it('stops when it is told to', async () => {
-    // It waits for the lock, and is told meanwhile.
-    const locked = haven.query('lock table artifacts.manifests in access exclusive mode; select pg_sleep(2)')
-    const lock = `select from pg_locks where relation = 'artifacts.manifests'::regclass and mode = 'AccessExclusiveLock' and granted`
-    await until(
-      'it is locked',
-      () => haven.query(lock),
-      (locks) => locks.length > 0,
-    )
+    // It waits for the lock, and is told meanwhile: the lock is held until it has stopped.
+    await using session = await haven.session()
+    await session.query('begin')
+    await session.query('lock table artifacts.manifests in access exclusive mode')
     const id = await start()
     await until(
       'the run has begun',
@@ -134,8 +130,8 @@ describe('garbage collection', () => {
       (run) => run.job_status === 'Running',
     )
     await client.mustApi('PUT', `/system/gc/${id}`)
-    await locked
     expect((await finished(id)).job_status).toBe('Stopped')
+    await session.query('rollback')
     expect((await finished(await start())).job_status).toBe('Success')
   })
 

@@ -44,6 +44,44 @@ const asked = [
   ...ofAlerts,
 ]
 
+/** What Harbor's own dashboard asks for: contrib/grafana-dashboard/metrics-example.json, 2.12. */
+const harborsDashboard = [
+  'harbor_up',
+  'harbor_project_quota_usage_byte',
+  'harbor_project_member_total',
+  'harbor_project_repo_total',
+  'harbor_artifact_pulled',
+  'harbor_core_http_request_total',
+  'harbor_core_http_request_duration_seconds{quantile="0.9"}',
+  'harbor_core_http_inflight_requests',
+  'process_open_fds',
+  'process_cpu_seconds_total',
+  'go_threads',
+  'go_goroutines',
+  'go_memstats_heap_objects',
+  'go_memstats_alloc_bytes',
+  'go_memstats_next_gc_bytes',
+  'go_gc_duration_seconds',
+  'harbor_task_queue_latency',
+  'harbor_task_concurrency{pool="",type=""}',
+  'harbor_task_queue_size{type=""}',
+  'harbor_task_scheduled_total',
+  'registry_http_in_flight_requests{handler=""}',
+  'registry_http_requests_total{method="",handler=""}',
+  'registry_http_request_duration_seconds_bucket{le="",method="",handler=""}',
+  'registry_http_request_size_bytes_bucket{le="",handler=""}',
+  'registry_http_response_size_bytes_bucket{le="",handler=""}',
+]
+/** Of Harbor's names those that are not served, and what is instead, as the page tells it. */
+const instead = new Map(
+  [...readFileSync(join(folder, 'README.md'), 'utf8').matchAll(/^\| (`.*) \| (.*) \|$/gm)].flatMap(([, left, right]) =>
+    [...left!.matchAll(/`(\w+)`/g)].map(([, name]) => [
+      name!,
+      [...right!.matchAll(/`(\w+)`/g)].map(([, served]) => served!),
+    ]),
+  ),
+)
+
 describe('what dashboards and alerts ask for', () => {
   it('is found missing when a name, a label of a selector, a grouping or a legend is no more', () => {
     const served = readMetrics('a_total{code="1",le="2"} 3\nb_seconds_sum 4\n')
@@ -128,6 +166,16 @@ describe('the metrics of services apart, after some traffic', () => {
     expect(missing).toEqual([])
   })
 
+  it('has what the dashboard of Harbor asks for, or what the page on dashboards names instead', () => {
+    expect(
+      harborsDashboard.flatMap((expression) => missingIn(expression, all)).filter((name) => !instead.has(name)),
+    ).toEqual([])
+    expect(instead.size).toBeGreaterThan(5)
+    const served = (name: string) => all.has(name) || all.has(`${name}_count`)
+    expect([...instead.keys()].filter(served)).toEqual([])
+    expect([...instead.values()].flat().filter((name) => !served(name))).toEqual([])
+  })
+
   it('has the names of Harbor’s components', () => {
     const names = {
       exporter: [
@@ -166,7 +214,13 @@ describe('the metrics of services apart, after some traffic', () => {
         'registry_http_in_flight_requests',
         'registry_http_requests_total',
         'registry_http_request_duration_seconds_bucket',
+        'registry_http_request_size_bytes_bucket',
+        'registry_http_response_size_bytes_bucket',
         'registry_storage_action_seconds_bucket',
+        ...['cpu_seconds_total', 'max_fds', 'open_fds', 'resident_memory_bytes', 'start_time_seconds'].map(
+          (name) => `process_${name}`,
+        ),
+        'process_virtual_memory_bytes',
       ],
       jobservice: [
         'harbor_jobservice_info',
@@ -205,6 +259,19 @@ describe('the metrics of services apart, after some traffic', () => {
     expect(texts.get('registry')).toMatch(
       /registry_http_requests_total\{handler="manifest",method="put",code="201"\} 1\n/,
     )
+    const sized = (direction: string, handler: string) =>
+      Number(
+        new RegExp(`^registry_http_${direction}_size_bytes_sum\\{handler="${handler}"\\} (\\d+)$`, 'm').exec(
+          texts.get('registry')!,
+        )![1],
+      )
+    // The layer of 5000 bytes and the image's configuration came; the layer went, by the proxy; and what is around it.
+    for (const bytes of [sized('request', 'blob_upload_chunk'), sized('response', 'blob')]) {
+      expect(bytes).toBeGreaterThan(5000)
+      expect(bytes).toBeLessThan(9000)
+    }
+    for (const handler of ['base', 'manifest', 'blob', 'blob_upload', 'blob_upload_chunk', 'tags', 'catalog'])
+      expect(texts.get('registry')).toContain(`registry_http_in_flight_requests{handler="${handler}"} 0\n`)
     expect(texts.get('registry')).toMatch(/haven_store_bytes_total\{driver="files",direction="in"\} [5-9]\d{3}\n/)
     expect(texts.get('jobservice')).toMatch(
       /harbor_jobservice_task_total\{type="GARBAGE_COLLECTION",status="success"\} 1\n/,

@@ -4,6 +4,7 @@ import { problems } from '@haven/errors'
 import { writeHead, type HeaderList } from '@haven/runtime'
 import type { SettingsReader } from '@haven/settings'
 import type { Access } from './access.ts'
+import type { Moved, RegistryMetrics } from './registry-metrics.ts'
 import type { SmallBlobs } from './small-blobs.ts'
 
 /** One request under `/v2`. */
@@ -11,6 +12,7 @@ export type Call = {
   readonly req: IncomingMessage
   readonly res: ServerResponse
   readonly query: URLSearchParams
+  readonly moved: Moved
 }
 
 /** What every handler gets. */
@@ -24,6 +26,7 @@ export type RegistryContext = {
   readonly projectName: (id: number) => Promise<string | null>
   readonly blobReads: 'stream' | 'redirect'
   readonly settings: SettingsReader
+  readonly metrics: RegistryMetrics
 }
 
 export type Headers = Record<string, string | number | readonly string[]>

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import { Family, requestSeconds, type Metrics } from '@haven/runtime'
 
 /** Distribution's names for what a request is about. */
@@ -11,20 +12,92 @@ const handlers: Readonly<Record<string, string>> = {
   '/v2/{name}/blobs/uploads/{upload}': 'blob_upload_chunk',
   '/v2/{name}/referrers/{digest}': 'referrers',
 }
+const handlerOf = (route: string) => handlers[route] ?? 'other'
 
-/** Requests under the names that dashboards of Distribution ask for (harbor-features.md W), from what is counted anyway. */
-export function registryMetrics(metrics: Metrics): () => string {
-  const flying = metrics.inFlight('registry')
-  return () => {
-    // Which handler a request will have is not known while it flies.
+/** Upper bounds of the buckets of sizes, as Distribution has them: 1 KiB to 2 GiB, each twice the one before. */
+const sizes = Array.from({ length: 22 }, (_, i) => 1024 * 2 ** i)
+
+/** What one request moves, as far as its handler knows. */
+export type Moved = {
+  /** The route that it matched; null before. */
+  route: string | null
+  /** Bytes of its body that were read. */
+  receivedBytes: number
+  /** Bytes of its answer that the proxy sends. */
+  handedOverBytes: number
+}
+
+type Kind = { flying: number; received: Sizes; sent: Sizes }
+
+/** Requests under the names that dashboards of Distribution ask for (harbor-features.md W). */
+export class RegistryMetrics {
+  readonly #metrics: Metrics
+  readonly #kinds = new Map(Object.values(handlers).map((name) => [name, newKind()]))
+
+  constructor(metrics: Metrics) {
+    this.#metrics = metrics
+    metrics.derive(() => this.#text())
+  }
+
+  /** Runs what answers a request, and counts what it moves over its connection. */
+  async follow(socket: Socket, answer: (moved: Moved) => Promise<void>): Promise<void> {
+    const sentBefore = socket.bytesWritten
+    const moved: Moved = { route: null, receivedBytes: 0, handedOverBytes: 0 }
+    await answer(moved)
+    if (moved.route === null) return
+    const kind = this.#kind(moved.route)
+    kind.flying -= 1
+    kind.received.add(moved.receivedBytes)
+    kind.sent.add(socket.bytesWritten - sentBefore + moved.handedOverBytes)
+  }
+
+  /** What the request is about is known from now on. */
+  matched(moved: Moved, route: string): void {
+    moved.route = route
+    this.#kind(route).flying += 1
+  }
+
+  #kind(route: string): Kind {
+    const handler = handlerOf(route)
+    let kind = this.#kinds.get(handler)
+    if (!kind) this.#kinds.set(handler, (kind = newKind()))
+    return kind
+  }
+
+  #text(): string {
     const inFlight = new Family('registry_http_in_flight_requests', 'gauge', 'Requests that are not answered yet.')
     const total = new Family('registry_http_requests_total', 'counter', 'Requests answered.')
     const time = new Family('registry_http_request_duration_seconds', 'histogram', 'How long requests took.')
-    for (const { route, method, statuses, buckets, seconds } of metrics.served('registry')) {
-      const labels = { handler: handlers[route] ?? 'other', method: method.toLowerCase() }
+    const received = new Family('registry_http_request_size_bytes', 'histogram', 'Bytes of the bodies of requests.')
+    const sent = new Family(
+      'registry_http_response_size_bytes',
+      'histogram',
+      'Bytes of answers with their heads, and those that the proxy sends for them.',
+    )
+    for (const { route, method, statuses, buckets, seconds } of this.#metrics.served('registry')) {
+      const labels = { handler: handlerOf(route), method: method.toLowerCase() }
       for (const [code, n] of statuses) total.add({ ...labels, code }, n)
       time.addHistogram(labels, requestSeconds, buckets, seconds)
     }
-    return inFlight.add({ handler: 'all' }, flying.now).text() + total.text() + time.text()
+    for (const [handler, kind] of this.#kinds) {
+      inFlight.add({ handler }, kind.flying)
+      if (kind.sent.sumBytes === 0) continue // nothing was answered yet
+      received.addHistogram({ handler }, sizes, kind.received.buckets, kind.received.sumBytes)
+      sent.addHistogram({ handler }, sizes, kind.sent.buckets, kind.sent.sumBytes)
+    }
+    return [inFlight, total, time, received, sent].map((family) => family.text()).join('')
   }
 }
+
+class Sizes {
+  readonly buckets = Array<number>(sizes.length + 1).fill(0)
+  sumBytes = 0
+
+  add(bytes: number): void {
+    const above = Math.ceil(Math.log2(bytes)) - Math.log2(sizes[0]!)
+    this.buckets[Math.max(0, Math.min(sizes.length, above))]! += 1
+    this.sumBytes += bytes
+  }
+}
+
+const newKind = (): Kind => ({ flying: 0, received: new Sizes(), sent: new Sizes() })

@@ -3,6 +3,7 @@ import { canonicalPath, parseQuery, parseRegistryPath, problemOfPath, refusals, 
 import { contextOf } from '@haven/runtime'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Call, RegistryContext } from './call.ts'
+import type { Moved } from './registry-metrics.ts'
 import * as blobs from './handlers/blobs.ts'
 import * as catalog from './handlers/catalog.ts'
 import * as manifests from './handlers/manifests.ts'
@@ -48,12 +49,18 @@ export function isPull({ method, url = '' }: IncomingMessage): boolean {
 }
 
 /** Answers a request under `/v2`, or rejects with what is to be answered. */
-export async function route(req: IncomingMessage, res: ServerResponse, context: RegistryContext): Promise<void> {
+export async function route(
+  req: IncomingMessage,
+  res: ServerResponse,
+  context: RegistryContext,
+  moved: Moved,
+): Promise<void> {
   const { path, query } = readTarget(req.url ?? '')
   const at = parseRegistryPath(path)
   if (at === null) throw problems.pathNotFound({ path })
   const { template, ...handlers } = routes[at.kind === 'invalid' ? at.of : at.kind] as Route<Kind>
   contextOf(req).route = template
+  context.metrics.matched(moved, template)
 
   const method = req.method ?? ''
   if (!Object.hasOwn(handlers, method)) {
@@ -63,7 +70,7 @@ export async function route(req: IncomingMessage, res: ServerResponse, context: 
   // Before anybody is asked who he is, as Harbor does: a client that would be sent for a token learns that it is of no use.
   if (method !== 'GET' && method !== 'HEAD' && (await context.settings.read()).read_only) throw problems.readOnly()
   if (at.kind === 'invalid') throw problemOfPath(at, method)
-  await (handlers[method as Method] as Handler<Kind>)({ req, res, query }, at, context)
+  await (handlers[method as Method] as Handler<Kind>)({ req, res, query, moved }, at, context)
 }
 
 function readTarget(target: string): { path: string; query: URLSearchParams } {

@@ -25,7 +25,7 @@ import { causedBy } from '@haven/telemetry'
 import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
 import { blobReadsOf, type RegistrySettings } from './config.ts'
-import { registryMetrics } from './registry-metrics.ts'
+import { RegistryMetrics } from './registry-metrics.ts'
 import { isPull, route } from './routes.ts'
 import { SmallBlobs } from './small-blobs.ts'
 
@@ -84,14 +84,16 @@ export function createRegistry(deps: RegistryDeps): Service {
     }),
     blobReads: blobReadsOf(config),
     settings: deps.settings,
+    metrics: new RegistryMetrics(deps.metrics),
     projectName: async (id) => (await projects.byId(id))?.name ?? null,
   }
 
   const { metrics, trust } = deps
-  metrics.derive(registryMetrics(metrics))
   const gate = { name: 'registry', log, metrics, trust, headers: apiVersion, tells: 'changes' } as const
   const answer: RequestHandler = (req, res) =>
-    void route(req, res, context).catch((error: unknown) => answerProblem(req, res, error, ociEnvelope))
+    void context.metrics.follow(req.socket, (moved) =>
+      route(req, res, context, moved).catch((error: unknown) => answerProblem(req, res, error, ociEnvelope)),
+    )
   const handler: RequestHandler = (req, res) => {
     const { requestId } = enterDirectly(req, res, gate)
     // Behind everything that arrived with it: answers leave together then, and clients are woken once for all, which saves a fifth of a pull.

@@ -44,11 +44,13 @@ export async function head(call: Call, at: At, { access, artifacts }: RegistryCo
 export async function put(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
   const grant = await access.require(call.req, 'push', at.name)
   requireOwnContent(grant)
+  const body = await readBody(call.req, { limitBytes: maxManifestBytes })
+  call.moved.receivedBytes = body.length
   const pushed = await putManifest(artifacts, grant, {
     reference: at.reference,
     tags: readTags(call.query),
     mediaType: call.req.headers['content-type'],
-    body: await readBody(call.req, { limitBytes: maxManifestBytes }),
+    body,
   })
   const byQuery = call.query.has('tag')
   warn(call, pushed.warnings)

@@ -49,7 +49,7 @@ export async function start(call: Call, at: AtAll, context: RegistryContext): Pr
   if (digest === null) return answer(call, 202, uploadHeaders(at.name, id as UploadId, 0))
 
   try {
-    await finishUpload(context.artifacts, grant, id, { digest, chunk: { ...readChunk(call.req), offsetBytes: 0 } })
+    await finishUpload(context.artifacts, grant, id, { digest, chunk: { ...readChunk(call), offsetBytes: 0 } })
   } catch (error) {
     // The client does not know the id and could not go on.
     await cancelUpload(context.artifacts, grant, id).catch(ignoreGone)
@@ -66,7 +66,7 @@ export async function status(call: Call, at: AtOne, { access, artifacts }: Regis
 
 export async function append(call: Call, at: AtOne, { access, artifacts }: RegistryContext): Promise<void> {
   const grant = await access.require(call.req, 'push', at.name)
-  const chunk = readChunk(call.req)
+  const chunk = readChunk(call)
   const { offsetBytes } = await appendToUpload(artifacts, grant, at.upload, chunk).catch(whereItIs(at))
   answer(call, 202, uploadHeaders(at.name, at.upload, offsetBytes))
 }
@@ -74,7 +74,7 @@ export async function append(call: Call, at: AtOne, { access, artifacts }: Regis
 export async function finish(call: Call, at: AtOne, { access, artifacts }: RegistryContext): Promise<void> {
   const grant = await access.require(call.req, 'push', at.name)
   const digest = readDigest(call.query)
-  const chunk = hasBody(call.req) ? readChunk(call.req) : null
+  const chunk = hasBody(call.req) ? readChunk(call) : null
   await finishUpload(artifacts, grant, at.upload, { digest, chunk }).catch(whereItIs(at))
   await faultPoint('finish.beforeAnswer')
   created(call, at.name, digest)
@@ -91,7 +91,9 @@ async function mount(call: Call, grant: PushGrant, context: RegistryContext): Pr
   const digest = parseDigest(call.query.get('mount') ?? '')
   if (digest === null || !isSupportedDigest(digest)) return null
   const from = call.query.has('from') ? await namedSource(call, context) : await anySource(call, digest, context)
-  return from && (await mountBlob(context.artifacts, grant, from, digest)) ? digest : null
+  const { artifacts } = context
+  const isThere = (blob: { key: string; sizeBytes: number }) => artifacts.seen.holds(artifacts.storage, blob)
+  return from && (await mountBlob(artifacts, grant, from, digest, isThere)) ? digest : null
 }
 
 /**
@@ -169,7 +171,8 @@ function readAlgorithm(query: URLSearchParams, digest: Digest | null): Supported
 const hasBody = ({ headers }: IncomingMessage) =>
   headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
-function readChunk(req: IncomingMessage): Chunk {
+function readChunk(call: Call): Chunk {
+  const { req } = call
   const length = req.headers['content-length']
   const contentRange = req.headers['content-range']
   const range = contentRange === undefined ? null : parseUploadRange(contentRange)
@@ -182,16 +185,19 @@ function readChunk(req: IncomingMessage): Chunk {
     throw problems.sizeInvalid({ declaredBytes: ranged, receivedBytes: announced })
   }
   return {
-    source: bodyOf(req),
+    source: bodyOf(call),
     given: true,
     offsetBytes: range?.first ?? null,
     sizeBytes: announced ?? ranged,
   }
 }
 
-async function* bodyOf(req: IncomingMessage): AsyncGenerator<Uint8Array, void, void> {
+async function* bodyOf({ req, moved }: Call): AsyncGenerator<Uint8Array, void, void> {
   try {
-    yield* bodyChunks(req)
+    for await (const chunk of bodyChunks(req)) {
+      moved.receivedBytes += chunk.length
+      yield chunk
+    }
   } catch (cause) {
     // What fails here is the client's connection: it left, or was too slow.
     throw problems.blobUploadInvalid({ reason: 'the body ended early' }, { cause })

@@ -1,18 +1,19 @@
 import { randomBytes } from 'node:crypto'
+import { Readable } from 'node:stream'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { MemoryStorage } from '@haven/storage'
 import { indexOf, ociIndex, ociManifest, sha256, startRegistry, type Ask, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
 const storage = new MemoryStorage()
-const ask = (method: string, path: string, given?: Ask) => registry.ask(method, path, given)
+const ask = (method: string, path: string, given?: Ask, copy?: number) => registry.ask(method, path, given, copy)
 const statusOf = async (method: string, path: string) => (await ask(method, path)).status
 const errorOf = (answer: { json: () => any }) => answer.json().errors[0]
 const pushIndex = (repository: string, reference: string, body: Uint8Array) =>
   ask('PUT', `/v2/${repository}/manifests/${reference}`, { body, headers: { 'content-type': ociIndex } })
 
 beforeAll(async () => {
-  registry = await startRegistry({ storage })
+  registry = await startRegistry({ storage, copies: 2 })
 })
 afterAll(async () => {
   await registry[Symbol.asyncDispose]()
@@ -321,6 +322,78 @@ describe('a blob whose bytes are lost', () => {
     })
     expect(await statusOf('HEAD', path)).toBe(404)
     expect(await registry.pushBlob(repository, bytes)).toBe(digest)
+    expect((await ask('GET', path)).body.equals(bytes)).toBe(true)
+  })
+
+  const keyOf = async (digest: string) =>
+    (await registry.db.prisma.blobLocation.findFirstOrThrow({ where: { blob: { digest } } })).key
+  const damages: [string, (key: string, bytes: Buffer) => Promise<unknown>][] = [
+    ['gone', (key) => storage.remove([key])],
+    ['cut off', (key, bytes) => put(key, bytes.subarray(0, 500))],
+    ['another', (key, bytes) => put(key, Buffer.from(bytes).fill(0, 500))],
+  ]
+  async function put(key: string, bytes: Buffer) {
+    await storage.remove([key])
+    const { state } = await storage.append(key, null, 0, Readable.from([bytes]))
+    await storage.complete(key, state, bytes.length)
+  }
+
+  it.each(damages)(
+    'while this process has them in memory: a push of the same digest replaces the object that is %s',
+    async (_, damage) => {
+      const repository = 'acme/remembered'
+      const bytes = randomBytes(1000)
+      const digest = await registry.pushBlob(repository, bytes)
+      const path = `/v2/${repository}/blobs/${digest}`
+      expect(await statusOf('GET', path)).toBe(200)
+      const key = await keyOf(digest)
+      await damage(key, bytes)
+      expect(await registry.pushBlob('acme/elsewhere', bytes)).toBe(digest)
+      expect(await keyOf(digest)).not.toBe(key)
+      // By a process that has nothing in memory.
+      expect((await ask('GET', path, {}, 1)).body.equals(bytes)).toBe(true)
+    },
+  )
+
+  it('leaves a sound object where it is when it is pushed again', async () => {
+    const bytes = randomBytes(1000)
+    const digest = await registry.pushBlob('acme/sound', bytes)
+    const key = await keyOf(digest)
+    await registry.pushBlob('acme/sound', bytes)
+    expect(await keyOf(digest)).toBe(key)
+  })
+
+  it.each(['mia', 'gus'] as const)(
+    'is absent for a HEAD (as %s), and no source of a mount, to a process that has not seen them lately (A88)',
+    async (as) => {
+      const repository = 'acme/unseen'
+      const bytes = randomBytes(1000)
+      const digest = await registry.pushBlob(repository, bytes)
+      const path = `/v2/${repository}/blobs/${digest}`
+      const scope = `repository:${repository}:pull`
+      expect((await ask('GET', path, {}, 0)).status).toBe(200)
+      await storage.remove([await keyOf(digest)])
+      const mount = `/v2/acme/target/blobs/uploads/?mount=${digest}&from=${repository}`
+      const scopes = `repository:acme/target:pull,push ${scope}`
+      expect((await ask('POST', mount, { scope: scopes }, 1)).status).toBe(202)
+      expect((await ask('HEAD', path, as === 'gus' ? { as, scope } : {}, 1)).status).toBe(404)
+      // It is marked: now also where the bytes are in memory.
+      expect([await statusOf('HEAD', path), await statusOf('GET', path)]).toEqual([404, 404])
+      await registry.pushBlob(repository, bytes)
+      expect([await statusOf('HEAD', path), await statusOf('GET', path)]).toEqual([200, 200])
+    },
+  )
+
+  it('is absent when the bytes of a small one are not those of its digest', async () => {
+    const repository = 'acme/other-bytes'
+    const bytes = randomBytes(1000)
+    const digest = await registry.pushBlob(repository, bytes)
+    await put(await keyOf(digest), randomBytes(1000))
+    const path = `/v2/${repository}/blobs/${digest}`
+    const answer = await ask('GET', path)
+    expect([answer.status, errorOf(answer).code]).toEqual([404, 'BLOB_UNKNOWN'])
+    expect(await statusOf('HEAD', path)).toBe(404)
+    await registry.pushBlob(repository, bytes)
     expect((await ask('GET', path)).body.equals(bytes)).toBe(true)
   })
 })

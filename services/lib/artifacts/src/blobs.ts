@@ -32,31 +32,44 @@ export async function getBlob(
   return blob ?? absent(db, grant, digest)
 }
 
+/** As `getBlob`, for a client that is only told of it: what is said to be there has its bytes in the store (threats.md A88). */
+export async function headBlob(deps: ArtifactDeps, grant: PullGrant, digest: Digest): Promise<StoredBlob> {
+  const blob = await getBlob(deps, grant, digest)
+  return (await isStored(deps, blob)) ? blob : absent(deps.db, grant, digest)
+}
+
 /**
- * As `getBlob`, for a client that may push: a HEAD is then a promise to refer to this blob soon, so it renews the blob's grace
+ * As `headBlob`, for a client that may push: a HEAD is then a promise to refer to this blob soon, so it renews the blob's grace
  * (architecture.md, walk 5).
  */
-export async function headBlobForPush(
-  { db, storage, settings }: ArtifactDeps,
-  grant: PushGrant,
-  digest: Digest,
-): Promise<StoredBlob> {
+export async function headBlobForPush(deps: ArtifactDeps, grant: PushGrant, digest: Digest): Promise<StoredBlob> {
+  const { db, storage, settings } = deps
   const where = { projectId: grant.project.id, path: grant.repository }
   const { promiseSeconds } = settings
   const found = await findPromisedBlob(db.reads, where, digest, storage.name, promiseSeconds)
-  if (found?.fresh) return found
-  const renewed = found && (await findAndRenewBlob(db.writes, where, digest, storage.name, promiseSeconds))
-  return renewed ?? absent(db, grant, digest)
+  const blob =
+    found && !found.fresh ? await findAndRenewBlob(db.writes, where, digest, storage.name, promiseSeconds) : found
+  return blob && (await isStored(deps, blob)) ? blob : absent(db, grant, digest)
+}
+
+/** A blob whose bytes are found to be lost counts as absent from now on. */
+async function isStored(deps: ArtifactDeps, blob: StoredBlob): Promise<boolean> {
+  return (await deps.seen.holds(deps.storage, blob)) || !(await reportUnreadable(deps, blob.key))
 }
 
 /**
  * For a reader that could not read a blob's bytes: they are looked at once more, and a blob that has lost them counts as absent from
  * now on, so that the next push brings them back.
+ * @param suspicion `corrupt`: not only whether the object is there as a whole, but whether its bytes are what the digest says.
  * @returns whether it has lost them.
  */
-export async function reportUnreadable({ db, storage, settings }: ArtifactDeps, key: string): Promise<boolean> {
+export async function reportUnreadable(
+  { db, storage, settings }: ArtifactDeps,
+  key: string,
+  suspicion: 'missing' | 'corrupt' = 'missing',
+): Promise<boolean> {
   const found = { store: storage.name, key, digest: null, expectedBytes: null, actualBytes: null, repositories: [] }
-  const [repaired] = await repairStore(db, storage, [{ kind: 'missing', ...found }], {
+  const [repaired] = await repairStore(db, storage, [{ kind: suspicion, ...found }], {
     trashSeconds: settings.trashSeconds,
   })
   return repaired?.action !== 'none'

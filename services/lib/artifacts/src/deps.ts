@@ -5,6 +5,7 @@ import type { Grant, PullGrant, Right } from './grants.ts'
 import { ManifestBytes } from './manifest-bytes.ts'
 import { OpenHashes } from './open-hashes.ts'
 import { RecentAnswers } from './recent-answers.ts'
+import { SeenObjects } from './seen-objects.ts'
 
 /** Times are seconds and are measured by Postgres, since they decide what is deleted. */
 export type ArtifactSettings = Readonly<{
@@ -66,6 +67,7 @@ export type ArtifactDeps = RecordDeps &
     /** Where new blobs go and where they are read from. */
     storage: BlobStorage
     recent: RecentAnswers
+    seen: SeenObjects
   }>
 
 /** What the use cases need. One per process, since it holds the sums of uploads in flight and the bytes of manifests. */
@@ -76,13 +78,14 @@ export function artifactDeps<Storage extends Pick<BlobStorage, 'name'>>(given: {
   policies?: ArtifactPolicies
   /** Of the process, when several services of it take away and answer. */
   recent?: RecentAnswers | undefined
-}): RecordDeps & Readonly<{ storage: Storage; recent: RecentAnswers }> {
+}): RecordDeps & Readonly<{ storage: Storage; recent: RecentAnswers; seen: SeenObjects }> {
   return {
     db: given.db,
     storage: given.storage,
     hashes: new OpenHashes(),
     manifestBytes: new ManifestBytes(),
     recent: given.recent ?? new RecentAnswers(given.db),
+    seen: new SeenObjects(),
     settings: { ...defaultArtifactSettings, ...given.settings },
     policies: given.policies ?? {},
   }

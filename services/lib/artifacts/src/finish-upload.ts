@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { problems } from '@haven/errors'
 import { algorithmOf, isSupportedAlgorithm, type Digest, type SupportedAlgorithm } from '@haven/oci'
 import { SizeMismatch, UploadLost } from '@haven/storage'
+import { reportUnreadable } from './blobs.ts'
 import { abandon, giveUp, stageChunk, type Chunk, type Staged } from './append-to-upload.ts'
 import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
@@ -96,19 +97,54 @@ async function complete(
   }
 }
 
+/** Of a blob that is there already, so much is read again when it is pushed again; of a larger one only the length is looked at. */
+const READ_AGAIN_BYTES = 1024 * 1024
+
+/** The bytes of this push are not needed if those that are there already are sound: that is to be looked at outside of the transaction. */
+class AlreadyThere extends Error {
+  readonly key: string
+  constructor(key: string) {
+    super(`the bytes are already under ${key}`)
+    this.key = key
+  }
+}
+
 async function recordFinished(
   deps: ArtifactDeps,
   grant: PushGrant,
   upload: UploadRow,
   digest: Digest,
   sizeBytes: number,
-) {
+): Promise<void> {
+  for (let sound: string | null = null; ;) {
+    try {
+      await record(deps, grant, upload, { digest, sizeBytes }, sound)
+      deps.seen.note(upload.key)
+      return
+    } catch (error) {
+      if (!(error instanceof AlreadyThere)) throw error
+      await reportUnreadable(deps, error.key, sizeBytes <= READ_AGAIN_BYTES ? 'corrupt' : 'missing')
+      sound = error.key
+    }
+  }
+}
+
+async function record(
+  deps: ArtifactDeps,
+  grant: PushGrant,
+  upload: UploadRow,
+  { digest, sizeBytes }: { digest: Digest; sizeBytes: number },
+  sound: string | null,
+): Promise<void> {
   const { promiseSeconds, trashSeconds } = deps.settings
   const { key, store } = upload
   await deps.db.transaction(async (tx) => {
     const { id: repositoryId } = await ensureRepository(tx, grant.project, grant.repository)
     const blob = await recordBlob(tx, { digest, sizeBytes, store, key }, repositoryId, upload, promiseSeconds)
     if (!blob) throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
+    if (!blob.placed && !blob.damaged && blob.knownKey !== null && blob.knownKey !== sound) {
+      throw new AlreadyThere(blob.knownKey)
+    }
     let surplus = blob.placed ? null : key
     if (blob.damaged && !blob.placed) {
       surplus = await replaceDamagedBlob(tx, blob.id, { store, key, sizeBytes })

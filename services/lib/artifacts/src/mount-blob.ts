@@ -4,18 +4,22 @@ import { faultPoint } from './fault-point.ts'
 import type { PullGrant, PushGrant } from './grants.ts'
 import { recordLink } from './record-link.ts'
 import { requireWritable } from './require-writable.ts'
-import { blobHolders, findBlob, linkBlob } from './store/blobs.ts'
+import { blobHolders, findBlob, linkBlob, type StoredBlob } from './store/blobs.ts'
 import { ensureRepository } from './store/repositories.ts'
 
 /** Enough to find one that the caller may read; more would be work for a caller who may read none. */
 const MAX_HOLDERS = 50
 
-/** Links a blob of one repository to another without moving bytes. Null when the source does not have it: then it is uploaded. */
+/**
+ * Links a blob of one repository to another without moving bytes. Null when the source does not have it: then it is uploaded.
+ * @param isThere asked by who can look into the store, since nobody sends bytes again that were mounted.
+ */
 export async function mountBlob(
   deps: RecordDeps,
   grant: PushGrant,
   from: PullGrant,
   digest: Digest,
+  isThere: (blob: StoredBlob) => boolean | Promise<boolean> = () => true,
 ): Promise<{ sizeBytes: number } | null> {
   await requireWritable(deps)
   const source = await findBlob(
@@ -24,7 +28,7 @@ export async function mountBlob(
     digest,
     deps.storage.name,
   )
-  if (!source) return null
+  if (!source || !(await isThere(source))) return null
   await faultPoint('mount.beforeDb')
   return deps.db.transaction(async (tx) => {
     const { id: repositoryId } = await ensureRepository(tx, grant.project, grant.repository)

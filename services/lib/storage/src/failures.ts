@@ -20,6 +20,16 @@ export class ObjectTruncated extends Error {
   }
 }
 
+/** The bytes of an object are not those of its digest. */
+export class ObjectCorrupt extends Error {
+  readonly key: ObjectKey
+  constructor(key: ObjectKey) {
+    super(`object ${key} has other bytes than its digest says`)
+    this.name = 'ObjectCorrupt'
+    this.key = key
+  }
+}
+
 /** The store no longer has the bytes of an unfinished upload (swept, lost in a power cut, refused by a sync): it starts again. */
 export class UploadLost extends Error {
   readonly key: ObjectKey

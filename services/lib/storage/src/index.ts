@@ -9,7 +9,7 @@ export type {
 } from './blob-storage.ts'
 export { FileStorage } from './drivers/files.ts'
 export { MemoryStorage } from './drivers/memory.ts'
-export { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from './failures.ts'
+export { ObjectCorrupt, ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from './failures.ts'
 export { isObjectKey, newObjectKey } from './object-key.ts'
 export type { ObjectKey } from './object-key.ts'
 export { readStorageConfig, storageConfig } from './config.ts'

@@ -42,7 +42,15 @@ const findAndRenew = statement<StoredBlob>(
       and (f.link_until >= ${fresh('$5')} or exists (select from link))`,
 )
 
-type RecordedRow = { id: string; inserted: boolean; damaged: boolean; placed: boolean; linked: boolean }
+type RecordedRow = {
+  id: string
+  inserted: boolean
+  damaged: boolean
+  placed: boolean
+  linked: boolean
+  /** Where the bytes were already before this statement. */
+  knownKey: string | null
+}
 
 const record = statement<RecordedRow>(
   'blobs record',
@@ -58,7 +66,9 @@ const record = statement<RecordedRow>(
      insert into artifacts.blob_links as k (repository_id, blob_id, promised_until) select $6, id, ${until('$3')} from blob
      on conflict (repository_id, blob_id) do update set promised_until = greatest(k.promised_until, excluded.promised_until)
      returning xmax = 0 as linked)
-   select blob.id, blob.inserted, blob.damaged, exists (select from place) as placed, link.linked from blob, link`,
+   select blob.id, blob.inserted, blob.damaged, exists (select from place) as placed, link.linked,
+          (select l.key from artifacts.blob_locations l where l.blob_id = blob.id and l.store = $4) as "knownKey"
+     from blob, link`,
 )
 
 const replaceDamaged = statement<{ key: string }>(

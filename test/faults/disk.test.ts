@@ -1,6 +1,15 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, readlinkSync, rmSync, truncateSync } from 'node:fs'
+import {
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
@@ -205,6 +214,77 @@ describe('the disk', () => {
       client.close()
     },
     120_000,
+  )
+
+  test(
+    titled(
+      'of Postgres is full: writes are told to come back, reads go on, and all is well when there is room (F17)',
+      lack,
+    ),
+    async () => {
+      const [home, data] = [join(folder, 'full'), join(folder, 'data')]
+      for (const path of [home, data]) mkdirSync(path)
+      symlinkSync(data, join(home, 'postgres'))
+      await mount(data, '-t', 'tmpfs', '-o', 'size=320m,mode=700', 'haven-test')
+      await using haven = await startHaven({ env: { REGISTRY_UPLOAD_LEASE: '2s', HAVEN_TRASH: '0s' }, home })
+      const client = new Client(haven.url)
+      expect((await client.signIn(repositories)).status).toBe(200)
+      const history = new History()
+      const push = async (tag: string) => {
+        const image = newImage()
+        const what = { client: 0, repository }
+        for (const bytes of image.layers) {
+          const blob = { ...what, kind: 'push blob' as const, subject: history.rememberSize(bytes) }
+          const pushed = await history.attempt(blob, () => client.pushBlob(repository, bytes))
+          if (pushed?.status !== 201) return pushed
+        }
+        const tagged = [
+          { ...what, kind: 'push manifest' as const, subject: history.remember(image.manifest) },
+          { ...what, kind: 'write tag' as const, subject: tag, value: image.digest },
+        ]
+        return history.attempt(tagged, () => client.putManifest(repository, tag, image.manifest))
+      }
+      const kept = newImage()
+      expect((await pushImage(client, repository, 'kept', kept)).status).toBe(201)
+      const { front, back } = haven.processes()
+
+      const filler = join(data, 'filler')
+      const fill = () => run('dd', ['if=/dev/zero', `of=${filler}`, 'bs=8k', 'oflag=append', 'conv=notrunc'])
+      await fill()
+      // A table has room left in its last page, and grows by the next.
+      let refused = null
+      for (let n = 0; refused === null && n < 2000; n++) {
+        const answer = await push(`t${n}`)
+        if (answer?.status !== 201) refused = answer
+      }
+      expect(refused).toMatchObject({ status: 503, headers: { 'retry-after': expect.any(String) } })
+      expect((await client.getManifest(repository, 'kept')).body.equals(kept.manifest)).toBe(true)
+      expect((await client.getBlob(repository, digestOf(kept.layers[1]!))).body.equals(kept.layers[1]!)).toBe(true)
+      expect((await client.send('GET', `/v2/${repository}/tags/list`)).status).toBe(200)
+      expect((await client.signIn(repositories)).status).toBe(200)
+
+      // Its log needs a new file as well: then Postgres gives up, and tries again until it can.
+      const gaveUp = () =>
+        haven.query('select pg_switch_wal(), pg_logical_emit_message(false, $1, $2)', ['a', 'b']).then(
+          () => false,
+          () => true,
+        )
+      await until('Postgres gave up', gaveUp, 60_000)
+      for (let n = 0; n < 10; n++) await push('none')
+      rmSync(filler)
+      await until('all is healthy', () => isHealthy(haven, client), 60_000)
+      expect((await push('after'))?.status).toBe(201)
+      expect(haven.processes()).toMatchObject({ front, back })
+      process.stderr.write(`F17: ${JSON.stringify(history.statuses())}\n`)
+      // Told to come back: never left without an answer, never told of a bug.
+      expect(history.operations.filter(({ result, status }) => result !== 'ok' && status !== 503)).toEqual([])
+      expect(await check(history, [client])).toEqual([])
+      await haven.query(`update artifacts.uploads set updated_at = now() - interval '2 days', locked_until = now()`)
+      expect(await collectGarbage(client)).toBe('Success')
+      expect(await disagreements(haven)).toEqual([])
+      client.close()
+    },
+    180_000,
   )
 
   test(

@@ -92,12 +92,12 @@ describe('Postgres', () => {
   }, 120_000)
 
   it('is behind a firewall that drops: an answer in time, not ready, alive, and back without a restart (F14)', async () => {
-    const { hostname, port } = new URL(haven.servers().databaseUrl)
-    await using network = await TcpProxy.start({ host: hostname, port: Number(port) })
-    const url = new URL(haven.servers().databaseUrl)
-    url.port = String(network.port)
+    await using network = await TcpProxy.start(haven.servers().databaseUrl)
     const metricsPort = String(await freePort())
-    await using replica = await startReplica(haven, { DATABASE_URL: url.href, PROXY_METRICS_PORT: metricsPort })
+    await using replica = await startReplica(haven, {
+      DATABASE_URL: network.before(haven.servers().databaseUrl),
+      PROXY_METRICS_PORT: metricsPort,
+    })
     const beside = client.at(replica.url)
     const health = new Client(`http://127.0.0.1:${metricsPort}`)
     const image = await pushed('dropped')
@@ -170,11 +170,8 @@ describe('Postgres', () => {
   }, 60_000)
 
   it('commits and its answer is lost: the repetition finds it done, and nothing is counted twice (F16)', async () => {
-    const { hostname, port } = new URL(haven.servers().databaseUrl)
-    await using network = await TcpProxy.start({ host: hostname, port: Number(port) })
-    const url = new URL(haven.servers().databaseUrl)
-    url.port = String(network.port)
-    await using replica = await startReplica(haven, { DATABASE_URL: url.href })
+    await using network = await TcpProxy.start(haven.servers().databaseUrl)
+    await using replica = await startReplica(haven, { DATABASE_URL: network.before(haven.servers().databaseUrl) })
     const beside = client.at(replica.url)
     const used = async () => {
       type Summary = { quota: { used: { storage: number } } }

@@ -4,7 +4,7 @@ import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Problem, problems, toProblem } from '@haven/errors'
-import { freePort, NoRedis, startPostgres, startRedis } from '@haven/embedded'
+import { freePort, NoRedis, postgresUrl, startPostgres, startRedis } from '@haven/embedded'
 import { Home, isAlive, type InstallationState } from '../home.ts'
 import { endLeftOver } from '../left-over.ts'
 import type { LauncherConfig } from '../settings.ts'
@@ -213,15 +213,15 @@ function doorSettings(config: LauncherConfig, home: Home): NodeJS.ProcessEnv {
 
 async function ownPostgres(home: Home, supervisor: Supervisor): Promise<string> {
   await endLeftOver(join(home.postgres, 'postmaster.pid'), 'SIGINT', DRAIN_MS)
-  const port = await freePort()
+  const place = { folder: home.postgres, port: await freePort() }
   await supervisor.add({
     name: 'postgres',
     async start() {
-      const server = await startPostgres({ folder: home.postgres, port, durable: true })
+      const server = await startPostgres({ ...place, durable: true })
       return { ...server, stop: () => server.stop('SIGINT') }
     },
   })
-  return `postgresql://postgres@127.0.0.1:${port}/haven`
+  return postgresUrl(place, 'haven')
 }
 
 async function ownRedis(home: Home, supervisor: Supervisor, publish: Start['publish']): Promise<string> {

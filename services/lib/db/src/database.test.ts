@@ -120,11 +120,8 @@ describe('Database', () => {
   })
 
   it('gives up a server that is silent, and only then (F14)', async () => {
-    const { hostname, port } = new URL(database.url)
-    await using network = await TcpProxy.start({ host: hostname, port: Number(port) })
-    const url = new URL(database.url)
-    url.port = String(network.port)
-    await using db = openDatabase({ url: url.href, applicationName: 'silence', poolSize: 2 })
+    await using network = await TcpProxy.start(database.url)
+    await using db = openDatabase({ url: network.before(database.url), applicationName: 'silence', poolSize: 2 })
     const one = statement<{ n: number }>('one', 'select 1 as n')
     const patient = statement<{ n: number }>('patient', 'select 1 as n, pg_sleep(4)::text as slept')
     const asks = [

@@ -1,7 +1,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, mkdirSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { dirname, join } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { startServer, type ServerProcess } from './child.ts'
 
 export type PostgresOptions = {
@@ -20,7 +20,7 @@ export type EmbeddedPostgres = ServerProcess & {
 }
 
 /**
- * PostgreSQL from npm, on loopback, trusting local connections.
+ * PostgreSQL from npm, which asks nobody for a password: it listens on a socket in its data folder, which only its owner may enter.
  * PostgreSQL refuses to run as uid 0, so for root it runs in a user namespace that maps root to nobody: the files stay root's.
  * @throws when the platform has no binaries, or initdb or the server fails (with the end of its output).
  */
@@ -28,10 +28,10 @@ export async function startPostgres(options: PostgresOptions): Promise<EmbeddedP
   const bin = postgresPrograms()
   if (!existsSync(join(options.folder, 'PG_VERSION'))) init(bin, options)
   const durability = options.durable ? [] : ['fsync=off', 'synchronous_commit=off', 'full_page_writes=off']
+  const socket = socketFolder(options)
   const settings = [
     `port=${options.port}`,
-    'listen_addresses=127.0.0.1',
-    'unix_socket_directories=',
+    ...(socket === null ? ['listen_addresses=127.0.0.1'] : ['listen_addresses=', `unix_socket_directories=${socket}`]),
     `max_connections=${options.maxConnections ?? 200}`,
     'shared_buffers=64MB',
     'timezone=UTC',
@@ -45,7 +45,24 @@ export async function startPostgres(options: PostgresOptions): Promise<EmbeddedP
     readyMs: 60_000,
     ...(options.onOutput ? { onOutput: options.onOutput } : {}),
   })
-  return { ...server, url: (database) => `postgresql://postgres@127.0.0.1:${options.port}/${database}` }
+  return { ...server, url: (database) => postgresUrl(options, database) }
+}
+
+/** Where a server with these options is to be found, whether it runs or not. */
+export function postgresUrl(options: Pick<PostgresOptions, 'folder' | 'port'>, database: string): string {
+  const socket = socketFolder(options)
+  return socket === null
+    ? `postgresql://postgres@127.0.0.1:${options.port}/${database}`
+    : `postgresql://postgres@localhost:${options.port}/${database}?host=${encodeURIComponent(socket)}`
+}
+
+/** The longest path of a socket that Linux and macOS take. */
+const SOCKET_PATH_BYTES = 103
+
+/** Null: below so long a path there can be no socket, and the server listens on loopback. */
+function socketFolder({ folder, port }: Pick<PostgresOptions, 'folder' | 'port'>): string | null {
+  const absolute = resolve(folder)
+  return Buffer.byteLength(join(absolute, `.s.PGSQL.${port}`)) > SOCKET_PATH_BYTES ? null : absolute
 }
 
 function init(bin: string, options: PostgresOptions) {

@@ -13,20 +13,29 @@ export class TcpProxy implements AsyncDisposable {
   #mode: TcpMode = 'pass'
   readonly #pairs = new Set<readonly [Socket, Socket]>()
   readonly #server = createServer({ pauseOnConnect: true }, (client) => this.#accept(client))
-  readonly #target: { host: string; port: number }
+  readonly #target: Target
 
-  private constructor(target: { host: string; port: number }) {
+  private constructor(target: Target) {
     this.#target = target
   }
 
-  static async start(target: { host: string; port: number }): Promise<TcpProxy> {
-    const proxy = new TcpProxy(target)
+  /** Stands before a server; of a database's URL that may be one on a socket. */
+  static async start(target: Target | string): Promise<TcpProxy> {
+    const proxy = new TcpProxy(typeof target === 'string' ? targetOf(target) : target)
     await new Promise<void>((resolve) => proxy.#server.listen(0, '127.0.0.1', resolve))
     return proxy
   }
 
   get port(): number {
     return (this.#server.address() as AddressInfo).port
+  }
+
+  /** The same database by way of this. */
+  before(url: string): string {
+    const through = new URL(url)
+    through.searchParams.delete('host')
+    through.host = `127.0.0.1:${this.port}`
+    return through.href
   }
 
   get mode(): TcpMode {
@@ -50,7 +59,7 @@ export class TcpProxy implements AsyncDisposable {
 
   #accept(client: Socket) {
     if (this.#mode === 'refuse') return client.resetAndDestroy()
-    const server = connect(this.#target.port, this.#target.host)
+    const server = connect(this.#target)
     const pair = [client, server] as const
     this.#pairs.add(pair)
     let cut = false
@@ -73,4 +82,12 @@ export class TcpProxy implements AsyncDisposable {
     if (this.#mode === 'black hole') return server.pause()
     client.resume()
   }
+}
+
+type Target = { host: string; port: number } | { path: string }
+
+function targetOf(databaseUrl: string): Target {
+  const { hostname: host, port, searchParams } = new URL(databaseUrl)
+  const folder = searchParams.get('host')
+  return folder === null ? { host, port: Number(port) } : { path: `${folder}/.s.PGSQL.${port}` }
 }

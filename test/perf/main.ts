@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { randomBytes } from 'node:crypto'
 import { accounts, type ListTimes } from './accounts.ts'
+import { underAttack } from './attack.ts'
 import { growth, seedMany, tagName, type Growth } from './growth.ts'
 import { judge, median, type Shown } from './judge.ts'
 import { interleave, type Field, type Samples } from './measure.ts'
@@ -166,6 +167,13 @@ async function memory() {
   }
 }
 
+async function attack() {
+  if (tier !== 'full' || !wanted('A54')) return
+  say('a client among slow, idle and stalled ones')
+  await using ours = await haven('haven')
+  add('A54', 'a manifest while a thousand connections are slow, idle or stalled', await underAttack(ours, rounds))
+}
+
 async function store() {
   if (!wanted('P16')) return
   say('requests to an object store')
@@ -205,6 +213,7 @@ const started =
   tier === 'full' && only.length === 0 && !options['no-start'] ? await measureStart({ cold: options.cold }) : null
 for (const ours of ['haven', 'split', 'haven-tls'] as const) await beside(ours)
 await memory()
+await attack()
 await store()
 await grow()
 await people()

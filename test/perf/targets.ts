@@ -85,6 +85,7 @@ export const targets = {
     least('API reads with Basic', '/s', 25 * 20),
     least('tokens with Basic', '/s', 25 * 20),
   ],
+  A54: [most('p99 under attack by alone', '×', 2)],
   accounts: [
     'users',
     'projects',

@@ -702,6 +702,24 @@ describe('time and number', () => {
     expect(await answer).toMatch(/done/)
     expect(await drained).toBe(true)
   })
+
+  it('drains: what comes over a connection that was kept is answered, and the answer ends it (I22)', async () => {
+    const server = await listen((req, res) => void res.end(req.method), { host: '127.0.0.1', port: 0 })
+    const post = 'POST / HTTP/1.1\r\nHost: haven.test\r\nContent-Length: 0\r\n\r\n'
+    const kept = connect(server.port, '127.0.0.1')
+    let answered = ''
+    kept.on('data', (bytes: Buffer) => (answered += bytes.toString()))
+    const ended = new Promise((resolve) => kept.once('end', resolve))
+    kept.write(post)
+    await until(() => answered.endsWith('POST'))
+    answered = ''
+    const drained = server.drain(60_000)
+    await new Promise((resolve) => setImmediate(resolve))
+    kept.write(post)
+    expect(await drained).toBe(true)
+    await ended
+    expect(answered).toMatch(/^HTTP\/1\.1 200 [\s\S]*Connection: close[\s\S]*POST$/)
+  })
 })
 
 describe('a service that is away', () => {

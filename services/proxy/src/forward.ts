@@ -6,6 +6,7 @@ import type { BlobStorage } from '@haven/storage'
 import httpProxy from 'http-proxy'
 import { handOver, parseHandOver } from './hand-over.ts'
 import { outboundHeaders } from './headers.ts'
+import { mayRepeat } from './may-repeat.ts'
 
 /** What the proxy vouches for towards a service. */
 export interface Vouched {
@@ -124,9 +125,7 @@ export class Forwarder implements Disposable {
       res.destroy()
       return
     }
-    // A kept connection may be closed by the service at the moment we use it; a request without effect may be sent again.
-    const repeatable = (req.method === 'GET' || req.method === 'HEAD') && req.complete && error.code === 'ECONNRESET'
-    if (repeatable && !this.#retried.has(req)) {
+    if (mayRepeat(req, error) && !this.#retried.has(req)) {
       this.#retried.add(req)
       this.#proxy.web(req, res)
       return

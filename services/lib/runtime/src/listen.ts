@@ -1,6 +1,6 @@
 import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
 import { createServer as createTlsServer } from 'node:https'
-import type { AddressInfo, Socket } from 'node:net'
+import { Server as TcpServer, type AddressInfo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import { problems } from '@haven/errors'
@@ -31,8 +31,13 @@ export interface Limits {
   readonly isUpload: (req: IncomingMessage) => boolean
 }
 
-/** How long our own agents keep an idle connection to a service: shorter than `keepAliveMs` of any service. */
-export const AGENT_IDLE_MS = 30_000
+/** How long our own agents keep an idle connection to a service: less than a service that is asked to stop leaves it open. */
+export const AGENT_IDLE_MS = 4_000
+/**
+ * To close a kept connection is to lose the request that is on its way over it, and few requests may be sent twice. So in a drain an idle
+ * connection stays for as long as our own agents would keep it: its client closes it, or is told to by the answer to its next request.
+ */
+const DRAIN_IDLE_MS = 5_000
 
 export const defaultLimits: Limits = {
   maxHeaderBytes: 16 * 1024,
@@ -67,7 +72,7 @@ export interface Listening {
   /** Changes the certificate for connections to come. */
   setTls(tls: SecureContextOptions): void
   readonly connections: number
-  /** Stops accepting, lets what was accepted finish for up to `ms`, then cuts. True when nothing had to be cut. */
+  /** Stops accepting, lets what was accepted finish for up to `ms`, then cuts. True when no request had to be cut. */
   drain(ms: number): Promise<boolean>
 }
 
@@ -91,6 +96,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   const refused = new WeakSet<Duplex>()
   let connections = 0
   let draining = false
+  let idleMayStay = true
 
   const serverOptions = {
     maxHeaderSize: limits.maxHeaderBytes,
@@ -114,7 +120,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     answering.set(socket, res)
     res.once('close', () => {
       if (answering.get(socket) === res) answering.delete(socket)
-      if (draining) setImmediate(() => server.closeIdleConnections())
+      if (!idleMayStay) setImmediate(() => server.closeIdleConnections())
     })
     if (!req.complete && hasBody(req)) {
       const upload = limits.isUpload(req)
@@ -232,14 +238,23 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
         // It has no end of its own, and its client comes back for the rest.
         else if (res.getHeader('content-type') === 'text/event-stream') res.end()
       }
-      const closed = new Promise<void>((resolve) => server.close(() => resolve()))
-      server.closeIdleConnections()
+      // Not http's own `close`, which ends idle connections at once.
+      const closed = new Promise<void>((resolve) => TcpServer.prototype.close.call(server, () => resolve()))
+      const idle = setTimeout(
+        () => {
+          idleMayStay = false
+          server.closeIdleConnections()
+        },
+        Math.min(DRAIN_IDLE_MS, ms / 2),
+      )
       const clean = await Promise.race([
         closed.then(() => true),
         new Promise<boolean>((resolve) => setTimeout(resolve, ms, false).unref()),
       ])
+      clearTimeout(idle)
       server.closeAllConnections()
       if (!clean) await closed
+      server.close() // ends what http keeps beside the connections
       clearInterval(sweep)
       return clean
     },

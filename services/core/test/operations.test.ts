@@ -52,13 +52,14 @@ describe('operations on many artifacts', () => {
       total: 4,
       done: 2,
       failed: 2,
-      failures: [{ code: 'NOT_FOUND', count: 2 }],
+      failures: [{ code: 'NOT_FOUND', reason: 'gone', count: 2 }],
+      undo: { possible: false },
     })
     expect((await get(`/${id}`)).body).toEqual(reply.body)
     const failures = await get(`/${id}/failures?page_size=1&page=2`)
     expect([failures.headers.get('x-total-count'), failures.body]).toEqual([
       '2',
-      [{ item: `shop/none@sha256:${'0'.repeat(64)}`, code: 'NOT_FOUND', message: expect.any(String) }],
+      [{ item: `shop/none@sha256:${'0'.repeat(64)}`, code: 'NOT_FOUND', reason: 'gone', message: expect.any(String) }],
     ])
     expect(await parameters()).toMatchObject({
       chosen: { artifacts: [expect.any(String), expect.any(String)] },
@@ -102,6 +103,24 @@ describe('operations on many artifacts', () => {
       'reference',
     ],
     ['a filter that is none', { ...all, selector: { project: 'shop', q: 'tags=[1~2]' } }, 400, 'tags'],
+    // A list passes over both, and shows more than was wanted.
+    ['a field that there is not', { ...all, selector: { project: 'shop', q: 'tag=rc' } }, 400, 'no field tag'],
+    ['an operator that there is not', { ...all, selector: { project: 'shop', q: 'tags__has=1' } }, 400, 'operator'],
+    ['neither project nor search', { kind: 'delete', selector: {} }, 400, 'needs a project'],
+    ['a search beside a filter', { ...all, selector: { project: 'shop', search: '1', q: 'tags=1' } }, 400, 'either'],
+    ['a search that is none', { ...all, selector: { search: 'colour:red' } }, 400, 'no field'],
+    ['a tag that is not named', { ...all, kind: 'tag' }, 400, 'tag is missing'],
+    ['a tag that is none', { ...all, kind: 'tag', tag: 'a*' }, 400, 'no tag'],
+    ['all tags, but no word of it', { ...all, kind: 'untag' }, 400, 'tag is missing'],
+    [
+      'a digest where a tag goes',
+      {
+        kind: 'untag',
+        selector: { project: 'shop', references: [{ repository: 'app', reference: `sha256:${'0'.repeat(64)}` }] },
+      },
+      400,
+      'each reference is a tag',
+    ],
     ['a copy to nowhere', { ...all, kind: 'copy' }, 400, 'destination'],
     ['a copy onto itself', { ...all, kind: 'copy', destination: { project: 'shop' } }, 400, 'another repository'],
     [
@@ -116,6 +135,122 @@ describe('operations on many artifacts', () => {
     const reply = await ask(owner, body)
     expect([reply.status, reply.text]).toEqual([status, expect.stringContaining(message)])
     expect(await core.db.prisma.execution.count()).toBe(0)
+  })
+
+  it('begin with a search, in one project or in all where the caller may list and do it (A13, A26)', async () => {
+    await push('of-admin/app', '1')
+    const search = 'tag:1 pushed:>-1h -label:keep'
+    const reply = await ask(owner, { kind: 'delete', dryRun: true, selector: { search } })
+    expect([reply.status, reply.body]).toMatchObject([201, { total: 2, dryRun: true, sample: [] }])
+    expect(reply.body).not.toHaveProperty('project')
+    const { projectIds, found } = (await parameters()) as { projectIds: string[]; found: object }
+    expect([projectIds.length, found]).toEqual([2, { search }])
+    expect((await ask(owner, { kind: 'delete', selector: { project: 'shop', search: 'tag:2' } })).body).toMatchObject({
+      project: 'shop',
+      total: 1,
+    })
+    // Whoever may read a project and delete nothing in it finds nothing to delete.
+    expect((await ask(guest, { kind: 'delete', selector: { search } })).body).toMatchObject({ total: 0 })
+    expect((await ask(guest, { kind: 'delete', selector: { project: 'shop', search } })).status).toBe(403)
+    expect((await ask(ADMIN, { kind: 'delete', selector: { search } })).body).toMatchObject({ total: 3 })
+  })
+
+  it('begin to take off the tags that were named', async () => {
+    const references = ['1', '2'].map((reference) => ({ repository: 'app', reference }))
+    expect((await ask(owner, { kind: 'untag', selector: { project: 'shop', references } })).status).toBe(201)
+    const { tags } = (await parameters()) as { tags: Record<string, { names: string[] }> }
+    expect(Object.values(tags).flatMap(({ names }) => names)).toEqual(['1', '2'])
+    const developer = await core.user('developer')
+    await core.admin('POST', '/projects/shop/members', { role_id: 2, member_user: { username: 'developer' } })
+    const tag = { kind: 'tag', tag: 'x', selector: { project: 'shop' } }
+    expect([(await ask(developer, tag)).status, (await ask(guest, tag)).status]).toEqual([201, 403])
+    expect((await ask(developer, { ...tag, kind: 'untag' })).status).toBe(403)
+  })
+
+  describe('that are over', () => {
+    const asked = { kind: 'untag', tag: '*', selector: { project: 'shop', repository: 'app' } }
+    const post = (path: string, as: Credentials = owner, key?: string) =>
+      core.send('POST', `${PATH}${path}`, { as, ...(key !== undefined && { headers: { 'Idempotency-Key': key } }) })
+
+    /** As its job leaves it. */
+    async function over(body: object, { failed = 0, effects = 0 } = {}): Promise<number> {
+      const { id } = (await ask(owner, body)).body as Operation
+      const artifacts = await core.db.prisma.manifest.findMany({ take: failed + effects, orderBy: { id: 'asc' } })
+      const executionId = BigInt(id)
+      const cursor = { done: 3, failed, codes: failed > 0 ? { 'PRECONDITION immutable': failed } : {}, effects }
+      const failures = artifacts
+        .slice(0, failed)
+        .map(({ id: itemId }) => ({ itemId, item: 'a', code: 'b', message: 'c' }))
+      await core.db.prisma.itemFailure.createMany({
+        data: [...failures, { item: 'none', code: 'NOT_FOUND', message: '', itemId: null }].map((one) => ({
+          ...one,
+          executionId,
+        })),
+      })
+      const changed = artifacts.slice(failed).map(({ id: itemId }) => ({ executionId, itemId, detail: 'v1' }))
+      await core.db.prisma.itemEffect.createMany({ data: changed })
+      await core.db.prisma.task.updateMany({ where: { executionId }, data: { status: 'Success', cursor } })
+      await core.db.prisma.execution.update({ where: { id: executionId }, data: { status: 'Success' } })
+      return id
+    }
+
+    it('are tried again on what failed, once for a key, by who may still do it', async () => {
+      const id = await over(asked, { failed: 2 })
+      const again = await post(`/${id}/retry`, owner, 'again')
+      expect([again.status, again.body]).toMatchObject([
+        201,
+        { kind: 'untag', retries: id, total: 2, done: 0, failed: 0 },
+      ])
+      expect(await parameters()).toMatchObject({ chosen: { artifacts: expect.any(Array) }, tag: '*' })
+      const replies = await Promise.all([post(`/${id}/retry`, owner, 'again'), post(`/${id}/retry`, owner, 'again')])
+      const { id: tried } = again.body as Operation
+      expect(replies.map(({ status, body }) => ({ status, id: (body as Operation).id }))).toEqual([
+        { status: 200, id: tried },
+        { status: 200, id: tried },
+      ])
+      expect((await post(`/${id}/retry`, ADMIN)).status).toBe(404)
+      expect((await post(`/${tried}/retry`)).status).toBe(409)
+      expect((await post(`/${await over(asked)}/retry`)).text).toContain('no artifact failed')
+      const members = (await core.admin('GET', '/projects/shop/members?entityname=owner')).body as { id: number }[]
+      const member = `/projects/shop/members/${members[0]!.id}`
+      await core.admin('PUT', member, { role_id: 3 })
+      const lost = await post(`/${id}/retry`)
+      await core.admin('PUT', member, { role_id: 1 })
+      expect(lost.status).toBe(403)
+    })
+
+    it('are undone once, and say why they cannot be', async () => {
+      const id = await over(asked, { effects: 2 })
+      expect((await get(`/${id}`)).body).toMatchObject({ undo: { possible: true } })
+      const replies = await Promise.all([post(`/${id}/undo`), post(`/${id}/undo`), post(`/${id}/undo`)])
+      expect(replies.map(({ status }) => status).toSorted()).toEqual([200, 200, 201])
+      expect(replies[0]?.body).toMatchObject({ kind: 'tag', undoes: id, total: 2 })
+      const { tags, kind } = (await parameters()) as { tags: Record<string, { names: string[] }>; kind: string }
+      expect([kind, Object.values(tags)]).toEqual(['tag', [{ names: ['v1'] }, { names: ['v1'] }]])
+      expect((await post(`/${id}/undo`, ADMIN)).status).toBe(404)
+      await core.db.prisma.execution.deleteMany()
+
+      const refusals = [
+        [await over(all), 'deleted cannot be brought back'],
+        [await over({ ...asked, dryRun: true }, { effects: 1 }), 'a dry run does nothing'],
+        [await over(asked), 'changed nothing'],
+        [
+          await over(asked, { effects: 1 }).then(async (one) => {
+            await core.db.prisma.task.updateMany({
+              where: { executionId: BigInt(one) },
+              data: { cursor: { effects: 100_001, codes: {} } },
+            })
+            return one
+          }),
+          'was not kept',
+        ],
+        [((await ask(owner, asked)).body as Operation).id, 'not over'],
+      ] as const
+      for (const [one, reason] of refusals) {
+        const refused = await post(`/${one}/undo`)
+        expect([refused.status, refused.text]).toEqual([409, expect.stringContaining(reason)])
+      }
+    })
   })
 
   it('are for who may do the same to one artifact (A13)', async () => {

@@ -5,9 +5,19 @@ import { artifactDeps, deleteManifest, grant, projectPolicies, putManifest, type
 import { Authority, type GrantFacts } from '@haven/identity'
 import { digestOf, mediaTypes, parseReference, type Digest } from '@haven/oci'
 import type { ProjectFacts } from '@haven/projects'
+import type { Database, Sql } from '@haven/db'
 import { ActorKind } from '@haven/proto/events'
 import { BulkOperationSchema, type BulkOperation } from '@haven/proto/jobs'
-import { LeaseLost, listFailures, startExecution, StopRequested, taskOf, type Json } from '@haven/queue'
+import {
+  failedItems,
+  LeaseLost,
+  listEffects,
+  listFailures,
+  startExecution,
+  StopRequested,
+  taskOf,
+  type Json,
+} from '@haven/queue'
 import { MemoryStorage } from '@haven/storage'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import job from '../src/jobs/bulk-operation.ts'
@@ -59,7 +69,7 @@ beforeEach(async () => {
     quotaBytes: -1,
   }))
   rights = ['delete', 'read', 'create'].flatMap((action) => [right('artifact', action), right('artifact', action, 2)])
-  rights.push(right('artifact-label', 'create'), right('artifact-label', 'delete'))
+  for (const resource of ['artifact-label', 'tag']) rights.push(right(resource, 'create'), right(resource, 'delete'))
   readOnly = false
   artifacts = artifactDeps({
     db: database.db,
@@ -81,11 +91,16 @@ const protectAll = (repository: string) => {
 
 let made = 0
 /** An index is the one manifest that needs no blob. */
-async function push(repository: string, tag: string | null, children: readonly Digest[] = []): Promise<Digest> {
+async function push(
+  repository: string,
+  tag: string | null,
+  children: readonly Digest[] = [],
+  moreTags: readonly string[] = [],
+): Promise<Digest> {
   const manifests = children.map((digest) => ({ mediaType: mediaTypes.ociIndex, digest, size: 100 }))
   const annotations = { 'test.number': String(made++) }
   const body = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests, annotations }))
-  await putBody(repository, tag, body)
+  for (const one of [tag, ...moreTags]) await putBody(repository, one, body)
   return digestOf(body)
 }
 async function putBody(repository: string, tag: string | null, body: Buffer) {
@@ -117,6 +132,8 @@ type Worker = {
   cursor?: Json
   /** Called before each artifact is saved as done. */
   onSave?: (cursor: { done: number }) => void
+  /** Called wherever it may die: before and after each transaction and each other statement of the job. */
+  at?: () => void
   hold?: () => void
   signal?: AbortSignal
 }
@@ -128,6 +145,21 @@ async function attempt(params: Params, worker: Worker = {}) {
   const log: string[] = []
   const say = (line: string) => void log.push(line)
   let cursor = worker.cursor ?? null
+  let unsure: Json | undefined
+  const at = () => worker.at?.()
+  const transaction = async <T>(work: (tx: Sql) => Promise<T>): Promise<T> => {
+    at()
+    const value = await database.db.transaction(async (tx) => {
+      unsure = undefined
+      const result = await work(tx)
+      at()
+      return result
+    })
+    cursor = unsure ?? cursor
+    at()
+    return value
+  }
+  const db = Object.create(database.db, { transaction: { value: transaction } }) as Database
   const { parameters } = taskOf(BulkOperationSchema, job, {
     kind: 'delete',
     projectId: BigInt(shop),
@@ -136,7 +168,7 @@ async function attempt(params: Params, worker: Worker = {}) {
     ...params,
   })
   const deps: Pick<JobDeps, 'db' | 'artifacts' | 'projects' | 'authorities'> = {
-    db: database.db,
+    db,
     artifacts,
     projects: { byId: async (id) => projects.find((project) => project.id === id) ?? null },
     authorities: {
@@ -156,9 +188,15 @@ async function attempt(params: Params, worker: Worker = {}) {
       progress: () => undefined,
       attributes: async () => undefined,
       cursor,
-      async saveCursor(next) {
+      async saveCursor(next, tx) {
         worker.onSave?.(next as { done: number })
+        if (tx) {
+          unsure = next
+          return
+        }
+        at()
         cursor = next
+        at()
       },
       async hold() {
         worker.hold?.()
@@ -224,10 +262,24 @@ describe('an operation on many artifacts', () => {
     const child = await push('app', null)
     await push('app', '1', [child])
     const { cursor } = await attempt({ ...(await chosen([protectedOne, child])), total: 2 })
-    expect(cursor).toMatchObject({ done: 2, failed: 2, codes: { PRECONDITION: 1, VIOLATE_FOREIGN_KEY_CONSTRAINT: 1 } })
+    expect(cursor).toMatchObject({
+      done: 2,
+      failed: 2,
+      codes: { 'PRECONDITION immutable': 1, 'VIOLATE_FOREIGN_KEY_CONSTRAINT referenced': 1 },
+    })
     expect(await failures()).toEqual([
-      { item: `shop/app@${child}`, code: 'VIOLATE_FOREIGN_KEY_CONSTRAINT', message: expect.stringContaining('index') },
-      { item: `shop/kept@${protectedOne}`, code: 'PRECONDITION', message: expect.stringContaining('immutable') },
+      {
+        item: `shop/app@${child}`,
+        code: 'VIOLATE_FOREIGN_KEY_CONSTRAINT',
+        reason: 'referenced',
+        message: expect.stringContaining('index'),
+      },
+      {
+        item: `shop/kept@${protectedOne}`,
+        code: 'PRECONDITION',
+        reason: 'immutable',
+        message: expect.stringContaining('immutable'),
+      },
     ])
   })
 
@@ -238,28 +290,53 @@ describe('an operation on many artifacts', () => {
         if (done === 2) rights = [right('artifact', 'delete', shop, 'other')]
       },
     })
-    expect(lost.cursor).toMatchObject({ done: 4, failed: 2, codes: { FORBIDDEN: 2 } })
+    expect(lost.cursor).toMatchObject({ done: 4, failed: 2, codes: { 'FORBIDDEN forbidden': 2 } })
     expect(await digests()).toHaveLength(2)
   })
 
-  it.each([
-    ['within the third deletion', 1, 2],
-    ['after it', 2, 3],
-  ])('goes on where a worker died %s, and does nothing a second time (F23, I14)', async (_when, save, deleted) => {
-    for (let i = 0; i < 6; i++) await push('app', `${i}`)
-    // A deletion is saved as done in its transaction, and once more with those before it.
-    let saves = 0
-    const dead = await attempt(every, {
-      onSave: ({ done }) => {
-        if (done === 3 && ++saves === save) throw new LeaseLost('killed')
-      },
-    })
-    expect(dead.failed).toBeInstanceOf(LeaseLost)
-    expect([dead.cursor.done, await deletions()]).toEqual([deleted, deleted])
-    const next = await attempt(every, { cursor: dead.cursor })
-    expect([next.cursor, await deletions()]).toEqual([expect.objectContaining({ done: 6, failed: 0 }), 6])
-    expect(await digests()).toEqual([])
-  })
+  it.each<[string, Params, changes: string, count: number]>([
+    ['a deletion', { kind: 'delete' }, 'ArtifactDeleted', 3],
+    ['a label', { kind: 'label', labelId: 1 }, 'ArtifactLabelled', 3],
+    ['two tags of each taken off', { kind: 'untag', tag: '*' }, 'TagDeleted', 6],
+  ])(
+    'killed at any point, goes on without doing anything twice or leaving anything out: %s (F23, I14)',
+    async (...row) => {
+      const [, params, type, count] = row
+      await database.db.prisma.label.create({ data: { name: 'rc', scope: 'g', projectId: 0 } })
+      const changes = () => database.db.prisma.outboxEvent.count({ where: { type: `haven.events.v1.${type}` } })
+      let points = 0
+      for (let killed = true; killed;) {
+        const before = await changes()
+        const repository = `p${++points}`
+        for (let i = 0; i < 3; i++) await push(repository, `${i}`, [], [`again-${i}`])
+        const selection = { case: 'matching' as const, value: { repository, conditions: [] } }
+        const asked: Params = { ...params, selection }
+        let reached = 0
+        const dead = await attempt(asked, {
+          at() {
+            if (++reached === points) throw new LeaseLost('killed')
+          },
+        })
+        killed = dead.failed !== null
+        const { cursor, failed } = await attempt(asked, { cursor: dead.cursor })
+        expect([points, failed, cursor.done, cursor.failed]).toEqual([points, null, 3, 0])
+        expect([points, (await changes()) - before]).toEqual([points, count])
+      }
+      expect(points).toBeGreaterThan(3 * count)
+      expect(await listEffects(database.db, executionId)).toHaveLength(params.kind === 'delete' ? 0 : count * points)
+    },
+  )
+
+  it.each<Params>([{ kind: 'delete' }, { kind: 'label', labelId: 1 }, { kind: 'unlabel', labelId: 1 }])(
+    'saves where it is once for each: %j',
+    async (params) => {
+      await database.db.prisma.label.create({ data: { name: 'rc', scope: 'g', projectId: 0 } })
+      for (let i = 0; i < 3; i++) await push('app', `${i}`)
+      const saved: number[] = []
+      await attempt({ ...every, ...params }, { onSave: ({ done }) => void saved.push(done) })
+      expect(saved).toEqual([0, 1, 2, 3])
+    },
+  )
 
   it('spares what was deleted and pushed again while its worker was dead', async () => {
     const body = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [] }))
@@ -277,7 +354,7 @@ describe('an operation on many artifacts', () => {
     await new Promise((resolve) => setTimeout(resolve, 5))
     await putBody('app', 'again', body)
     const next = await attempt(params, { cursor: dead.cursor })
-    expect(next.cursor).toMatchObject({ done: 3, failed: 1, codes: { CONFLICT: 1 } })
+    expect(next.cursor).toMatchObject({ done: 3, failed: 1, codes: { 'CONFLICT changed': 1 } })
     expect(await digests()).toEqual([digestOf(body)])
   })
 
@@ -321,8 +398,94 @@ describe('an operation on many artifacts', () => {
     await push('kept', '1')
     await push('app', '1')
     const { cursor } = await attempt({ ...every, dryRun: true })
-    expect(cursor).toMatchObject({ done: 2, failed: 1, codes: { PRECONDITION: 1 } })
+    const sample = [`shop/app@${(await digests())[1]}`]
+    expect(cursor).toMatchObject({ done: 2, failed: 1, codes: { 'PRECONDITION immutable': 1 }, sample })
     expect([(await digests()).length, await deletions()]).toEqual([2, 0])
+  })
+
+  it.each(['label', 'tag'])('keeps nothing of a dry run for an undo: %s', async (kind) => {
+    await database.db.prisma.label.create({ data: { name: 'rc', scope: 'g', projectId: 0 } })
+    await push('app', '1')
+    const { cursor } = await attempt({ ...every, kind, labelId: 1, tag: 'x', dryRun: true })
+    expect([cursor, await listEffects(database.db, executionId)]).toEqual([
+      expect.objectContaining({ done: 1, failed: 0, effects: 0 }),
+      [],
+    ])
+  })
+
+  const tags = async () =>
+    (await database.db.prisma.tag.findMany({ include: { manifest: true }, orderBy: { id: 'asc' } })).map(
+      ({ name, manifest }) => [name, manifest.digest],
+    )
+
+  it("puts a tag on, once in a repository, and leaves one that is another artifact's", async () => {
+    const [first, second] = [await push('a', '1'), await push('a', '2')]
+    const other = await push('b', 'stable')
+    const accessory = { digest: first, mediaType: mediaTypes.ociIndex, size: 100 }
+    const hanging = { schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [], subject: accessory }
+    const signature = Buffer.from(JSON.stringify(hanging))
+    await putBody('a', null, signature)
+    const { cursor } = await attempt({
+      ...(await chosen([first, second, other, digestOf(signature)])),
+      kind: 'tag',
+      tag: 'stable',
+    })
+    expect(cursor).toMatchObject({
+      done: 4,
+      failed: 2,
+      codes: { 'CONFLICT changed': 1, 'DENIED other': 1 },
+      effects: 1,
+    })
+    expect(await tags()).toEqual([
+      ['1', first],
+      ['2', second],
+      ['stable', other],
+      ['stable', second],
+    ])
+    expect(await listEffects(database.db, executionId)).toEqual([
+      { itemId: Number((await idsOf([second]))[0]), detail: 'stable' },
+    ])
+  })
+
+  it('takes off the tags that match, or those that were chosen, unless a rule protects them', async () => {
+    const [a, b] = [await push('a', '1', [], ['rc-1', 'rc-2']), await push('b', '1', [], ['rc-1'])]
+    const [idOfA, idOfB] = [(await idsOf([a]))[0]!, (await idsOf([b]))[0]!]
+    const one = await attempt({
+      ...(await chosen([a])),
+      kind: 'untag',
+      tags: { [String(idOfA)]: { names: ['rc-2', 'gone'] } },
+    })
+    expect([one.cursor.failed, (await tags()).map(([name]) => name)]).toEqual([0, ['1', 'rc-1', '1', 'rc-1']])
+    projects[0] = { ...projects[0]!, immutableRules: [protectAll('b')] }
+    const all = await attempt({ ...every, kind: 'untag', tag: 'rc-*' })
+    expect(all.cursor).toMatchObject({ done: 2, failed: 1, codes: { 'PRECONDITION immutable': 1 } })
+    expect(await tags()).toEqual([
+      ['1', a],
+      ['1', b],
+      ['rc-1', b],
+    ])
+    expect(new Set(await listEffects(database.db, executionId))).toEqual(
+      new Set([
+        { itemId: Number(idOfA), detail: 'rc-1' },
+        { itemId: Number(idOfA), detail: 'rc-2' },
+      ]),
+    )
+    expect(await failedItems(database.db, executionId)).toEqual([Number(idOfB)])
+  })
+
+  it('takes what a search finds in several projects, as far as its owner may', async () => {
+    const here = await push('a', 'old')
+    const kept = await push('a', 'new')
+    await push('b', 'old')
+    await attempt({ ...every, kind: 'copy', destination: { projectId: BigInt(released), repository: '' } })
+    rights = [right('artifact', 'delete'), right('artifact', 'delete', released, 'a')]
+    const search = 'tag:o* -repository:shop/b pushed:>-1h'
+    const found = { case: 'found' as const, value: { search, labels: {} } }
+    const { cursor } = await attempt({ projectId: 0n, projectIds: [1n, 2n], selection: found })
+    expect(cursor).toMatchObject({ done: 3, failed: 1, codes: { 'FORBIDDEN forbidden': 1 } })
+    expect((await failures()).map(({ item }) => item.split('@')[0])).toEqual(['released/b'])
+    expect([(await digests()).includes(here), (await digests()).length]).toEqual([false, 2])
+    expect(await digests(released)).toEqual(expect.arrayContaining([kept]))
   })
 
   it('puts a label on and takes it off; what is so already is done', async () => {
@@ -339,7 +502,7 @@ describe('an operation on many artifacts', () => {
     const none = await attempt({ ...every, kind: 'unlabel', labelId })
     expect([none.cursor, await labelled()]).toEqual([expect.objectContaining({ done: 2, failed: 0 }), 0])
     const unknown = await attempt({ ...every, kind: 'label', labelId: 999 })
-    expect(unknown.cursor).toMatchObject({ done: 2, failed: 2, codes: { NOT_FOUND: 2 } })
+    expect(unknown.cursor).toMatchObject({ done: 2, failed: 2, codes: { 'NOT_FOUND gone': 2 } })
   })
 
   it('copies to where its owner may push, and may be repeated', async () => {
@@ -354,15 +517,15 @@ describe('an operation on many artifacts', () => {
     }
     rights = [right('artifact', 'read')]
     const refused = await attempt({ ...every, kind: 'copy', destination })
-    expect(refused.cursor).toMatchObject({ done: 2, failed: 2, codes: { FORBIDDEN: 2 } })
+    expect(refused.cursor).toMatchObject({ done: 2, failed: 2, codes: { 'FORBIDDEN forbidden': 2 } })
     projects = projects.filter(({ id }) => id === shop)
     const nowhere = await attempt({ ...every, kind: 'copy', destination })
-    expect(nowhere.cursor).toMatchObject({ done: 2, failed: 2, codes: { NOT_FOUND: 2 } })
+    expect(nowhere.cursor).toMatchObject({ done: 2, failed: 2, codes: { 'NOT_FOUND gone': 2 } })
   })
 
   it('counts names of nothing as failed from the beginning', async () => {
     const only = await push('app', '1')
     const { cursor } = await attempt({ ...(await chosen([only])), total: 3, unknown: 2 })
-    expect(cursor).toMatchObject({ done: 3, failed: 2, codes: { NOT_FOUND: 2 } })
+    expect(cursor).toMatchObject({ done: 3, failed: 2, codes: { 'NOT_FOUND gone': 2 } })
   })
 })

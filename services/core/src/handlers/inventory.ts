@@ -14,7 +14,7 @@ import {
 } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import type { Digest } from '@haven/oci'
-import { decide } from '@haven/identity'
+import { decide, type Permission } from '@haven/identity'
 import { findLabels, labelIdsByName, projectIdsByVisibility, projectNodes, type ProjectFacts } from '@haven/projects'
 import { may } from '../access.ts'
 import type { Caller } from '../caller.ts'
@@ -29,6 +29,7 @@ import { failureOf, requireArtifact } from './artifact.ts'
 import { grantOf } from './repository.ts'
 
 const PAGE_SIZE = 50
+const listing: Permission = { resource: 'artifact', action: 'list' }
 
 /** What repositories hold, as our own API tells it. */
 export const inventoryHandlers: Handlers = {
@@ -142,7 +143,7 @@ function keysetOf({ cursor: text, page = 1, page_size: size = PAGE_SIZE }: Asked
 }
 
 /** Terms of a search and the labels that they name. @throws badRequest */
-async function searchOf(deps: CoreContext, q: string | undefined) {
+export async function searchOf(deps: CoreContext, q: string | undefined) {
   const terms = parseSearch(q, new Date())
   const names = terms.flatMap((term) => (term.field === 'label' ? [term.value] : []))
   return { terms, labels: await labelIdsByName(deps, names) }
@@ -210,14 +211,18 @@ const viewOf = async (
   rows: readonly { labelIds: number[] | null }[],
 ) => ({ project, labels: await labelsOf(deps, rows), named: await mayKnowNames(caller, project) })
 
-/** Where the caller may list artifacts. */
-async function projectsOf({ db }: CoreContext, caller: Caller): Promise<{ id: number; name: string }[]> {
+/** Where the caller may list artifacts, and do this to them. */
+export async function projectsOf(
+  { db }: CoreContext,
+  caller: Caller,
+  also: Permission = listing,
+): Promise<{ id: number; name: string }[]> {
   const ids = await projectIdsByVisibility(db.writes, await visibleProjectsOf(caller))
   const nodes = [...(await projectNodes(db.writes, [...ids.public, ...ids.private])).values()]
   const authority = await caller.authority()
   return nodes.filter((node) => {
     const on = { project: { ...node, createdAt: new Date(0) } }
-    return decide(authority, { resource: 'artifact', action: 'list', on }).allowed
+    return [listing, also].every((permission) => decide(authority, { ...permission, on }).allowed)
   })
 }
 

@@ -30,6 +30,15 @@ export function parseQ(q: string | undefined): Condition[] {
   })
 }
 
+/** The same for what does more than show a list: a term that a list would pass over is refused. @throws badRequest */
+export function parseWholeQ(q: string | undefined): Condition[] {
+  const conditions = parseQ(q)
+  if (q && conditions.length < unescape(q).split(',').length) {
+    throw problems.badRequest({ message: 'q: a term has an operator that there is not' })
+  }
+  return conditions
+}
+
 /** `name__icontains`. An operator that is not known, or two of them, skip the term. */
 function withOperator(key: string, value: string): Condition | null {
   const [field = '', operator, ...more] = key.split('__')

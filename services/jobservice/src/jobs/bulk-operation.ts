@@ -1,15 +1,21 @@
 import { timestampDate } from '@bufbuild/protobuf/wkt'
 import {
+  addTag,
+  bulkNeeds,
   copyArtifact,
   deleteManifest,
+  deleteTag,
   grant,
   isBulkKind,
-  bulkNeeds,
   labelArtifact,
+  MAX_KEPT_CHANGES,
+  parseSearch,
+  resolveSelector,
   selectedArtifacts,
+  tagsOfManifests,
   unlabelArtifact,
-  type RecordDeps,
   type BulkKind,
+  type RecordDeps,
   type Right,
   type SelectedArtifact,
   type Selection,
@@ -18,21 +24,36 @@ import type { Condition, Database, Sql } from '@haven/db'
 import { isUnavailable, Problem, problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { decide, type Permission } from '@haven/identity'
-import { parseRepositoryName, type Digest } from '@haven/oci'
-import type { ProjectFacts } from '@haven/projects'
+import { compileDoublestar, parseRepositoryName, parseTag, type Digest, type Tag } from '@haven/oci'
+import { projectNodes, type ProjectFacts } from '@haven/projects'
 import { ActorKind, OperationProgressedSchema } from '@haven/proto/events'
 import { BulkOperationSchema, type BulkOperation } from '@haven/proto/jobs'
-import { LeaseLost, recordFailures, StopRequested, type ItemFailure, type JobRun } from '@haven/queue'
+import { LeaseLost, recordEffect, recordFailures, StopRequested, type ItemFailure, type JobRun } from '@haven/queue'
 import { defineJob, type JobDeps } from '../job-deps.ts'
 
 type Run = JobRun<BulkOperation, JobDeps>
-type State = { below: number | null; done: number; failed: number; codes: Record<string, number> }
+/** What is saved after each artifact, and shown by core (`present/operation.ts`). */
+type State = {
+  below: number | null
+  done: number
+  failed: number
+  /** How many failed, by code and reason with a blank between them. */
+  codes: Record<string, number>
+  /** Changes that an undo would take back. */
+  effects: number
+  /** Of a dry run. */
+  sample: string[]
+}
+type Artifact = SelectedArtifact & { digest: Digest }
+type Failure = ItemFailure & { itemId: number }
 
 const begun = (unknown: number): State => ({
   below: null,
   done: unknown,
   failed: unknown,
-  codes: unknown === 0 ? {} : { [problems.manifestUnknown.kind.harbor]: unknown },
+  codes: unknown === 0 ? {} : { [`${problems.manifestUnknown.kind.harbor} gone`]: unknown },
+  effects: 0,
+  sample: [],
 })
 
 /** How long an operation works before those of others come first. */
@@ -40,11 +61,13 @@ const TURN_MS = 3_000
 /** How often listeners are told of it. */
 const TELL_EVERY_MS = 1_000
 /** Those of an operation that are told one by one; the others are only counted. */
-const MAX_LISTED = 1_000
+const MAX_LISTED = 10_000
+const MAX_SAMPLE = 10
 
 /**
- * Does one thing to many artifacts, one after the other, by the use cases that the API has for one. Where it is is saved after each, so that a worker
- * which dies leaves one in doubt at most; that one is looked at again, and what is done already counts as done.
+ * Does one thing to many artifacts, one after the other, by the use cases that the API has for one. Where it is is saved once for each: with the
+ * change where that is one transaction, else after it, so that a worker which dies leaves one in doubt at most; that one is looked at again, and
+ * what is done already counts as done.
  */
 export default defineJob(BulkOperationSchema, {
   type: 'BULK_OPERATION',
@@ -52,23 +75,20 @@ export default defineJob(BulkOperationSchema, {
   concurrency: 0,
   async run(job) {
     const { params, deps, signal } = job
-    const { kind, selection } = params
+    const { kind } = params
     if (!isBulkKind(kind)) throw new Error(`${kind} is no kind of operation`)
     const operation = new Operation(job, kind)
     const turnEnds = performance.now() + TURN_MS
     try {
       await operation.tell('Running')
-      const project = await deps.projects.byId(Number(params.projectId))
-      // Without its project there is nothing left to do anything to.
-      if (project) {
-        const askedAt = timestampDate(params.askedAt!)
+      const selection = await selectionOf(job)
+      // Without its projects there is nothing left to do anything to.
+      if (selection) {
+        const pushedUntil = timestampDate(params.askedAt!)
         const { below } = operation.state
-        for await (const item of selectedArtifacts(deps, project, selectionOf(selection), {
-          pushedUntil: askedAt,
-          below,
-        })) {
+        for await (const { id, artifact } of selectedArtifacts(deps, selection, { pushedUntil, below })) {
           signal.throwIfAborted()
-          await operation.take(item, project)
+          await operation.take(id, artifact as Artifact | null)
           if (performance.now() > turnEnds) job.yieldTurn()
         }
       }
@@ -81,11 +101,41 @@ export default defineJob(BulkOperationSchema, {
   },
 })
 
-function selectionOf(selection: BulkOperation['selection']): Selection {
-  if (selection.case === 'chosen') return { ids: selection.value.artifacts.map(Number) }
-  if (selection.case !== 'matching') throw new Error('an operation without a selection')
-  const { repository, conditions } = selection.value
-  return { ...(repository !== '' && { path: repository }), conditions: conditions as unknown as Condition[] }
+/** Null when its projects are gone. */
+async function selectionOf({ params, deps }: Run): Promise<Selection | null> {
+  const { selection, projectId, projectIds, askedAt } = params
+  const wanted = projectId === 0n ? projectIds.map(Number) : [Number(projectId)]
+  const among = [...(await projectNodes(deps.db.writes, wanted)).values()]
+  const [project] = among
+  if (!project) return null
+  switch (selection.case) {
+    case 'chosen':
+      return { projectIds: among.map(({ id }) => id), ids: selection.value.artifacts.map(Number) }
+    case 'matching': {
+      const { repository, conditions } = selection.value
+      return {
+        project,
+        ...(repository !== '' && { path: repository }),
+        conditions: conditions as unknown as Condition[],
+      }
+    }
+    case 'found': {
+      const { search, labels } = selection.value
+      const idsOf = new Map(Object.entries(labels).map(([name, { ids }]) => [name, ids]))
+      return { among, terms: parseSearch(search, timestampDate(askedAt!)), labels: idsOf }
+    }
+    default:
+      throw new Error('an operation without a selection')
+  }
+}
+
+/** What the next transaction of a use case means to the operation. */
+type Step = {
+  id: number
+  /** With it the artifact is done. */
+  last: boolean
+  /** What an undo must know of it; null: nothing takes it back. */
+  effect: string | null
 }
 
 class Operation {
@@ -94,8 +144,9 @@ class Operation {
   readonly #source: EventSource & { principal: Owner }
   readonly #artifacts: RecordDeps
   state: State
-  /** Where it is once what it does now has succeeded. */
-  #next: State | null = null
+  /** Whether the database has it. */
+  #saved: boolean
+  #step: Step | null = null
   #toldAt = -Infinity
 
   constructor(job: Run, kind: BulkKind) {
@@ -105,43 +156,51 @@ class Operation {
     this.#source = { principal: ownerOf(params), requestId: params.requestId, address: params.sourceAddress }
     // Who asked is told once, at the end.
     const recent = { settled: async () => undefined }
-    const hold = async (tx: Sql) => {
-      await job.hold(tx)
-      // A deletion is one transaction: counted in it, since what is gone is not found again after a crash.
-      if (kind === 'delete' && this.#next) await job.saveCursor(this.#next, tx)
-    }
-    this.#artifacts = { ...deps.artifacts, db: held(deps.db, hold, params.dryRun), recent }
-    this.state = (job.cursor as State | null) ?? begun(params.unknown)
+    const db = params.dryRun ? rehearsed(deps.db, job.hold) : this.#held(deps.db)
+    this.#artifacts = { ...deps.artifacts, db, recent }
+    this.state = { ...begun(params.unknown), ...(job.cursor as Partial<State> | null) }
+    this.#saved = job.cursor !== null
   }
 
-  async take(
-    { id, artifact }: { id: number; artifact: SelectedArtifact | null },
-    project: ProjectFacts,
-  ): Promise<void> {
-    const { done, failed, codes } = this.state
-    this.#next = { below: id, done: done + 1, failed, codes }
-    const failure = await this.#try(id, artifact, project)
-    this.#next = null
-    this.state = {
-      below: id,
-      done: done + 1,
-      failed: failed + (failure ? 1 : 0),
-      codes: failure ? { ...codes, [failure.code]: (codes[failure.code] ?? 0) + 1 } : codes,
+  async take(id: number, artifact: Artifact | null): Promise<void> {
+    const project = artifact && (await this.#job.deps.projects.byId(artifact.projectId))
+    const item = project ? `${project.name}/${artifact.path}@${artifact.digest}` : `artifact ${id}`
+    const failure = await this.#try(id, item, () => this.#apply(id, project ? { artifact, project } : null))
+    const { done, failed, codes, sample } = this.state
+    if (failure) {
+      const counted = `${failure.code} ${failure.reason}`
+      const count = (codes[counted] ?? 0) + 1
+      this.#become({ below: id, done: done + 1, failed: failed + 1, codes: { ...codes, [counted]: count } })
+    } else if (this.state.below !== id) {
+      const shown = this.#job.params.dryRun && sample.length < MAX_SAMPLE
+      this.#become({ below: id, done: done + 1, ...(shown && { sample: [...sample, item] }) })
     }
     const listed = failure && this.state.failed <= MAX_LISTED ? [failure] : []
-    if (listed.length > 0 || performance.now() - this.#toldAt > TELL_EVERY_MS) await this.tell('Running', listed)
-    else await this.#job.saveCursor(this.state)
+    if (listed.length > 0 || this.#isDue()) await this.tell('Running', listed)
+    else await this.#save()
   }
 
+  #become(change: Partial<State>) {
+    this.state = { ...this.state, ...change }
+    this.#saved = false
+  }
+
+  async #save(tx?: Sql): Promise<void> {
+    if (!this.#saved) await this.#job.saveCursor(this.state, tx)
+    this.#saved = true
+  }
+
+  #isDue = () => performance.now() - this.#toldAt > TELL_EVERY_MS
+
   /** Saves where it is, with what could not be done, and tells its owner. */
-  async tell(state: 'Running' | 'Stopped' | 'Success', failures: readonly ItemFailure[] = []): Promise<void> {
-    const { deps, params, executionId, hold, saveCursor } = this.#job
+  async tell(state: 'Running' | 'Stopped' | 'Success', failures: readonly Failure[] = []): Promise<void> {
+    const { deps, params, executionId, hold } = this.#job
     const { done, failed } = this.state
-    const due = state !== 'Running' || performance.now() - this.#toldAt > TELL_EVERY_MS
+    const due = state !== 'Running' || this.#isDue()
     await deps.db.transaction(async (tx) => {
       await hold(tx)
       await recordFailures(tx, executionId, failures)
-      await saveCursor(this.state, tx)
+      await this.#save(tx)
       if (!due) return
       await emit(tx, OperationProgressedSchema, this.#source, {
         operation: BigInt(executionId),
@@ -156,11 +215,40 @@ class Operation {
     if (due) this.#toldAt = performance.now()
   }
 
+  /**
+   * The database as seen by one who works under a lease: a transaction of a worker that was given up has no effect. One that is a step takes
+   * with it where the operation is then, and what it changed.
+   */
+  #held(db: Database): Database {
+    const { hold, saveCursor, executionId } = this.#job
+    return transactionsOf(db, async (work) => {
+      const step = this.#step
+      let state: State | null = null
+      const value = await db.transaction(async (tx) => {
+        await hold(tx)
+        const result = await work(tx)
+        if (!step) return result
+        const { done, effects } = this.state
+        state = {
+          ...this.state,
+          ...(step.last && { below: step.id, done: done + 1 }),
+          ...(step.effect !== null && { effects: effects + 1 }),
+        }
+        if (step.effect !== null && effects < MAX_KEPT_CHANGES) {
+          await recordEffect(tx, executionId, { itemId: step.id, detail: step.effect })
+        }
+        await saveCursor(state, tx)
+        return result
+      })
+      this.state = state ?? this.state
+      return value
+    })
+  }
+
   /** @throws what is no answer about this one artifact: then the whole is tried again later, from here. */
-  async #try(id: number, artifact: SelectedArtifact | null, project: ProjectFacts): Promise<ItemFailure | null> {
-    const item = artifact ? `${project.name}/${artifact.path}@${artifact.digest}` : `artifact ${id}`
+  async #try(id: number, item: string, work: () => Promise<void>): Promise<Failure | null> {
     try {
-      await this.#apply(id, artifact, project)
+      await work()
       this.#job.log.debug(`${this.#kind}: ${item}`)
       return null
     } catch (error) {
@@ -170,19 +258,22 @@ class Operation {
       else if (error.status >= 500) throw error
       const problem = error instanceof Problem ? error : problems.internal()
       this.#job.log.warn(`${item}: ${problem.message}`)
-      return { item, code: problem.kind.harbor, message: problem.message }
+      return { itemId: id, item, code: problem.kind.harbor, reason: reasonOf(problem), message: problem.message }
+    } finally {
+      this.#step = null
     }
   }
 
-  async #apply(id: number, artifact: SelectedArtifact | null, project: ProjectFacts): Promise<void> {
+  async #apply(id: number, found: { artifact: Artifact; project: ProjectFacts } | null): Promise<void> {
     const { params } = this.#job
     const { here, there } = bulkNeeds[this.#kind]
-    if (!artifact) {
+    if (!found) {
       // What is gone is deleted, by whomever.
       if (this.#kind === 'delete') return
       throw problems.notFound({ resource: 'artifact', id })
     }
-    const { path, digest } = artifact as SelectedArtifact & { digest: Digest }
+    const { artifact, project } = found
+    const { path, digest } = artifact
     await this.#require(here, project, path)
     if (artifact.pushedAt > timestampDate(params.askedAt!)) {
       throw problems.conflict({ message: 'it was pushed again after the operation was asked for' })
@@ -190,23 +281,49 @@ class Operation {
     const artifacts = this.#artifacts
     switch (this.#kind) {
       case 'delete':
+        this.#step = { id, last: true, effect: null }
         await deleteManifest(artifacts, this.#grant('delete', project, path), digest).catch(
           unless(problems.manifestUnknown, problems.nameUnknown),
         )
         return
       case 'label':
+        this.#step = { id, last: true, effect: '' }
         await labelArtifact(artifacts, this.#grant('push', project, path), artifact, params.labelId).catch(
           unless(problems.conflict),
         )
         return
       case 'unlabel':
+        this.#step = { id, last: true, effect: '' }
         await unlabelArtifact(artifacts, this.#grant('push', project, path), artifact, params.labelId).catch(
           unless(problems.notFound),
         )
         return
+      case 'tag': {
+        requireOwnContent(project)
+        const to = this.#grant('push', project, path)
+        await this.#eachTag(id, params.tags[String(id)]?.names ?? [params.tag], async (tag) => {
+          await addTag(artifacts, to, artifact, tag).catch(async (error: unknown) => {
+            if (!problems.conflict.is(error)) throw error
+            const { named } = await resolveSelector(artifacts, { project, named: [{ path, reference: { tag } }] })
+            if (named[0]?.id !== id) throw error
+          })
+        })
+        return
+      }
+      case 'untag': {
+        const from = this.#grant('delete', project, path)
+        await this.#eachTag(id, await this.#unwantedTags(id), async (tag) => {
+          const gone = unless(problems.notFound, problems.manifestUnknown, problems.nameUnknown)
+          await deleteTag(artifacts, from, tag, { of: id }).catch(gone)
+        })
+        return
+      }
       case 'copy': {
         const to = await this.#destination(path)
         await this.#require(there!, to.project, to.path)
+        if (to.project.id === project.id && to.path === path) {
+          throw problems.badRequest({ message: 'a copy needs another repository' })
+        }
         if (params.dryRun) return
         const from = this.#grant('pull', project, path)
         const { signal } = this.#job
@@ -215,15 +332,39 @@ class Operation {
     }
   }
 
+  /** A transaction for each: one tag that has to stay as it is does not keep the others. @throws why the first one has to. */
+  async #eachTag(id: number, tags: readonly string[], change: (tag: Tag) => Promise<void>): Promise<void> {
+    let refusal: unknown = null
+    for (const [i, name] of tags.entries()) {
+      const tag = parseTag(name)
+      if (tag === null) throw problems.tagInvalid({ tag: name })
+      this.#step = { id, last: refusal === null && i === tags.length - 1, effect: tag }
+      try {
+        await change(tag)
+      } catch (error) {
+        if (!problems.tagUndeletable.is(error) && !problems.conflict.is(error)) throw error
+        refusal ??= error
+      }
+    }
+    if (refusal !== null) throw refusal
+  }
+
+  async #unwantedTags(id: number): Promise<string[]> {
+    const { params, deps } = this.#job
+    const chosen = params.tags[String(id)]
+    if (chosen) return chosen.names
+    const isUnwanted = compileDoublestar(params.tag)
+    const tags = await tagsOfManifests(deps.db.writes, [String(id)])
+    return tags.map(({ name }) => name).filter(isUnwanted)
+  }
+
   /** @throws projectNotFound, nameInvalid, methodNotAllowed */
   async #destination(from: string): Promise<{ project: ProjectFacts; path: string }> {
     const { projectId, repository } = this.#job.params.destination!
     const path = repository === '' ? from : repository
     const project = await this.#job.deps.projects.byId(Number(projectId))
     if (!project) throw problems.projectNotFound({ project: Number(projectId) })
-    if (project.registryId !== null) {
-      throw problems.methodNotAllowed({ message: "the operation isn't supported for a proxy project" })
-    }
+    requireOwnContent(project)
     if (parseRepositoryName(`${project.name}/${path}`) === null) throw problems.nameInvalid({ name: path })
     return { project, path }
   }
@@ -252,6 +393,22 @@ function ownerOf({ owner }: BulkOperation): Owner {
   return { kind, id: Number(owner.id), name: owner.name, projectId: null }
 }
 
+function requireOwnContent({ registryId }: ProjectFacts): void {
+  if (registryId === null) return
+  throw problems.methodNotAllowed({ message: "the operation isn't supported for a proxy project" })
+}
+
+const reasons: readonly [string, readonly { is(error: unknown): boolean }[]][] = [
+  ['immutable', [problems.tagImmutable, problems.tagUndeletable]],
+  ['forbidden', [problems.forbidden]],
+  ['quota', [problems.quotaExceeded]],
+  ['gone', [problems.notFound, problems.manifestUnknown, problems.nameUnknown, problems.projectNotFound]],
+  ['referenced', [problems.stillReferenced]],
+  ['changed', [problems.conflict]],
+]
+const reasonOf = (problem: Problem): string =>
+  reasons.find(([, kinds]) => kinds.some((kind) => kind.is(problem)))?.[0] ?? 'other'
+
 /** What it says is done already. */
 const unless =
   (...done: readonly { is(error: unknown): boolean }[]) =>
@@ -259,28 +416,26 @@ const unless =
     if (!done.some((one) => one.is(error))) throw error
   }
 
+type Transaction = <T>(work: (tx: Sql) => Promise<T>) => Promise<T>
+
+/** The database with other transactions; everything else is its own. */
+const transactionsOf = (db: Database, transaction: Transaction): Database =>
+  Object.create(db, { transaction: { value: transaction } }) as Database
+
 class Rehearsed extends Error {}
 
-/**
- * The database as seen by one who works under a lease: a transaction of a worker that was given up has no effect. A rehearsal
- * does everything and takes it back.
- */
-function held(db: Database, hold: (tx: Sql) => Promise<void>, rehearse: boolean): Database {
-  const transaction = async <T>(work: (tx: Sql) => Promise<T>): Promise<T> => {
+/** A database in which everything is done and taken back. */
+const rehearsed = (db: Database, hold: (tx: Sql) => Promise<void>): Database =>
+  transactionsOf(db, async <T>(work: (tx: Sql) => Promise<T>): Promise<T> => {
     let result: { value: T } | null = null
     try {
       return await db.transaction(async (tx) => {
         await hold(tx)
-        const value = await work(tx)
-        if (!rehearse) return value
-        result = { value }
+        result = { value: await work(tx) }
         throw new Rehearsed()
       })
     } catch (error) {
       if (!(error instanceof Rehearsed)) throw error
       return result!.value
     }
-  }
-  // Everything else is the database's own.
-  return Object.create(db, { transaction: { value: transaction } }) as Database
-}
+  })

@@ -1,6 +1,6 @@
 import { problems } from '@haven/errors'
 import type { Tag } from '@haven/oci'
-import type { ArtifactDeps } from './deps.ts'
+import type { RecordDeps } from './deps.ts'
 import { nameOf, type PushGrant } from './grants.ts'
 import { makeTag } from './point-tag.ts'
 import { requireWritable } from './require-writable.ts'
@@ -11,7 +11,7 @@ import { headManifestRow, holdManifests } from './store/manifests.ts'
  * @throws problems.manifestUnknown; conflict when the repository has such a tag; denied for what hangs on another artifact.
  */
 export async function addTag(
-  deps: ArtifactDeps,
+  deps: RecordDeps,
   grant: PushGrant,
   { digest, subjectDigest }: { digest: string; subjectDigest: string | null },
   tag: Tag,

@@ -1,6 +1,7 @@
 import {
   conditionsToSql,
   escapeLike,
+  fieldOf,
   listRows,
   orderOf,
   orderToSql,
@@ -139,7 +140,7 @@ export const columns = (parts: ArtifactParts) => Prisma.sql`
   ${parts.accessories ? accessories : none} as accessories,
   ${parts.inherited ? inherited : none} as inherited`
 
-const from = Prisma.sql`artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.deleted_at is null`
+export const from = Prisma.sql`artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.deleted_at is null`
 const repositoriesOf = ({ project, path }: Place) =>
   Prisma.sql`select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.deleted_at is null
              ${path === undefined ? Prisma.empty : Prisma.sql`and x.path = ${path}`}`
@@ -268,6 +269,7 @@ export async function artifactRows(
 /** What an operation needs to know of an artifact. */
 export type SelectedArtifact = {
   id: number
+  projectId: number
   repositoryId: number
   path: string
   digest: string
@@ -277,8 +279,8 @@ export type SelectedArtifact = {
   pushedAt: Date
 }
 
-const selected = Prisma.sql`
-  m.id::float8 as id, m.repository_id as "repositoryId", r.path, m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
+export const selected = Prisma.sql`
+  m.id::float8 as id, r.project_id as "projectId", m.repository_id as "repositoryId", r.path, m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
   m.subject_digest as "subjectDigest", m.pushed_at as "pushedAt"`
 
 /** Artifacts that match and were there at some time, the newest first, below an id. */
@@ -294,6 +296,10 @@ export const matchingArtifacts = (
 
 type Matching = { conditions: readonly Condition[]; pushedUntil: Date }
 
+/** Lists pass over a field that there is not, as Harbor's do. */
+export const hasField = (place: Place, field: string): boolean =>
+  ['tags', 'labels', 'base'].includes(field) || fieldOf(fieldsOf(place), field) !== undefined
+
 /** How many match. @throws badRequest for what cannot be asked. */
 export async function countMatching(
   { prisma }: Pick<Database, 'prisma'>,
@@ -305,13 +311,13 @@ export async function countMatching(
   return Number(count.total)
 }
 
-/** Those of a project's artifacts that are still there, by their ids. */
+/** Those of the artifacts of some projects that are still there, by their ids. */
 export const artifactsById = (
   { prisma }: Pick<Database, 'prisma'>,
-  projectId: number,
+  projectIds: readonly number[],
   ids: readonly number[],
 ): Promise<SelectedArtifact[]> => prisma.$queryRaw<SelectedArtifact[]>`
-  select ${selected} from ${from} where m.id = any(${ids.map(BigInt)}) and r.project_id = ${projectId} and r.deleted_at is null`
+  select ${selected} from ${from} where m.id = any(${ids.map(BigInt)}) and r.project_id = any(${[...projectIds]}::int[]) and r.deleted_at is null`
 
 /** Ids of artifacts that are named, in the order of the names; null for one that is not there. */
 export async function idsOfNamed(

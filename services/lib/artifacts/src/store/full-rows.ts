@@ -102,7 +102,7 @@ const repositoryOf = ({ project, path }: RepositoryOf) => Prisma.sql`(
   select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.path = ${path} and x.deleted_at is null)`
 const artifacts = Prisma.sql`artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id`
 // What an index lists, and what hangs on another artifact, is no row of its own; a tag makes a child one.
-const listed = Prisma.sql`m.deleted_at is null and m.subject_digest is null and (not ${ofIndex} or ${named})`
+export const listed = Prisma.sql`m.deleted_at is null and m.subject_digest is null and (not ${ofIndex} or ${named})`
 
 /** Tags of a repository, each with its whole artifact. One statement. Null for a key that no row has. */
 export const tagPage = (

@@ -19,6 +19,7 @@ type Parts = {
   client: string
   args?: readonly string[]
   env?: Record<string, string>
+  ofDaemon?: Record<string, string>
   containerd?: Containerd
   /** Without one, containers have no network of their own. */
   bridge?: string
@@ -38,8 +39,8 @@ export const startDocker20 = () =>
     env: { DOCKER_BUILDKIT: '0' },
   })
 
-/** Engine 29: images in containerd, BuildKit by the plug-in buildx. */
-export async function startDocker29(): Promise<DockerEngine> {
+/** Engine 29: images in containerd, BuildKit by the plug-in buildx. `daemon` is added to the environment of the engine itself. */
+export async function startDocker29(options: { daemon?: Record<string, string> } = {}): Promise<DockerEngine> {
   const folder = newFolder()
   mkdirSync(join(folder, 'config/cli-plugins'))
   symlinkSync(findTool('docker-buildx')!, join(folder, 'config/cli-plugins/docker-buildx'))
@@ -53,6 +54,7 @@ export async function startDocker29(): Promise<DockerEngine> {
     client: findTool('docker')!,
     args: ['--containerd', containerd.socket, ...runtime, '--userland-proxy-path', findTool('docker-proxy29')!],
     env: { DOCKER_BUILDKIT: '1' },
+    ofDaemon: options.daemon ?? {},
     containerd,
   })
 }
@@ -79,6 +81,7 @@ async function start({
   client,
   args = [],
   env: more,
+  ofDaemon,
   containerd,
   bridge,
 }: Parts): Promise<DockerEngine> {
@@ -91,7 +94,7 @@ async function start({
       ...['-p', join(folder, 'docker.pid'), `--bridge=${bridge ?? 'none'}`],
       ...['--iptables=false', '--ip6tables=false', ...args],
     ],
-    { stdio: ['ignore', log, log] },
+    { stdio: ['ignore', log, log], env: { ...process.env, ...ofDaemon } },
   )
   const gone = new Promise<void>((resolve) => daemon.once('exit', () => resolve()))
   const env = { DOCKER_HOST: socket, DOCKER_CONFIG: join(folder, 'config'), ...more }

@@ -2,9 +2,38 @@ import { randomBytes } from 'node:crypto'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { ADMIN_PASSWORD, freePort } from '@haven/testkit'
+import { lacking, titled } from '@haven/testkit/tools'
+import { startVersityGw, type VersityGw } from '@haven/testkit/versitygw'
 import { ADMIN, send, until, type Client } from './client.ts'
+import { startDocker29, engine29Tools, type DockerEngine } from '../clients/docker-engine.ts'
+import { buildImage } from '../clients/images.ts'
 import { OtlpReceiver, type ReceivedSpan } from './otlp-receiver.ts'
 import { startSplit, type Split } from './split.ts'
+
+/** The spans of a trace, and how they hang together. */
+class Trace {
+  readonly spans: readonly ReceivedSpan[]
+
+  constructor(spans: readonly ReceivedSpan[]) {
+    this.spans = spans
+  }
+
+  find(process: string, name: RegExp): ReceivedSpan | undefined {
+    return this.spans.find((span) => span.process === `haven-${process}` && name.test(span.name))
+  }
+
+  /** The names from a span up to the client's. */
+  way(from: ReceivedSpan): string[] {
+    const parent = this.spans.find(({ id }) => id === from.parent)
+    return [from.name, ...(parent ? this.way(parent) : [from.parent ?? 'no parent'])]
+  }
+
+  /** The names of what a span caused itself. */
+  below({ id }: ReceivedSpan): string[] {
+    return this.spans.filter(({ parent }) => parent === id).map(({ name }) => name)
+  }
+}
 
 const hex = (bytes: number) => randomBytes(bytes).toString('hex')
 
@@ -30,13 +59,8 @@ describe('a platform of services apart that sends traces', () => {
   }, 60_000)
 
   const spansOf = (trace: string) => receiver.spans.filter((span) => span.trace === trace)
-  const find = (spans: readonly ReceivedSpan[], process: string, name: RegExp) =>
-    spans.find((span) => span.process === `haven-${process}` && name.test(span.name))
-  /** The names from a span up to the client's. */
-  const wayOf = (spans: readonly ReceivedSpan[], from: ReceivedSpan): string[] => {
-    const parent = spans.find(({ id }) => id === from.parent)
-    return [from.name, ...(parent ? wayOf(spans, parent) : [from.parent ?? 'no parent'])]
-  }
+  const find = (spans: readonly ReceivedSpan[], process: string, name: RegExp) => new Trace(spans).find(process, name)
+  const wayOf = (spans: readonly ReceivedSpan[], from: ReceivedSpan) => new Trace(spans).way(from)
 
   /** A push as a client that takes part in a trace makes it. */
   async function tracedPush() {
@@ -146,4 +170,102 @@ describe('a platform of services apart that sends traces', () => {
       20_000,
     )
   }
+})
+
+const lack = lacking(...engine29Tools, 'busybox', 'versitygw')
+const suite = lack ? describe.skip : describe
+
+suite(titled('a push by docker', lack), () => {
+  let receiver: OtlpReceiver
+  let store: VersityGw
+  let platform: Split
+  let engine: DockerEngine
+  let image: string
+
+  beforeAll(async () => {
+    receiver = await OtlpReceiver.start()
+    store = await startVersityGw()
+    platform = await startSplit({
+      OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
+      STORAGE_DRIVER: 's3',
+      S3_ENDPOINT: store.endpoint,
+      S3_BUCKET: 'haven',
+      S3_ACCESS_KEY: store.accessKey,
+      S3_SECRET_KEY: store.secretKey,
+    })
+    // An engine that has somewhere to send its spans to takes part; nobody is there to take them.
+    const nobody = `http://127.0.0.1:${await freePort()}`
+    engine = await startDocker29({ daemon: { OTEL_EXPORTER_OTLP_ENDPOINT: nobody } })
+    const host = new URL(platform.client.url).host
+    image = `${host}/library/hello:1`
+    await engine.mustDocker(['login', host, '-u', 'admin', '--password-stdin'], { input: ADMIN_PASSWORD })
+    await buildImage(engine, image, 'hello from haven')
+    receiver.spans.length = 0
+    await engine.mustDocker(['push', image])
+  }, 240_000)
+  afterAll(async () => {
+    await engine?.[Symbol.asyncDispose]()
+    await platform?.[Symbol.asyncDispose]()
+    await store?.[Symbol.asyncDispose]()
+    await receiver?.[Symbol.asyncDispose]()
+  }, 60_000)
+
+  it('is one trace with every hop: proxy, token and registry, Postgres and S3, and the job service that tells of it', async () => {
+    const pushed = () => {
+      const event = new Trace(receiver.spans).find('jobservice', /^event ArtifactPushed$/)
+      return new Trace(receiver.spans.filter(({ trace }) => trace === event?.trace))
+    }
+    // Each process sends what it has once a second. Nothing hangs in the air: whatever is not the proxy's own leads to it.
+    const push = await until(
+      'all of the push',
+      async () => pushed(),
+      (all) =>
+        all.find('token', /^token/) !== undefined &&
+        all.spans.every(
+          (span) => span.name.startsWith('proxy ') || /^proxy (HEAD|POST|PUT)$/.test(all.way(span).at(-2)!),
+        ),
+      20_000,
+    )
+    const event = push.find('jobservice', /^event ArtifactPushed$/)!
+    const parents = push.spans.filter(({ name }) => name.startsWith('proxy ')).map(({ parent }) => parent)
+    expect(parents.length).toBeGreaterThan(8)
+    expect(parents).not.toContain(null) // they are the engine's
+
+    const token = push.find('token', /^token POST/)!
+    const upload = push.find('registry', /^registry PUT .*\/uploads\/\{upload\}$/)!
+    const manifest = push.find('registry', /^registry PUT .*\/manifests\/\{reference\}$/)!
+    expect(push.way(token)[1]).toBe('proxy POST')
+    for (const served of [upload, manifest]) {
+      expect(push.way(served)[1]).toBe('proxy PUT')
+      expect(served.attributes).toMatchObject({ 'http.response.status_code': 201 })
+    }
+    for (const asking of [token, upload, manifest])
+      expect(push.below(asking)).toEqual(expect.arrayContaining([expect.stringMatching(/^postgres /)]))
+    expect(push.below(upload)).toEqual(expect.arrayContaining(['store append', 'store complete']))
+    for (const step of push.spans.filter(({ name }) => name.startsWith('store ')))
+      expect(step.attributes).toMatchObject({ 'haven.store': 's3' })
+    expect(push.way(event)).toContain(manifest.name)
+    expect(new Set(push.spans.map((span) => span.process))).toEqual(
+      new Set(['haven-proxy', 'haven-token', 'haven-registry', 'haven-jobservice']),
+    )
+  }, 40_000)
+
+  it('begins at the proxy, each request a trace of its own, where the client takes no part', async () => {
+    receiver.spans.length = 0
+    const token = await platform.client.token(ADMIN, 'library/alone')
+    await platform.client.pushImage('library/alone', '1', token)
+    const spans = await until(
+      'the event of the push',
+      async () => receiver.spans,
+      (all) => new Trace(all).find('jobservice', /^event ArtifactPushed$/) !== undefined,
+      20_000,
+    )
+    const all = new Trace(spans)
+    expect(all.way(all.find('jobservice', /^event ArtifactPushed$/)!).slice(-3)).toEqual([
+      'registry PUT /v2/{name}/manifests/{reference}',
+      'proxy PUT',
+      'no parent',
+    ])
+    expect(all.way(all.find('token', /^token GET/)!).slice(-2)).toEqual(['proxy GET', 'no parent'])
+  }, 40_000)
 })

@@ -5,6 +5,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { freePort } from '@haven/testkit'
 import { parse } from 'yaml'
 import { ADMIN, send, until } from './client.ts'
+import { findTool, lacking, titled } from '@haven/testkit/tools'
+import { run } from '../clients/tools.ts'
 import { missingIn, readMetrics, type Served } from './prometheus.ts'
 import { serviceNames, startSplit, type ServiceName, type Split } from './split.ts'
 
@@ -101,6 +103,29 @@ describe('what dashboards and alerts ask for', () => {
   it('is told in every alert: what is wrong and what to do', () => {
     expect(rules.length).toBeGreaterThan(10)
     expect(rules.filter(({ annotations }) => !annotations.summary || !annotations.action)).toEqual([])
+  })
+})
+
+const noPromql = lacking('promql')
+const describePromql = noPromql ? describe.skip : describe
+
+describePromql(titled('the parser of Prometheus', noPromql), () => {
+  // As Grafana fills them in.
+  const filled = asked.map(({ expression }) =>
+    expression.replaceAll('$__rate_interval', '1m').replaceAll('$service', '.*'),
+  )
+  const promql = (expressions: readonly string[]) =>
+    run(findTool('promql')!, [join(folder, 'alerts.yaml')], { input: `${expressions.join('\n')}\n` })
+
+  it('takes all rules of alerts and all expressions of dashboards', async () => {
+    expect(await promql(filled)).toMatchObject({
+      code: 0,
+      output: `${rules.length} rules, ${asked.length} expressions\n`,
+    })
+  })
+
+  it('refuses what is no expression', async () => {
+    expect(await promql(['rate(a[5m]) / on (b'])).toMatchObject({ code: 1 })
   })
 })
 

@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 HAVEN := node services/launcher/src/main.ts
 
 .DEFAULT_GOAL := help
-.PHONY: help up down reset logs status doctor test lint check gen bench bench-gate images compose-up compose-down
+.PHONY: help up down reset logs status doctor test lint check gen bench bench-gate images compose-up compose-down version
 
 help: ## list the entry points
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,12 @@ compose-up: $(if $(HAVEN_IMAGES),,images) ## start every service in a container 
 
 compose-down: ## stop what `make compose-up` started; ARGS=--volumes: and delete its data
 	@cd deploy/compose && docker compose down $(ARGS)
+
+# The version stands in package.json, and as the tag of the images where only a text can stand.
+VERSIONED := package.json deploy/README.md $(addprefix deploy/,images/bake.hcl compose/compose.yaml kubernetes/base/kustomization.yaml kubernetes/README.md)
+VERSION = $(shell sed -n 's/^  "version": "\(.*\)",$$/\1/p' package.json)
+version: ## print the version, which is the tag of the images; TO=0.2.0: set it, wherever it stands
+	@$(if $(TO),sed -i -E 's/("version": "|default = "|HAVEN_VERSION(:-|=)|newTag: (&version )?|<service>:)$(subst .,\.,$(VERSION))\b/\1$(TO)/g' $(VERSIONED),echo $(VERSION))
 
 node_modules/.haven-installed: package.json pnpm-lock.yaml pnpm-workspace.yaml
 	@echo "  installing packages …"

@@ -4,7 +4,7 @@ variable "HAVEN_IMAGES" {
   description = "What their names begin with: haven, or registry.example/team/haven."
 }
 variable "HAVEN_VERSION" {
-  default = "dev"
+  default = "0.1.0"
   description = "Their tag, and the label of that name."
 }
 variable "REVISION" {

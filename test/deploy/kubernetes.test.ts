@@ -23,6 +23,9 @@ const source = fileURLToPath(new URL('../../deploy/kubernetes', import.meta.url)
 const sizes = ['small', 'ha', 'dev'] as const
 type Size = (typeof sizes)[number]
 
+const { version } = JSON.parse(readFileSync(fileURLToPath(new URL('../../package.json', import.meta.url)), 'utf8')) as {
+  version: string
+}
 const SERVICES = ['core', 'exporter', 'jobservice', 'log-collector', 'proxy', 'registry', 'registryctl', 'token']
 const WITH_DATABASE = ['core', 'exporter', 'jobservice', 'registry', 'registryctl', 'token']
 /** A second one would write the same files, or say the same figures. */
@@ -145,6 +148,7 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
     it('names a version of every image, and what each container needs', () => {
       for (const { image, resources } of containers()) {
         expect(image).toMatch(/^[a-z/-]+:(RELEASE\.)?\d[\w.-]+$/)
+        if (image.startsWith('haven/')) expect(image.split(':')[1]).toBe(version)
         expect(Object.keys(resources.requests).sort()).toEqual(['cpu', 'memory'])
         expect(resources.limits).toHaveProperty('memory')
       }

@@ -5,11 +5,15 @@ import { mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { startHaven, type HavenInstallation } from '@haven/testkit'
+import { ADMIN_PASSWORD, startHaven, type HavenInstallation } from '@haven/testkit'
+import { findTool, lacking, titled } from '@haven/testkit/tools'
+import { must, run } from '../clients/tools.ts'
 import { Client, digestOf } from './client.ts'
 import { collectGarbage, disagreements } from './harness.ts'
 
 const MIB = 1024 * 1024
+const lack = lacking('oras', 'crane', 'regctl')
+const withGoClients = lack === null ? it.each : it.skip.each
 const layer = randomBytes(48 * MIB)
 
 /** What docker, curl and others are told when the answer comes before they have sent everything, and not that a pipe broke. */
@@ -81,6 +85,35 @@ describe.each(['single', 'split'] as const)('a large upload that is refused, %s'
     expect(refused.status).toBeLessThan(500)
     expect(refused.body.toString()).toMatch(/quota/i)
     expect((await client.headBlob('small/app', digestOf(layer))).status).toBe(404)
+  })
+
+  withGoClients([
+    // Says how much comes, and is refused before it has sent anything.
+    [
+      'oras',
+      /quota/i,
+      (to: string) => ['blob', 'push', '--plain-http', `${to}@${digestOf(layer)}`, join(folder, 'layer')],
+    ],
+    // Tells its user the status of the answer and no more.
+    ['regctl', /http 403/, (to: string) => ['--host', `reg=${haven.host},tls=disabled`, 'blob', 'put', to]],
+    // Says nothing of the length, and is refused where the quota ends.
+    [
+      'crane',
+      /quota/i,
+      (to: string) => ['append', '--insecure', '--oci-empty-base', '-f', join(folder, 'tar'), '-t', to],
+    ],
+  ] as const)(titled('over the quota: %s learns it from the answer', lack), async (name, says, args) => {
+    const auth = Buffer.from(`admin:${ADMIN_PASSWORD}`).toString('base64')
+    writeFileSync(join(folder, 'config.json'), JSON.stringify({ auths: { [haven.host]: { auth } } }))
+    await must('tar', ['-cf', join(folder, 'tar'), '-C', folder, 'layer'])
+    for (let turn = 0; turn < 3; turn += 1) {
+      const pushed = await run(findTool(name)!, args(`${haven.host}/small/app`), {
+        env: { DOCKER_CONFIG: folder, HOME: folder },
+        ...(name === 'regctl' && { input: layer }),
+      })
+      expect(pushed.output).toMatch(says)
+      expect(pushed.code).not.toBe(0)
+    }
   })
 
   it('leaves nothing in the store beside or against the record', async () => {

@@ -691,6 +691,19 @@ describe('races (reliability.md §8)', () => {
     expect(await objects()).toBe(0)
   })
 
+  it('R12: an old image is kept by an index that is too young to be looked at, and goes with it', async () => {
+    // As replication writes them: the image came long ago, the index that names it a moment ago.
+    const child = await pushImage('app')
+    await pass(100)
+    const index = await pushManifest('app', indexOf([child.manifest]))
+    // Nobody is promised anything any more: only the index, which no run looks at yet, keeps the image.
+    await database.db.prisma.manifest.updateMany({ data: { promisedUntil: new Date(0) } })
+    expect(await buryUntagged(gc, run)).toBe(0)
+    expect(await hasManifest('app', child.manifest)).toBe(true)
+    await deleteManifest(artifacts, may('delete', 'app'), index.digest)
+    expect(await hasManifest('app', child.manifest)).toBe(false)
+  })
+
   it('F36: runs all the time without grace under pushes, pulls and deletes lose nothing that was acknowledged', async () => {
     const pushing = { on: true }
     const settings = { promiseSeconds: 1, trashSeconds: 0, tombstoneSeconds: 0 }

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { compareTags } from '@haven/oci'
+import { compareTags, versionKey } from '@haven/oci'
 import type { HavenSchemas } from '@haven/proto'
 import { contentOf, type Content } from './content.ts'
 import { startCore, type Credentials, type Reply, type TestCore } from './harness.ts'
@@ -148,9 +148,11 @@ describe('the order of versions', () => {
       Array.from({ length: 1 + random(8) }, () => letters[random(letters.length)]).join(''),
     )
     const all = [...new Set([...tags, ...made])]
-    const rows = await core.db.prisma.$queryRaw<{ name: string }[]>`
-      select name from unnest(${all}::text[]) name order by artifacts.version_key(name) collate "C"`
+    const rows = await core.db.prisma.$queryRaw<{ name: string; key: string }[]>`
+      select name, artifacts.version_key(name) as key from unnest(${all}::text[]) name
+       order by artifacts.version_key(name) collate "C"`
     expect(rows.map(({ name }) => name)).toEqual(all.toSorted(compareTags))
+    expect(rows.map(({ key }) => key)).toEqual(rows.map(({ name }) => versionKey(name)))
   })
 
   it('sorts the tags of an artifact in Harbor’s list', async () => {

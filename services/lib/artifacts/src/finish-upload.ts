@@ -139,8 +139,14 @@ async function record(
   const { promiseSeconds, trashSeconds } = deps.settings
   const { key, store } = upload
   await deps.db.transaction(async (tx) => {
-    const { id: repositoryId } = await ensureRepository(tx, grant.project, grant.repository)
-    const blob = await recordBlob(tx, { digest, sizeBytes, store, key }, repositoryId, upload, promiseSeconds)
+    const at = { projectId: grant.project.id, path: grant.repository }
+    const tryRecord = () => recordBlob(tx, at, upload, { digest, sizeBytes, store, key }, promiseSeconds)
+    let blob = await tryRecord()
+    if (!blob) {
+      // The first blob of a repository makes it.
+      await ensureRepository(tx, grant.project, grant.repository)
+      blob = await tryRecord()
+    }
     if (!blob) throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
     if (!blob.placed && !blob.damaged && blob.knownKey !== null && blob.knownKey !== sound) {
       throw new AlreadyThere(blob.knownKey)
@@ -154,7 +160,7 @@ async function record(
       const [reason, waitSeconds] = blob.damaged ? ['damaged', trashSeconds] : ['duplicate', 0]
       await trashObject(tx, { key: surplus, store, digest, sizeBytes, reason }, waitSeconds)
     }
-    await recordLink(deps, tx, grant, { ...blob, sizeBytes, repositoryId, known: !blob.inserted })
+    await recordLink(deps, tx, grant, { ...blob, sizeBytes, known: !blob.inserted })
   })
 }
 

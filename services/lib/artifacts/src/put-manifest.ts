@@ -19,7 +19,7 @@ import { faultPoint } from './fault-point.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
 import { pointTag } from './point-tag.ts'
 import { requireWritable } from './require-writable.ts'
-import { holdBlobs } from './store/blobs.ts'
+import { holdBlobs, holdFreshBlobs } from './store/blobs.ts'
 import { holdManifests, upsertManifest } from './store/manifests.ts'
 import { ensureRepository, publishRepository } from './store/repositories.ts'
 
@@ -52,8 +52,7 @@ export async function putManifest(deps: RecordDeps, grant: PushGrant, input: Man
 
   await faultPoint('manifest.beforeDb')
   const { absent: absentChildren, moved } = await deps.db.transaction(async (tx) => {
-    const { id: repositoryId, listed } = await ensureRepository(tx, grant.project, grant.repository)
-    const { childBytes, absent } = await requireContent(deps, tx, repositoryId, manifest)
+    const { repositoryId, listed, childBytes, absent } = await requireContent(deps, tx, grant, manifest)
     await faultPoint('manifest.afterCheck')
     const stored = await upsertManifest(tx, repositoryId, manifest, {
       payload: input.body,
@@ -107,28 +106,36 @@ function parse({ reference, mediaType, body }: ManifestUpload): Manifest {
 }
 
 /**
- * Proves that the repository has what the manifest needs, and keeps it until the transaction ends. In the order that every holder
- * of several rows keeps: manifests by digest, then blobs by digest. A subject may be absent, but one that is there is kept as well.
+ * Makes the repository if need be, proves that it has what the manifest needs, and keeps that until the transaction ends. In the order
+ * that every holder of several rows keeps: the repository, manifests by digest, then blobs by digest. A subject may be absent, but one
+ * that is there is kept as well.
  * @returns the bytes of the children that are there, and the others.
  */
 async function requireContent(
   { settings }: RecordDeps,
   tx: Sql,
-  repositoryId: number,
+  { project, repository }: PushGrant,
   manifest: Manifest,
-): Promise<{ childBytes: number; absent: Digest[] }> {
+): Promise<{ repositoryId: number; listed: boolean; childBytes: number; absent: Digest[] }> {
+  const at = { projectId: project.id, path: repository }
   const children = new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest))
   const named = manifest.subject ? new Set(children).add(manifest.subject.digest) : children
+  const blobs = requiredBlobs(manifest).sort()
+  // Of an image, both in one round trip.
+  const [{ id: repositoryId, listed }, freshBlobs] = await Promise.all([
+    ensureRepository(tx, project, repository),
+    named.size === 0 ? holdFreshBlobs(tx, at, blobs, settings.promiseSeconds) : [],
+  ])
   const held = await holdManifests(tx, repositoryId, [...named].sort(), settings.promiseSeconds)
   const present = held.filter(({ digest }) => children.has(digest as Digest))
-  const blobs = requiredBlobs(manifest).sort()
-  const heldBlobs = await holdBlobs(tx, repositoryId, blobs, settings.promiseSeconds)
+  const heldBlobs =
+    freshBlobs.length === blobs.length ? freshBlobs : await holdBlobs(tx, at, blobs, settings.promiseSeconds)
 
   const missing = missingFrom(blobs, heldBlobs)
   const absent = missingFrom([...children], present)
   if (!settings.sparseIndexes) missing.push(...absent)
   if (missing.length > 0) throw problems.manifestBlobUnknown({ digests: missing })
-  return { childBytes: present.reduce((sum, { totalBytes }) => sum + totalBytes, 0), absent }
+  return { repositoryId, listed, childBytes: present.reduce((sum, { totalBytes }) => sum + totalBytes, 0), absent }
 }
 
 const warningsOf = (absent: readonly Digest[]): string[] =>

@@ -157,11 +157,12 @@ describe('Database', () => {
 
   it('fails a transaction of which a statement failed, asked at the end or not waited for', async () => {
     const insert = statement('insert counter', 'insert into counters values ($1, 0)')
+    const insertAll = statement('insert counters', 'insert into counters select n, 0 from unnest($1::int[]) n')
     await database.db.writes.rows(insert, [30])
     const atTheEnd = database.db.transaction(async (tx) => {
       await tx.rows(insert, [31])
-      tx.last(insert, [30])
-      tx.last(insert, [32])
+      tx.last(insertAll, [32])
+      tx.last(insertAll, [30])
     })
     expect(isUniqueViolation(await atTheEnd.catch((error: unknown) => error))).toBe(true)
     const swallowed = database.db.transaction(async (tx) => {
@@ -170,9 +171,12 @@ describe('Database', () => {
     await expect(swallowed).rejects.toThrow('rolled back')
     const together = database.db.transaction((tx) => Promise.all([tx.rows(insert, [31]), tx.rows(insert, [30])]))
     expect(isUniqueViolation(await together.catch((error: unknown) => error))).toBe(true)
-    await database.db.transaction(async (tx) => tx.last(insert, [33]))
+    await database.db.transaction(async (tx) => {
+      tx.last(insertAll, [33])
+      tx.last(insertAll, [34])
+    })
     const some = statement<{ id: number }>('some', 'select id from counters where id between 30 and 39 order by id')
-    expect(await database.db.writes.rows(some, [])).toEqual([{ id: 30 }, { id: 33 }])
+    expect(await database.db.writes.rows(some, [])).toEqual([{ id: 30 }, { id: 33 }, { id: 34 }])
   })
 
   it('repeats a transaction that lost a deadlock', async () => {

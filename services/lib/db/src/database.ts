@@ -25,8 +25,11 @@ export interface Sql {
 
 /** A transaction. Statements that are asked together, without waiting for each other, run in their order and travel together. */
 export interface Tx extends Sql {
-  /** A statement whose result nobody waits for: it runs before the commit and travels with it. When it fails the transaction does. */
-  last(statement: Statement<object>, values: readonly unknown[]): void
+  /**
+   * A row for a statement that takes each column as an array and whose result nobody waits for: it runs once, with the rows of all calls
+   * in their order, before the commit and travels with it. When it fails the transaction does.
+   */
+  last(statement: Statement<object>, row: readonly unknown[]): void
 }
 
 export type DatabaseOptions = {
@@ -222,7 +225,7 @@ class Transaction extends Queries implements Tx {
   readonly #ask: Run
   /** Not waited for: the first statement travels with it, and fails as it does. */
   readonly #begun: Promise<unknown>
-  readonly #last: (() => Promise<unknown>)[] = []
+  readonly #last = new Map<Statement<object>, (readonly unknown[])[]>()
 
   constructor(ask: Run) {
     super(ask)
@@ -231,16 +234,20 @@ class Transaction extends Queries implements Tx {
     this.#begun.catch(() => undefined)
   }
 
-  last(statement: Statement<object>, values: readonly unknown[]): void {
-    this.#last.push(() => this.rows(statement, values))
+  last(statement: Statement<object>, row: readonly unknown[]): void {
+    const rows = this.#last.get(statement)
+    if (rows) rows.push(row)
+    else this.#last.set(statement, [row])
   }
 
   /** @throws what failed, also when `work` did not care: Postgres then rolls back whatever it is asked. */
   async commit(): Promise<void> {
-    const lasts = this.#last.map((run) => run())
+    const lasts = [...this.#last].map(([statement, rows]) => this.rows(statement, columnsOf(rows)))
     const committed = this.#ask({ text: 'commit' })
     await Promise.all([this.#begun, ...lasts, committed])
     const { command } = await committed
     if (command !== 'COMMIT') throw new Error('a statement of the transaction had failed: it was rolled back')
   }
 }
+
+const columnsOf = (rows: readonly (readonly unknown[])[]) => rows[0]!.map((_, column) => rows.map((row) => row[column]))

@@ -1,7 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import { create, toJson, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf'
 import { timestampNow } from '@bufbuild/protobuf/wkt'
-import { statement, type Db, type Prisma, type Sql, type Statement, type Tx } from '@haven/db'
+import { statement, type Db, type Prisma, type Sql, type Tx } from '@haven/db'
 import { ActorKind, EventHeaderSchema, type EventHeader } from '@haven/proto/events'
 import { tracing } from '@haven/telemetry'
 
@@ -23,9 +23,9 @@ export type EventSource = {
   address?: string | undefined
 }
 
-const insertEvent = statement(
+const insertEvents = statement(
   'events emit',
-  'insert into events.outbox (type, payload, project_id) values ($1, $2::jsonb, $3)',
+  'insert into events.outbox (type, payload, project_id) select * from unnest($1::text[], $2::jsonb[], $3::int[])',
 )
 
 /**
@@ -41,17 +41,12 @@ export async function emit<Schema extends EventSchema>(
   const message = create(schema, { ...facts, header: headerOf(source) })
   const payload = toJson(schema, message)
   const projectId = projectOf(message)
-  if ('rows' in tx) await write(tx, insertEvent, [schema.typeName, JSON.stringify(payload), projectId])
+  if ('rows' in tx) await write(tx, [[schema.typeName, JSON.stringify(payload), projectId]])
   else {
     const data = { type: schema.typeName, payload: payload as Prisma.InputJsonObject, projectId }
     await tx.outboxEvent.create({ data })
   }
 }
-
-const insertEvents = statement(
-  'events emit all',
-  'insert into events.outbox (type, payload, project_id) select $1, * from unnest($2::jsonb[], $3::int[])',
-)
 
 /** Records many events of one kind in one statement, as `emit` does one. */
 export async function emitAll<Schema extends EventSchema>(
@@ -61,14 +56,20 @@ export async function emitAll<Schema extends EventSchema>(
 ): Promise<void> {
   if (events.length === 0) return
   const messages = events.map(({ source, facts }) => create(schema, { ...facts, header: headerOf(source) }))
-  const payloads = messages.map((message) => JSON.stringify(toJson(schema, message)))
-  await write(tx, insertEvents, [schema.typeName, payloads, messages.map(projectOf)])
+  await write(
+    tx,
+    messages.map((message) => [schema.typeName, JSON.stringify(toJson(schema, message)), projectOf(message)]),
+  )
 }
 
-/** In a transaction of the pool with its commit: all of them, so that they keep their order. */
-async function write(tx: Sql | Tx, insert: Statement<object>, values: readonly unknown[]): Promise<void> {
-  if ('last' in tx) tx.last(insert, values)
-  else await tx.rows(insert, values)
+/** In a transaction of the pool with its commit: all of them in one statement, in their order. */
+async function write(tx: Sql | Tx, events: readonly (readonly unknown[])[]): Promise<void> {
+  if ('last' in tx) for (const event of events) tx.last(insertEvents, event)
+  else
+    await tx.rows(
+      insertEvents,
+      [0, 1, 2].map((column) => events.map((event) => event[column])),
+    )
 }
 
 function headerOf({ principal, requestId, address }: EventSource): EventHeader {

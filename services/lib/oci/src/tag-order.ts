@@ -67,3 +67,29 @@ function compareNumber(a: string, b: string): number {
 function compareText(a: string, b: string): number {
   return a < b ? -1 : a > b ? 1 : 0
 }
+
+/**
+ * The order of `compareTags` as a text to sort by code point, so that an index keeps it. The same, letter for letter, as the database's
+ * artifacts.version_key, which costs a tenth of a push.
+ */
+export function versionKey(tag: string): string {
+  const rest = naturalKey(tag) + tag
+  const version = readVersion(tag)
+  if (!version) return `0${rest}`
+  const numbers = [0, 1, 2, 3].map((i) => numberKey(version.numbers[i] ?? '')).join('')
+  if (version.prerelease.length === 0) return `1${numbers}~${rest}`
+  const parts = version.prerelease.map((part) =>
+    /^\d+$/.test(part) ? `1${numberKey(part)}` : `2${naturalKey(part)}${part} `,
+  )
+  return `1${numbers}!${parts.join('')} ${rest}`
+}
+
+// Runs of digits by their length without leading zeros, then as they are. `!` ends another run and a blank the text, so that what is
+// shorter comes first.
+const naturalKey = (text: string) =>
+  `${text.replace(/\d+|\D+/g, (run) => (isDigit(run) ? `0${numberKey(run)}` : `${run}!`))} `
+
+function numberKey(digits: string): string {
+  const value = digits.replace(/^0+/, '')
+  return String(value.length).padStart(3, '0') + value
+}

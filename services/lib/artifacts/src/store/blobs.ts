@@ -42,8 +42,13 @@ const findAndRenew = statement<StoredBlob>(
       and (f.link_until >= ${fresh('$5')} or exists (select from link))`,
 )
 
+// Held as by `ensureRepository`.
+const repository = (condition = '') => `
+     select id from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null ${condition}`
+
 type RecordedRow = {
   id: string
+  repositoryId: number
   inserted: boolean
   damaged: boolean
   placed: boolean
@@ -54,20 +59,23 @@ type RecordedRow = {
 
 const record = statement<RecordedRow>(
   'blobs record',
-  `with upload as (delete from artifacts.uploads where id = $7 and fence = $8 returning id),
+  `with repository as materialized (${repository('for key share')}),
+   upload as (delete from artifacts.uploads where id = $3 and fence = $4 and exists (select from repository) returning id),
    blob as (
-     insert into artifacts.blobs as b (digest, size_bytes, promised_until) select $1, $2::bigint, ${until('$3')} from upload
+     insert into artifacts.blobs as b (digest, size_bytes, promised_until) select $5, $6::bigint, ${until('$7')} from upload
      on conflict (digest) do update set promised_until = greatest(b.promised_until, excluded.promised_until)
      returning id, xmax = 0 as inserted, damaged_at is not null as damaged),
    place as (
-     insert into artifacts.blob_locations (blob_id, store, key) select id, $4, $5 from blob
+     insert into artifacts.blob_locations (blob_id, store, key) select id, $8, $9 from blob
      on conflict (blob_id, store) do nothing returning key),
    link as (
-     insert into artifacts.blob_links as k (repository_id, blob_id, promised_until) select $6, id, ${until('$3')} from blob
+     insert into artifacts.blob_links as k (repository_id, blob_id, promised_until)
+     select repository.id, blob.id, ${until('$7')} from repository, blob
      on conflict (repository_id, blob_id) do update set promised_until = greatest(k.promised_until, excluded.promised_until)
-     returning xmax = 0 as linked)
-   select blob.id, blob.inserted, blob.damaged, exists (select from place) as placed, link.linked,
-          (select l.key from artifacts.blob_locations l where l.blob_id = blob.id and l.store = $4) as "knownKey"
+     returning repository_id, xmax = 0 as linked)
+   select blob.id, link.repository_id as "repositoryId", blob.inserted, blob.damaged, exists (select from place) as placed, link.linked,
+          case when not blob.inserted then
+            (select l.key from artifacts.blob_locations l where l.blob_id = blob.id and l.store = $8) end as "knownKey"
      from blob, link`,
 )
 
@@ -130,32 +138,28 @@ const renewStale = statement(
   'blobs renew stale',
   `with held as materialized (
      select b.id, b.promised_until as blob_until, k.promised_until as link_until
-       from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = $1
-      where b.digest = any($2::text[]) and (b.promised_until < ${fresh('$3')} or k.promised_until < ${fresh('$3')})
+       from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = (${repository()})
+      where b.digest = any($3::text[]) and (b.promised_until < ${fresh('$4')} or k.promised_until < ${fresh('$4')})
       order by b.digest for no key update),
    blob as (
-     update artifacts.blobs b set promised_until = ${until('$3')}
-       from held h where b.id = h.id and h.blob_until < ${fresh('$3')})
-   update artifacts.blob_links k set promised_until = ${until('$3')}
-     from held h where k.repository_id = $1 and k.blob_id = h.id and h.link_until < ${fresh('$3')}`,
+     update artifacts.blobs b set promised_until = ${until('$4')}
+       from held h where b.id = h.id and h.blob_until < ${fresh('$4')})
+   update artifacts.blob_links k set promised_until = ${until('$4')}
+     from held h where k.repository_id = (${repository()}) and k.blob_id = h.id and h.link_until < ${fresh('$4')}`,
 )
+
+const holdNamed = (condition: string) => `
+   select b.digest, b.size_bytes::float8 as "sizeBytes"
+     from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = (${repository()})
+    where b.digest = any($3::text[]) and b.damaged_at is null ${condition}
+    order by b.digest for share of b, k`
 
 const holdFresh = statement<{ digest: string; sizeBytes: number }>(
   'blobs hold fresh',
-  `select b.digest, b.size_bytes::float8 as "sizeBytes"
-     from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = $1
-    where b.digest = any($2::text[]) and b.damaged_at is null
-      and b.promised_until >= ${fresh('$3')} and k.promised_until >= ${fresh('$3')}
-    order by b.digest for share`,
+  holdNamed(`and b.promised_until >= ${fresh('$4')} and k.promised_until >= ${fresh('$4')}`),
 )
 
-const hold = statement<{ digest: string; sizeBytes: number }>(
-  'blobs hold',
-  `select b.digest, b.size_bytes::float8 as "sizeBytes"
-     from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = $1
-    where b.digest = any($2::text[]) and b.damaged_at is null
-    order by b.digest for share`,
-)
+const hold = statement<{ digest: string; sizeBytes: number }>('blobs hold', holdNamed(''))
 
 const lockLink = statement<{ repositoryId: number; blobId: string; sizeBytes: number }>(
   'blobs lock link',
@@ -207,18 +211,18 @@ export const findAndRenewBlob = (
 ) => sql.one(findAndRenew, [projectId, path, digest, store, promiseSeconds])
 
 /**
- * Makes an upload's complete object known as a blob of a repository, or finds that the blob is known: then `placed` is false. Null when
- * somebody else has claimed the upload.
+ * Makes an upload's complete object known as a blob of a repository, or finds that the blob is known: then `placed` is false. Null, and
+ * nothing done, when somebody else has claimed the upload or there is no such repository.
  */
 export async function recordBlob(
   tx: Sql,
-  blob: { digest: string; sizeBytes: number; store: string; key: string },
-  repositoryId: number,
+  { projectId, path }: In,
   upload: { id: string; fence: number },
+  blob: { digest: string; sizeBytes: number; store: string; key: string },
   promiseSeconds: number,
 ): Promise<RecordedRow | null> {
   const { digest, sizeBytes, store, key } = blob
-  return tx.one(record, [digest, sizeBytes, promiseSeconds, store, key, repositoryId, upload.id, upload.fence])
+  return tx.one(record, [projectId, path, upload.id, upload.fence, digest, sizeBytes, promiseSeconds, store, key])
 }
 
 /** Puts our object in the place of one that was found damaged. Returns the damaged one's key. */
@@ -255,16 +259,23 @@ export const linkBlob = (tx: Sql, blobId: string, repositoryId: number, promiseS
 export const blobHolders = (sql: Sql, digest: string, limit: number) => sql.rows(holders, [digest, limit])
 
 /**
- * Renews what a manifest is about to refer to and holds it until the transaction ends, in the order of digests.
+ * Holds what a manifest is about to refer to until the transaction ends, in the order of digests, as far as it was promised just now:
+ * of a push, that is all.
+ */
+export const holdFreshBlobs = async (
+  tx: Sql,
+  { projectId, path }: In,
+  digests: readonly string[],
+  promiseSeconds: number,
+) => (digests.length === 0 ? [] : tx.rows(holdFresh, [projectId, path, digests, promiseSeconds]))
+
+/**
+ * As `holdFreshBlobs` for what others pushed long ago: it is promised anew.
  * @returns those that the repository has.
  */
-export async function holdBlobs(tx: Sql, repositoryId: number, digests: readonly string[], promiseSeconds: number) {
-  if (digests.length === 0) return []
-  // Of a push, all have just been promised; only what others pushed long ago needs more.
-  const held = await tx.rows(holdFresh, [repositoryId, digests, promiseSeconds])
-  if (held.length === digests.length) return held
-  await tx.rows(renewStale, [repositoryId, digests, promiseSeconds])
-  return tx.rows(hold, [repositoryId, digests])
+export async function holdBlobs(tx: Sql, { projectId, path }: In, digests: readonly string[], promiseSeconds: number) {
+  await tx.rows(renewStale, [projectId, path, digests, promiseSeconds])
+  return tx.rows(hold, [projectId, path, digests])
 }
 
 export const lockBlobLink = (tx: Sql, { projectId, path }: In, digest: string) =>

@@ -1,9 +1,10 @@
 import { statement, type Sql } from '@haven/db'
+import { versionKey } from '@haven/oci'
 
 const insert = statement<{ id: string }>(
   'tags insert',
   `with made as (
-     insert into artifacts.tags (repository_id, name, manifest_id) values ($1, $2, $3)
+     insert into artifacts.tags (repository_id, name, manifest_id, version_key) values ($1, $2, $3, $9)
      on conflict (repository_id, name) do nothing returning id),
    remembered as (
      insert into artifacts.tag_history (repository_id, tag, to_digest, actor, door, reason, request_id)
@@ -120,7 +121,7 @@ export async function createTag(
   { repositoryId, tag, manifestId, digest }: { repositoryId: number; tag: string; manifestId: string; digest: string },
   { actor, door, reason, requestId }: TagChange,
 ): Promise<boolean> {
-  const values = [repositoryId, tag, manifestId, digest, actor, door, reason ?? null, requestId]
+  const values = [repositoryId, tag, manifestId, digest, actor, door, reason ?? null, requestId, versionKey(tag)]
   return (await tx.one(insert, values)) !== null
 }
 

@@ -46,6 +46,7 @@ async function countOf(path: string, as: Credentials): Promise<{ statements: num
   let rows = 0
   for (let n = 0; n < 3; n++) {
     core.authorities.forget()
+    core.db.lists.forget()
     const texts = await statementsOf(async () => {
       const reply = await core.send('GET', path, { as })
       expect([path, reply.status]).toEqual([path, 200])

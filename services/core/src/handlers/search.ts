@@ -34,7 +34,7 @@ export const searchHandlers: Handlers = {
     async function findRepositories(): Promise<HarborSchemas['SearchRepository'][]> {
       // On the pool: to look through a large installation takes longer than the pulls behind it should wait.
       const { writes } = deps.db
-      const among = await projectsToSearch(writes, visible, query.q)
+      const among = await projectsToSearch(deps.db, visible, query.q)
       const found = await searchRepositories(writes, among, query.q, MAX_FOUND)
       const byId = await projectNodes(
         writes,

@@ -2,6 +2,7 @@ import { PrismaPg } from '@prisma/adapter-pg'
 import pg from 'pg'
 import { PrismaClient } from './gen/prisma/client.ts'
 import { Announcements } from './announcements.ts'
+import { KeptLists } from './kept-lists.ts'
 import { joinWrites, PIPELINED } from './pipeline.ts'
 import { PipelinedReads } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
@@ -56,6 +57,8 @@ export class Database implements AsyncDisposable {
   readonly reads: Sql
   /** Autocommit single statements that write. */
   readonly writes: Sql
+  /** What lists held, until it changes. */
+  readonly lists: KeptLists
   readonly #pool: pg.Pool
   readonly #pipelined: PipelinedReads
   readonly #watch: SilenceWatch
@@ -76,6 +79,7 @@ export class Database implements AsyncDisposable {
     this.announcements = new Announcements(config, this.#watch)
     this.reads = tracedReads(new SharedReads(new Queries(this.#pipelined.run)))
     this.writes = new Queries(pooled)
+    this.lists = new KeptLists(this.reads)
   }
 
   /**

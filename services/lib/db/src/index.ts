@@ -14,6 +14,8 @@ export {
   conditionsToSql,
   escapeLike,
   fieldOf,
+  listKept,
+  listKeys,
   listRows,
   orderOf,
   orderToSql,

@@ -1,5 +1,6 @@
 import { Prisma } from './gen/prisma/client.ts'
 import { problems } from '@haven/errors'
+import { keyOfList, type KeptList, type KeptLists } from './kept-lists.ts'
 
 export type Scalar = string | number | Date
 
@@ -125,14 +126,96 @@ export type Listing = {
   /** The last of it tells any two rows apart. */
   order: Order
   page: Page
-  /** Where the rows of a page are found in their order, if that is faster than in `from`: of the same columns. */
-  found?: Prisma.Sql
   /** Where it is known: how many rows have their number from each of these on, ascending, so that none has to be counted. */
   counts?: readonly { from: number; rows: number }[]
 }
 
 /** So many rows are passed over at no cost that could be measured. */
 const FEW = 500
+
+/** A list that is remembered until one of its tables changes. The last of `order` is an int4. */
+export type KeptListing = Listing & {
+  /** All that say which rows there are and in which order, as "schema.table". Each has a `list_change` trigger. */
+  tables: readonly string[]
+  /** What else says so: another text when that has changed, read before. */
+  besides?: string
+}
+
+type Prismatic = { readonly $queryRaw: Prisma.TransactionClient['$queryRaw'] }
+type Reader = { readonly prisma: Prismatic; readonly lists: KeptLists }
+
+/** Of longer lists the keys are not remembered. */
+const MAX_KEPT = 500_000
+
+/**
+ * As `listRows`, in three statements at most, of a list that is remembered: a page of it is read by its keys, wherever it lies and however
+ * dear the list was to find. It is remembered when it is asked for again before it changed, or for a page far inside; until then its first pages
+ * are found as ever, so that a list that changes all the time is not found whole for each of them.
+ */
+// oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as with $queryRaw, only the caller knows what its columns are
+export async function listKept<Row>(db: Reader, listing: KeptListing): Promise<{ total: number; rows: Row[] }> {
+  const { order, page, counts } = listing
+  if (page.size === 0 || (counts && order.length === 1)) return listRows<Row>(db.prisma, listing)
+  const version = await versionOf(db, listing)
+  const key = nameOf(listing)
+  const offset = (page.number - 1) * page.size
+  if (offset < FEW && db.lists.get(key, version) === null) {
+    const walked = await listRows<Row>(db.prisma, listing)
+    db.lists.keep(key, version, { total: walked.total, keys: null })
+    return walked
+  }
+  const { total, keys } = await found(db, listing, key, version)
+  if (keys === null) return listRows<Row>(db.prisma, listing)
+  return { total, rows: await readKeys<Row>(db.prisma, listing, [...keys.subarray(offset, offset + page.size)]) }
+}
+
+/** The keys of all rows of a list that is remembered, in their order. @throws for more than half a million. */
+export async function listKeys(db: Reader, listing: Which): Promise<Int32Array> {
+  const { total, keys } = await found(db, listing, nameOf(listing), await versionOf(db, listing))
+  if (keys === null) throw new Error(`a list of ${total} rows is not read whole`)
+  return keys
+}
+
+type Which = Omit<KeptListing, 'columns' | 'page'>
+
+const nameOf = ({ from, where, order }: Which) =>
+  keyOfList(Prisma.sql`${from} where ${Prisma.join([...where], ' and ')} order by ${toOrderSql(order)}`)
+
+const versionOf = async ({ lists }: Reader, { tables, besides = '' }: Which) =>
+  `${await lists.version(tables)} ${besides}`
+
+async function found({ prisma, lists }: Reader, listing: Which, key: string, version: string): Promise<KeptList> {
+  const known = lists.get(key, version)
+  if (known?.keys) return known
+  const kept = await findKeys(prisma, listing)
+  lists.keep(key, version, kept)
+  return kept
+}
+
+/** All keys in their order; none where there are too many to be remembered. */
+async function findKeys(prisma: Prismatic, { from, where, order }: Which): Promise<KeptList> {
+  const key = order.at(-1)!.column
+  // Four bytes a key, as hexadecimal: the driver would take numbers one at a time, and makes an array of numbers of bytes.
+  const [row] = await prisma.$queryRaw<[{ total: bigint; keys: string | null }]>`
+    select count(*) as total, case when count(*) <= ${MAX_KEPT} then encode(string_agg(int4send(key), ''), 'hex') end as keys
+      from (select ${key} as key from ${from} where ${Prisma.join([...where], ' and ')} order by ${toOrderSql(order)}) found`
+  const total = Number(row.total)
+  if (total > MAX_KEPT) return { total, keys: null }
+  const keys = new Int32Array(total)
+  new Uint8Array(keys.buffer).set(Buffer.from(row.keys ?? '', 'hex').swap32()) // the network's order of bytes
+  return { total, keys }
+}
+
+/** Who lies in the list is known: what `where` asks is not asked again. */
+async function readKeys<Row>(
+  prisma: Prismatic,
+  { columns, from, order }: Listing,
+  keys: readonly number[],
+): Promise<Row[]> {
+  if (keys.length === 0) return []
+  return prisma.$queryRaw<Row[]>`
+    select ${columns} from ${from} where ${order.at(-1)!.column} = any(${keys}::int[]) order by ${toOrderSql(order)}`
+}
 
 /**
  * A page of rows and how many there are in all: two statements that run side by side or, for a page far inside, one after the other, for
@@ -141,13 +224,13 @@ const FEW = 500
  */
 // oxlint-disable-next-line typescript/no-unnecessary-type-parameters -- as with $queryRaw, only the caller knows what its columns are
 export async function listRows<Row>(
-  prisma: Pick<Prisma.TransactionClient, '$queryRaw'>,
-  { columns, from, where, order, page, found = from, counts }: Listing,
+  prisma: Prismatic,
+  { columns, from, where, order, page, counts }: Listing,
 ): Promise<{ total: number; rows: Row[] }> {
   const key = order.at(-1)!.column
   const all = Prisma.join([...where], ' and ')
   const read = (way: Order, limit: Prisma.Sql, among = all) => prisma.$queryRaw<Row[]>`
-    select ${columns} from ${from} where ${key} in (select ${key} from ${found} where ${among} order by ${toOrderSql(way)} ${limit})
+    select ${columns} from ${from} where ${key} in (select ${key} from ${from} where ${among} order by ${toOrderSql(way)} ${limit})
      order by ${toOrderSql(order)}`
   const count = async () => {
     if (counts) return counts.reduce((sum, { rows }) => sum + rows, 0)

@@ -1,4 +1,4 @@
-import { escapeLike, isUniqueViolation, listRows, Prisma, type Database, type Page } from '@haven/db'
+import { escapeLike, isUniqueViolation, listKept, Prisma, type Database, type Page } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { GroupCreatedSchema, GroupDeletedSchema, GroupRenamedSchema } from '@haven/proto/events'
@@ -158,7 +158,7 @@ export async function listGroups(
 ): Promise<{ total: number; groups: GroupFacts[] }> {
   const { provider, name, dn } = query
   if (dn !== undefined && !isDn(dn)) return { total: 0, groups: [] }
-  const { total, rows } = await listRows<Row>(db.prisma, {
+  const { total, rows } = await listKept<Row>(db, {
     columns: Prisma.sql`id, name, provider, external_id as "externalId"`,
     from: Prisma.sql`identity.groups`,
     where: [
@@ -169,6 +169,7 @@ export async function listGroups(
     ],
     order: [{ column: Prisma.sql`id`, descending: false }],
     page: query.page,
+    tables: ['identity.groups'],
   })
   return { total, groups: rows.map(facts) }
 }

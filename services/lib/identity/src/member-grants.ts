@@ -1,4 +1,4 @@
-import { isUniqueViolation, listRows, Prisma, statement, type Db, type Page, type Sql } from '@haven/db'
+import { isUniqueViolation, listKept, Prisma, statement, type Database, type Db, type Page, type Sql } from '@haven/db'
 import { problems } from '@haven/errors'
 import { projectRoles, roles } from './permissions.ts'
 
@@ -75,20 +75,21 @@ export const memberGrants = {
    * the total is of all nevertheless, as Harbor's is.
    */
   async list(
-    tx: Tx,
+    db: Pick<Database, 'prisma' | 'lists'>,
     projectId: number,
     { page, name }: { page: Page; name?: string },
   ): Promise<{ total: number; members: MemberFacts[] }> {
     const found = name === undefined ? [] : [Prisma.sql`${called} = ${name}`]
-    const { total, rows } = await listRows<MemberFacts>(tx, {
+    const { total, rows } = await listKept<MemberFacts>(db, {
       columns,
       from,
       where: [ofProject(projectId), ...found],
       order: [called, Prisma.sql`g.id`].map((column) => ({ column, descending: false })),
       page,
+      tables: ['identity.grants', 'identity.users', 'identity.groups'],
     })
     if (name === undefined) return { total, members: rows }
-    const [all] = await tx.$queryRaw<
+    const [all] = await db.prisma.$queryRaw<
       [{ total: bigint }]
     >`select count(*) as total from ${from} where ${ofProject(projectId)}`
     return { total: Number(all.total), members: rows }
@@ -144,13 +145,14 @@ export async function forgetProject(tx: Tx, projectId: number): Promise<void> {
   await tx.robot.updateMany({ where: { projectId, deletedAt: null }, data: { nameKey: null, deletedAt: new Date() } })
 }
 
-const called = Prisma.sql`coalesce(u.username, o.name, '')`
+// Subqueries, not joins: to join a project's few members with all users, the planner would read all users.
+const called = Prisma.sql`coalesce(case g.principal_kind
+  when 'user' then (select u.username from identity.users u where u.id = g.principal_id)
+  else (select o.name from identity.groups o where o.id = g.principal_id) end, '')`
 const columns = Prisma.sql`
   g.id, g.project_id as "projectId", g.principal_kind as kind, g.principal_id as "memberId", ${called} as name, g.role_id as "roleId",
   g.created_at as "createdAt", g.updated_at as "updatedAt"`
-const from = Prisma.sql`identity.grants g
-  left join identity.users u on g.principal_kind = 'user' and u.id = g.principal_id
-  left join identity.groups o on g.principal_kind = 'group' and o.id = g.principal_id`
+const from = Prisma.sql`identity.grants g`
 const ofProject = (id: number) => Prisma.sql`
   g.node_kind = 'project' and g.project_id = ${id}::int and g.principal_kind in ('user', 'group')
   and g.role_id is not null and g.effect = 'allow'`

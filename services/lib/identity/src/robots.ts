@@ -1,7 +1,7 @@
 import {
   conditionsToSql,
   isUniqueViolation,
-  listRows,
+  listKept,
   orderOf,
   Prisma,
   type Condition,
@@ -303,7 +303,7 @@ export async function listRobots(
   { db }: Pick<RobotDeps, 'db'>,
   query: RobotQuery,
 ): Promise<{ total: number; robots: RobotFacts[] }> {
-  const { total, rows } = await listRows<RobotRow>(db.prisma, {
+  const { total, rows } = await listKept<RobotRow>(db, {
     columns: Prisma.sql`
       id, name, description, project_id as "projectId", duration_days as "durationDays", expires_at as "expiresAt",
       disabled_at as "disabledAt", editable, deleted_at as "deletedAt", creator_kind as "creatorKind", creator_id as "creatorId",
@@ -316,6 +316,7 @@ export async function listRobots(
     ],
     order: orderOf(query.sort ?? [], fields, byName, Prisma.sql`id`),
     page: query.page,
+    tables: ['identity.robots'],
   })
   const permissions = await permissionsOfRobots(
     db,

@@ -224,7 +224,7 @@ describe('users', () => {
     expect(await signsIn('Leaver', 'Secret-1')).toBe(false)
     expect(await sessions.load(session.id, { renew: true })).toBeNull()
     expect((await authorities.of(principalOf(user))).active).toBe(false)
-    expect((await memberGrants.list(database.db.prisma, 7, { page: everything })).members).toEqual([])
+    expect((await memberGrants.list(database.db, 7, { page: everything })).members).toEqual([])
     expect([await findUser(deps, user.id), await isTaken(deps, 'username', 'leaver')]).toEqual([null, false])
     expect(await userNames(deps, [user.id, 1])).toEqual(
       new Map([
@@ -392,7 +392,7 @@ describe('users', () => {
         memberGrants.add(prisma, { projectId: 20, kind: 'user', memberId: user.id, roleId: 3 }),
       ).rejects.toMatchObject({ status: 409 })
       expect(
-        (await memberGrants.list(prisma, 20, { page: everything })).members.map((m) => [m.name, m.kind, m.roleId]),
+        (await memberGrants.list(database.db, 20, { page: everything })).members.map((m) => [m.name, m.kind, m.roleId]),
       ).toEqual([
         ['crew', 'group', 3],
         ['zoe', 'user', 2],
@@ -427,7 +427,7 @@ describe('users', () => {
       await memberGrants.add(prisma, { projectId: 30, kind: 'user', memberId: 1, roleId: 1 })
       await prisma.$transaction((tx) => forgetProject(tx, 30))
       authorities.forget()
-      expect((await memberGrants.list(prisma, 30, { page: everything })).members).toEqual([])
+      expect((await memberGrants.list(database.db, 30, { page: everything })).members).toEqual([])
       expect((await authorities.of({ kind: 'robot', id: robot.id, name: 'robot$p+ci', projectId: 30 })).active).toBe(
         false,
       )

@@ -2,7 +2,7 @@ import { crc32 } from 'node:zlib'
 import {
   conditionsToSql,
   isUniqueViolation,
-  listRows,
+  listKept,
   orderOf,
   Prisma,
   type Condition,
@@ -244,12 +244,13 @@ export async function listUsers(
 ): Promise<{ total: number; users: UserFacts[] }> {
   const filters = conditionsToSql(query.conditions ?? [], fields)
   const counts = filters.length === 0 ? await keptCounts(db) : null
-  const { total, rows } = await listRows<UserRow>(db.prisma, {
+  const { total, rows } = await listKept<UserRow>(db, {
     columns: Prisma.sql`id, username, email, realname, comment, disabled_at as "disabledAt", created_at as "createdAt", updated_at as "updatedAt"`,
     from: Prisma.sql`identity.users`,
     where: [Prisma.sql`deleted_at is null and id <> ${adminId}`, ...filters],
     order: orderOf(query.sort ?? [], fields, [], Prisma.sql`id`),
     page: query.page,
+    tables: ['identity.users'],
     ...(counts && { counts }),
   })
   const admins = await systemAdminsAmong(

@@ -2,7 +2,7 @@ import {
   conditionsToSql,
   escapeLike,
   isUniqueViolation,
-  listRows,
+  listKept,
   orderOf,
   Prisma,
   statement,
@@ -160,7 +160,7 @@ export type LabelQuery = {
 
 /** A page of labels and how many there are in all. */
 export async function listLabels({ db }: Deps, query: LabelQuery): Promise<{ total: number; labels: Label[] }> {
-  const { total, rows } = await listRows<Label>(db.prisma, {
+  const { total, rows } = await listKept<Label>(db, {
     columns: Prisma.sql`
       id, name, description, color, project_id as "projectId", created_at as "createdAt", updated_at as "updatedAt"`,
     from: Prisma.sql`projects.labels`,
@@ -171,6 +171,7 @@ export async function listLabels({ db }: Deps, query: LabelQuery): Promise<{ tot
     ],
     order: orderOf(query.sort ?? [], fields, [], Prisma.sql`id`),
     page: query.page,
+    tables: ['projects.labels'],
   })
   return { total, labels: rows }
 }

@@ -1,7 +1,8 @@
 import {
   conditionsToSql,
   escapeLike,
-  listRows,
+  listKept,
+  listKeys,
   orderOf,
   Prisma,
   type Condition,
@@ -66,12 +67,15 @@ const from = Prisma.sql`projects.projects p left join projects.cve_allowlists c 
 const isPublic = Prisma.sql`exists (
   select from projects.project_metadata v where v.project_id = p.id and v.name = 'public' and v.value = 'true')`
 
+/** All that says which projects are listed, and in which order. */
+const tables = ['projects.projects', 'projects.project_metadata']
+
 /** A page of projects and how many there are in all. */
 export async function listProjects(
-  { prisma }: Pick<Database, 'prisma'>,
+  db: Pick<Database, 'prisma' | 'lists'>,
   query: ProjectQuery,
 ): Promise<{ total: number; projects: ProjectDetails[] }> {
-  const { total, rows } = await listRows<Row>(prisma, {
+  const { total, rows } = await listKept<Row>(db, {
     columns,
     from,
     where: [
@@ -85,9 +89,23 @@ export async function listProjects(
     ],
     order: orderOf(query.sort ?? [], fields, [{ column: Prisma.sql`p.name`, descending: false }], Prisma.sql`p.id`),
     page: query.page,
+    tables,
   })
   return { total, projects: rows.map(toDetails) }
 }
+
+/** The ids of all projects that a caller may see, as far as `conditions` let them; remembered until a project changes. */
+export const projectKeys = (
+  db: Pick<Database, 'prisma' | 'lists'>,
+  visible: ProjectQuery['visible'],
+  conditions: readonly Prisma.Sql[] = [],
+): Promise<Int32Array> =>
+  listKeys(db, {
+    from: Prisma.sql`projects.projects p`,
+    where: [Prisma.sql`p.deleted_at is null`, ...(visible === 'all' ? [] : [visibleTo(visible)]), ...conditions],
+    order: [{ column: Prisma.sql`p.id`, descending: false }],
+    tables,
+  })
 
 const visibleTo = ({ ids, public: publicToo }: { ids: readonly number[]; public: boolean }) => {
   const named = Prisma.sql`select unnest(${[...ids]}::int[])`

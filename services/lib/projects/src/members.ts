@@ -76,7 +76,7 @@ export const listMembers = (
   { db }: Deps,
   project: Target,
   query: { page: Page; name?: string },
-): Promise<{ total: number; members: MemberFacts[] }> => memberGrants.list(db.prisma, project.id, query)
+): Promise<{ total: number; members: MemberFacts[] }> => memberGrants.list(db, project.id, query)
 
 /** How many members hold each role, by the role's id. */
 export const countMembers = ({ db }: Deps, project: Target): Promise<Map<number, number>> =>

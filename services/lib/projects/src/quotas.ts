@@ -1,5 +1,5 @@
 import {
-  listRows,
+  listKept,
   orderOf,
   Prisma,
   statement,
@@ -142,34 +142,32 @@ const current = Prisma.sql`(
   select project_id, hard_bytes, created_at, updated_at,
          used_bytes + coalesce((select sum(delta_bytes) from projects.quota_deltas d where d.project_id = q.project_id), 0)::bigint as used_bytes
     from projects.quotas q) quotas`
-/** The same, by what is used: those without an open delta, which most are, come in the order of their index. */
-const currentByUse = Prisma.sql`(
-  select project_id, used_bytes from projects.quotas q
-   where project_id <> all(array(select project_id from projects.quota_deltas))
-  union all
-  select q.project_id, q.used_bytes + d.bytes
-    from (select project_id, sum(delta_bytes)::bigint as bytes from projects.quota_deltas group by project_id) d
-    join projects.quotas q on q.project_id = d.project_id) quotas`
+const countDeltas = statement<{ open: string }>(
+  'quotas open deltas',
+  `select count(*) || ' ' || coalesce(sum(id), 0) as open from projects.quota_deltas`,
+)
 
-/** A page of the quotas of projects that are there, and how many there are: three statements. `projectId`: of one only. */
+/** A page of the quotas of projects that are there, and how many there are. `projectId`: of one only. */
 export async function listQuotas(
-  { prisma }: Pick<Database, 'prisma'>,
+  db: Pick<Database, 'prisma' | 'reads' | 'lists'>,
   query: { projectId?: number; sort?: readonly Sort[]; page: Page },
 ): Promise<{ total: number; quotas: QuotaDetails[] }> {
   type Row = Omit<QuotaDetails, 'hardBytes' | 'usedBytes' | 'projectName' | 'ownerId'> & { hard: bigint; used: bigint }
   const order = orderOf(query.sort ?? [], quotaFields, [], Prisma.sql`project_id`)
-  const byUse = order.length === 2 && order[0]?.column === quotaFields['used.storage']!.column
+  const byUse = order.some(({ column }) => column === quotaFields['used.storage']!.column)
   // A project takes its quota with it when it is deleted.
-  const { total, rows } = await listRows<Row>(prisma, {
+  const { total, rows } = await listKept<Row>(db, {
     columns: Prisma.sql`
       project_id as "projectId", hard_bytes as hard, used_bytes as used, created_at as "createdAt", updated_at as "updatedAt"`,
     from: current,
     where: [query.projectId === undefined ? Prisma.sql`true` : Prisma.sql`project_id = ${query.projectId}`],
     order,
     page: query.page,
-    ...(byUse && { found: currentByUse }),
+    tables: ['projects.quotas'],
+    // A push changes no quota but adds a delta; that deltas are gone, the quotas that they were added to tell.
+    ...(byUse && { besides: (await db.reads.one(countDeltas, []))!.open }),
   })
-  const projects = await prisma.project.findMany({
+  const projects = await db.prisma.project.findMany({
     where: { id: { in: rows.map((row) => row.projectId) } },
     select: { id: true, name: true, ownerId: true },
   })

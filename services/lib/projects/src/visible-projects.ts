@@ -1,6 +1,6 @@
-import { escapeLike, statement, type Sql } from '@haven/db'
+import { escapeLike, Prisma, statement, type Database, type Sql } from '@haven/db'
 import type { ProjectNode } from './directory.ts'
-import type { ProjectQuery } from './list-projects.ts'
+import { projectKeys, type ProjectQuery } from './list-projects.ts'
 
 const isPublic = `v.name = 'public' and v.value = 'true'`
 const projects = `projects.projects p left join projects.project_metadata v on v.project_id = p.id and ${isPublic}`
@@ -30,33 +30,22 @@ export const projectIdsByVisibility = async (
     private: [],
   }
 
-const namedOfAll = statement<{ visible: null; named: number[] }>(
-  'projects to search, all',
-  `select null as visible, coalesce(array_agg(p.id), '{}') as named
-     from projects.projects p where p.deleted_at is null and p.name ilike $1`,
-)
-const namedOfCaller = statement<{ visible: number[]; named: number[] }>(
-  'projects to search',
-  `select coalesce(array_agg(p.id), '{}') as visible, coalesce(array_agg(p.id) filter (where p.name ilike $3), '{}') as named
-     from projects.projects p where ${ofCaller}`,
-)
-
 /**
  * Where repositories are to be searched by a part of their whole name: `visible` to the caller (null: everywhere), and `named`, those
  * whose own name holds the part or, when the part goes on behind a slash, ends with what stands before it.
  */
 export async function projectsToSearch(
-  sql: Sql,
+  db: Pick<Database, 'prisma' | 'lists'>,
   visible: ProjectQuery['visible'],
   part: string,
 ): Promise<{ visible: number[] | null; named: number[] }> {
   const [before = '', ...more] = part.split('/')
-  const pattern = more.length === 0 ? `%${escapeLike(before)}%` : `%${escapeLike(before)}`
-  const found =
-    visible === 'all'
-      ? await sql.one(namedOfAll, [pattern])
-      : await sql.one(namedOfCaller, [visible.ids, visible.public, pattern])
-  return found ?? { visible: [], named: [] }
+  const name = Prisma.sql`p.name ilike ${more.length === 0 ? `%${escapeLike(before)}%` : `%${escapeLike(before)}`}`
+  const [all, named] = await Promise.all([
+    visible === 'all' ? null : projectKeys(db, visible),
+    projectKeys(db, visible, [name]),
+  ])
+  return { visible: all && [...all], named: [...named] }
 }
 
 const nodes = statement<Pick<ProjectNode, 'id' | 'name' | 'public'>>(

@@ -1,0 +1,57 @@
+import type { Sql, Statement } from './database.ts'
+import type { Prisma } from './gen/prisma/client.ts'
+import { TwoGenerations } from './two-generations.ts'
+
+/** What was found of a list: how many rows, and when it was asked for again, the keys of all of them in their order. */
+export type KeptList = { readonly total: number; readonly keys: Int32Array | null }
+
+/** Of one of two generations. */
+const MAX_BYTES = 16 * 1024 * 1024
+const MAX_LISTS = 10_000
+
+const readVersion: Statement<{ version: string }> = {
+  name: 'lists version',
+  text: `select coalesce(string_agg(id || '-' || salt, ' ' order by id), '') as version
+           from system.list_changes where listed = any($1::text[])`,
+}
+
+/**
+ * What lists held, for as long as nothing that they are made of is changed by anybody: each change is seen by the very next `version`. It
+ * costs the reader one short statement and whoever writes one line (the `list_change` triggers of the migrations).
+ */
+export class KeptLists {
+  readonly #sql: Sql
+  readonly #lists = new TwoGenerations<{ version: string; list: KeptList }>(
+    MAX_LISTS,
+    MAX_BYTES,
+    (key, { version, list }) => 2 * (key.length + version.length) + (list.keys?.byteLength ?? 0),
+    'lists',
+  )
+
+  constructor(sql: Sql) {
+    this.#sql = sql
+  }
+
+  /** The same text as before: none of these tables was changed. To be read before what is kept under it. */
+  async version(tables: readonly string[]): Promise<string> {
+    return (await this.#sql.one(readVersion, [tables]))!.version
+  }
+
+  get(key: string, version: string): KeptList | null {
+    const kept = this.#lists.get(key)
+    return kept?.version === version ? kept.list : null
+  }
+
+  keep(key: string, version: string, list: KeptList): void {
+    this.#lists.set(key, { version, list })
+  }
+
+  /** Drops everything: the next page of each list is found anew. */
+  forget(): void {
+    this.#lists.clear()
+  }
+}
+
+/** Tells two statements apart, their values included. */
+export const keyOfList = ({ sql, values }: Prisma.Sql): string =>
+  JSON.stringify([sql, values], (_, value: unknown) => (typeof value === 'bigint' ? `${value}n` : value))

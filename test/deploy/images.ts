@@ -25,7 +25,8 @@ export const imageTools = [...engine29Tools, 'busybox', 'docker-compose', 'redis
 
 /** The time of all that is in the images. */
 export const EPOCH = 1_764_547_200
-const base = 'haven-test/base:1'
+/** What images stand on unless they are told otherwise. */
+const base = 'node:24-bookworm-slim'
 
 type Parts = {
   /** Programs of this machine, which come with the libraries that they need. */
@@ -89,7 +90,7 @@ export async function importImage(engine: DockerEngine, name: string, parts: Par
   }
 }
 
-/** Node and the libraries that it needs, without a shell. */
+/** Node and the libraries that it needs, without a shell, under the name of the base that registries have. */
 export const importBase = (engine: DockerEngine) => importImage(engine, base, { programs: [process.execPath] })
 
 /** Writes the bundles of this tree into a folder. */
@@ -110,7 +111,6 @@ export async function bake(
     {
       cwd: root,
       env: {
-        BASE: base,
         BUNDLES: bundles,
         SOURCE_DATE_EPOCH: String(EPOCH),
         // Of when and where it was built, which is another each time.

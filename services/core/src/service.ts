@@ -101,7 +101,7 @@ export function createCore(deps: CoreDeps): Service {
       policies: projectPolicies,
       recent: deps.recentAnswers,
     }),
-    countRepositories: (projectIds) => countRepositories(db.reads, projectIds),
+    countRepositories: (projectIds) => countRepositories(db.writes, projectIds),
     queue: deps.queue,
     outbound: deps.outbound,
     ldap: deps.ldap,

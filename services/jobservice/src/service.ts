@@ -1,4 +1,4 @@
-import { artifactDeps, expireUploads, forgetChanges, projectPolicies } from '@haven/artifacts'
+import { artifactDeps, expireUploads, foldListings, forgetChanges, projectPolicies } from '@haven/artifacts'
 import { gcDeps } from '@haven/artifacts/gc'
 import type { Database } from '@haven/db'
 import {
@@ -178,6 +178,7 @@ function chores(db: Database, { registryControl, uploadExpirySeconds }: JobDeps,
     },
     { name: 'folding quotas', everyMs: MINUTE_MS, run: (signal) => foldQuotas(db, signal) },
     { name: 'forgetting changes', everyMs: MINUTE_MS, run: () => forgetChanges(db) },
+    { name: 'folding listings', everyMs: MINUTE_MS, run: (signal) => foldListings(db, signal) },
     {
       name: 'ending abandoned uploads',
       everyMs: 10 * MINUTE_MS,

@@ -2,12 +2,10 @@ import { statement, type Sql } from '@haven/db'
 
 const count = statement<{ project_id: number; repositories: number }>(
   'repositories count',
-  `select project_id, count(*)::int as repositories from artifacts.repositories
-    where project_id = any($1::int[]) and deleted_at is null and first_pushed_at is not null
-    group by project_id`,
+  `select p.id as project_id, f.total::int as repositories from unnest($1::int[]) as p (id), lateral artifacts.find_listed_repositories(p.id, 0) f`,
 )
 
-/** How many repositories each of these projects lists. A project without any is absent. */
+/** How many repositories each of these projects lists. */
 export async function countRepositories(sql: Sql, projectIds: readonly number[]): Promise<Map<number, number>> {
   if (projectIds.length === 0) return new Map()
   const rows = await sql.rows(count, [[...new Set(projectIds)]])

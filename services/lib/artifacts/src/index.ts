@@ -82,6 +82,7 @@ export {
 } from './store/repository-rows.ts'
 export { trashObject, type Rubbish } from './store/blobs.ts'
 export { forgetChanges } from './store/changes.ts'
+export { foldListings } from './store/listings.ts'
 export type { Referrer } from './store/referrers.ts'
 export { cancelUpload, expireUploads, startUpload, uploadStatus } from './uploads.ts'
 export { MAX_COUNTED, type Keyset, type RowPage, type TagOrder } from './store/full-rows.ts'

@@ -19,17 +19,9 @@ const search = statement<Row>(
     limit $5`,
 )
 
-// What an index lists, and what hangs on another artifact, is no artifact of its own; a tag makes a child one.
 const countArtifacts = statement<{ repository_id: number; artifacts: number }>(
   'artifacts count',
-  `select m.repository_id, count(*)::int as artifacts
-     from artifacts.manifests m
-    where m.repository_id = any($1::int[]) and m.deleted_at is null and m.subject_digest is null
-      and (exists (select from artifacts.tags t where t.manifest_id = m.id)
-           or not exists (select from artifacts.manifest_edges e
-                            join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
-                           where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child'))
-    group by m.repository_id`,
+  `select r.id as repository_id, f.total::int as artifacts from unnest($1::int[]) as r (id), lateral artifacts.find_listed(r.id, 0) f`,
 )
 
 /**

@@ -232,6 +232,21 @@ export type ArtifactQuery = ArtifactParts & {
   latest?: boolean
 }
 
+/** Where the repository's list goes on after `skipped` artifacts, and how many it has. A repository that is not there has none. */
+async function findListed({ prisma }: Pick<Database, 'prisma'>, place: Place, skipped: number): Promise<ListPlace> {
+  const [found] = await prisma.$queryRaw<ListPlace[]>`
+    select f.total::float8 as total, f.before_at as "beforeAt", f.before_id as "beforeId", f.rest::float8 as rest
+      from (${repositoriesOf(place)}) r, lateral artifacts.find_listed(r.id, ${skipped}::bigint) f`
+  return found ?? { total: 0, beforeAt: null, beforeId: null, rest: 0 }
+}
+
+/** Behind `rest` artifacts of those that come before (in time: were pushed before) this one. */
+type ListPlace = { total: number; beforeAt: Date | null; beforeId: bigint | null; rest: number }
+
+/** The whole list of a repository in its own order: its parts are counted already. */
+const isPlain = ({ path }: Place, { conditions = [], sort = [], latest = false, page }: ArtifactQuery) =>
+  path !== undefined && conditions.length === 0 && sort.length === 0 && !latest && page.size > 0
+
 /**
  * A page of a project's or repository's artifacts, and how many there are: two statements, however much hangs on them. Accessories are not
  * listed, nor what is only there for the sake of an index; `base=*` lists those.
@@ -253,14 +268,24 @@ export async function artifactRows(
   }
   const order = orderToSql(query.sort ?? [], fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
   // Materialized, so that what hangs on an artifact is looked up for those of the page and no others.
+  const read = (source: Prisma.Sql, limit: Prisma.Sql) => prisma.$queryRaw<ArtifactRow[]>`
+    with page as materialized (
+      select f.id, row_number() over () as place from (select m.id from ${source} order by ${order} ${limit}) f)
+    select ${columns(query)}
+      from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
+     order by p.place`
+  if (isPlain(place, query)) {
+    const { size, number } = query.page
+    const { total, beforeAt, beforeId, rest } = await findListed({ prisma }, place, (number - 1) * size)
+    if ((number - 1) * size >= total) return { total, rows: [] }
+    const before = beforeAt === null ? Prisma.empty : Prisma.sql`and (m.pushed_at, m.id) < (${beforeAt}, ${beforeId})`
+    return {
+      total,
+      rows: await read(Prisma.sql`${sourceWith(ofIndex)} ${before}`, Prisma.sql`limit ${size} offset ${rest}`),
+    }
+  }
   const [rows, [count]] = await Promise.all([
-    prisma.$queryRaw<ArtifactRow[]>`
-      with page as materialized (
-        select f.id, row_number() over () as place
-          from (select m.id from ${sourceWith(ofIndex)} order by ${order} ${pageToSql(query.page)}) f)
-      select ${columns(query)}
-        from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
-       order by p.place`,
+    read(sourceWith(ofIndex), pageToSql(query.page)),
     prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${sourceWith(amongChildren(place))}`,
   ])
   return { total: Number(count.total), rows }

@@ -36,19 +36,17 @@ const fields: Fields = {
   update_time: { column: Prisma.sql`r.updated_at`, type: 'time' },
 }
 
-// `offset 0`: as in artifact-rows.ts.
 const columns = Prisma.sql`
   r.id, r.project_id as "projectId", p.name || '/' || r.path as name, r.description, r.pull_count::float8 as "pullCount",
   r.created_at as "createdAt", r.updated_at as "updatedAt",
-  (select count(*)::int from artifacts.manifests m
-    where m.repository_id = r.id and m.deleted_at is null and m.subject_digest is null
-      and (not exists (select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
-                        where e.repository_id = r.id and e.digest = m.digest and e.kind = 'child' offset 0)
-           or exists (select from artifacts.tags t where t.manifest_id = m.id offset 0))) as "artifactCount"`
+  (select f.total::int from artifacts.find_listed(r.id, 0) f) as "artifactCount"`
 
 const listed = (among: readonly Named[]) => Prisma.sql`
   unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as p (id, name)
   join artifacts.repositories r on r.project_id = p.id and r.deleted_at is null and r.first_pushed_at is not null`
+
+/** So many projects are asked one by one how many repositories they list. */
+const FEW_PROJECTS = 100
 
 /** A page of the repositories among these projects, by name, and how many there are: two statements. */
 export async function repositoryRows(
@@ -56,6 +54,7 @@ export async function repositoryRows(
   among: readonly Named[],
   query: RepositoryQuery,
 ): Promise<{ total: number; repositories: RepositoryDetails[] }> {
+  if (isPlain(among, query)) return plainRows({ prisma }, among, query.page)
   const where = Prisma.join([Prisma.sql`true`, ...conditionsToSql(query.conditions ?? [], fields)], ' and ')
   const order = orderToSql(
     query.sort ?? [],
@@ -75,6 +74,42 @@ export async function repositoryRows(
     prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${listed(among)} where ${where}`,
   ])
   return { total: Number(count.total), repositories }
+}
+
+/** All of them by name: their parts are counted already. */
+const isPlain = (among: readonly Named[], { conditions = [], sort = [], page }: RepositoryQuery) =>
+  among.length <= FEW_PROJECTS && conditions.length === 0 && sort.length === 0 && page.size > 0
+
+async function plainRows(
+  { prisma }: Pick<Database, 'prisma'>,
+  among: readonly Named[],
+  { number, size }: Page,
+): Promise<{ total: number; repositories: RepositoryDetails[] }> {
+  // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
+  const projects = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
+  const counts = await prisma.$queryRaw<{ total: number }[]>`
+    select f.total::float8 as total
+      from unnest(${projects.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
+     order by p.place`
+  let before = 0
+  const parts = projects.flatMap(({ id, name }, i) => {
+    const from = Math.max((number - 1) * size - before, 0)
+    const to = Math.min(number * size - before, counts[i]!.total)
+    before += counts[i]!.total
+    return from < to ? [{ id, name, from, count: to - from }] : []
+  })
+  if (parts.length === 0) return { total: before, repositories: [] }
+  const repositories = await prisma.$queryRaw<RepositoryDetails[]>`
+    select ${columns}
+      from unnest(${parts.map(({ id }) => id)}::int[], ${parts.map(({ name }) => name)}::text[], ${parts.map(({ from }) => from)}::bigint[],
+                  ${parts.map(({ count }) => count)}::bigint[]) with ordinality p (id, name, skipped, count, place)
+      cross join lateral artifacts.find_listed_repositories(p.id, p.skipped) f
+      cross join lateral (
+        select r.* from artifacts.repositories r
+         where r.project_id = p.id and r.path >= f.from_path and r.deleted_at is null and r.first_pushed_at is not null
+         order by r.path limit p.count offset f.rest) r
+     order by p.place, r.path`
+  return { total: before, repositories }
 }
 
 /** Null when there is none, or nothing was pushed to it yet. */

@@ -5,7 +5,13 @@ import { ADMIN_PASSWORD } from '@haven/testkit'
 export const IMAGE_TYPE = 'application/vnd.oci.image.manifest.v1+json'
 
 export type Answer = { status: number; headers: IncomingHttpHeaders; body: Buffer }
-export type Ask = { headers?: Record<string, string>; body?: Buffer; timeoutMs?: number }
+export type Ask = {
+  headers?: Record<string, string>
+  body?: Buffer
+  timeoutMs?: number
+  /** Over a connection of its own, and not one that was kept. */
+  afresh?: boolean
+}
 
 /** Longer than anything may hang (reliability.md F12: an answer within 5 s), shorter than a test. */
 const TIMEOUT_MS = 20_000
@@ -50,11 +56,15 @@ export class Client {
   }
 
   /** @throws when there is no whole answer: refused, reset, cut short, silent for too long. */
-  send(method: string, path: string, { headers = {}, body, timeoutMs = TIMEOUT_MS }: Ask = {}): Promise<Answer> {
+  send(
+    method: string,
+    path: string,
+    { headers = {}, body, timeoutMs = TIMEOUT_MS, afresh = false }: Ask = {},
+  ): Promise<Answer> {
     return new Promise((resolve, reject) => {
       const req = request(new URL(path, this.url), {
         method,
-        agent: this.#agent,
+        agent: afresh ? false : this.#agent,
         headers: {
           authorization: this.authorization,
           ...(body && { 'content-length': String(body.length) }),

@@ -109,7 +109,7 @@ class Actor {
 
   async #blobs(repository: string, image: Image): Promise<boolean> {
     for (const bytes of image.layers) {
-      const digest = this.#history.remember(bytes)
+      const digest = this.#history.rememberSize(bytes)
       const pushed = await this.#attempt('push blob', repository, digest, () =>
         this.#client.pushBlob(repository, bytes),
       )
@@ -154,7 +154,7 @@ class Actor {
     const to = this.#somewhere()
     const { repository, image } = this.#last
     for (const bytes of image.layers) {
-      const digest = this.#history.remember(bytes)
+      const digest = this.#history.rememberSize(bytes)
       const mounted = await this.#attempt('push blob', to, digest, async () => {
         const answer = await this.#client.mount(to, digest, repository)
         // An upload was opened instead, which is an answer, but no promise about the blob.
@@ -313,21 +313,31 @@ export function filesOf(haven: HavenInstallation): { objects: string[]; incoming
 }
 
 /** I5, I7 and I8 at rest: what the store holds beside or against the record. Empty when they agree. */
-export async function disagreements(haven: HavenInstallation): Promise<string[]> {
+export function disagreements(haven: HavenInstallation): Promise<string[]> {
   const { objects, incoming } = filesOf(haven)
-  const rows = await haven.query<{ key: string; size: string; kind: string }>(`
+  const sizes = new Map(objects.map((key) => [key, statSync(join(haven.home, 'blobs', key)).size]))
+  return compare((sql) => haven.query(sql), sizes, incoming)
+}
+
+/** The same of any store: its objects with their sizes, and what is still arriving, named by the id of its upload. */
+export async function compare(
+  query: <Row extends Record<string, unknown>>(sql: string) => Promise<Row[]>,
+  objects: ReadonlyMap<string, number>,
+  incoming: readonly string[],
+): Promise<string[]> {
+  const rows = await query<{ key: string; size: string; kind: string }>(`
     select l.key, b.size_bytes::text as size, 'blob' as kind from artifacts.blob_locations l join artifacts.blobs b on b.id = l.blob_id
     union all select key, null, 'upload' from artifacts.uploads
     union all select key, null, 'trash' from artifacts.trash`)
   const known = new Map(rows.map((row) => [row.key, row]))
-  const there = new Set(objects)
   const said: string[] = []
   for (const { key, size, kind } of rows) {
     if (kind !== 'blob') continue
-    if (!there.has(key)) said.push(`I5: ${key} is recorded and missing`)
-    else if (statSync(join(haven.home, 'blobs', key)).size !== Number(size)) said.push(`I7: ${key} is partial`)
+    const stored = objects.get(key)
+    if (stored === undefined) said.push(`I5: ${key} is recorded and missing`)
+    else if (stored !== Number(size)) said.push(`I7: ${key} is partial`)
   }
-  for (const key of objects) if (!known.has(key)) said.push(`I5: ${key} is an orphan`)
+  for (const key of objects.keys()) if (!known.has(key)) said.push(`I5: ${key} is an orphan`)
   const uuids = new Set(rows.filter(({ kind }) => kind !== 'blob').map(({ key }) => key.split('/').at(-1)!))
   for (const name of incoming) {
     if (!uuids.has(name.split('/').at(-1)!.split('.')[0]!)) said.push(`I8: ${name} belongs to no upload`)

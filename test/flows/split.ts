@@ -19,10 +19,11 @@ export const serviceNames = [
 ] as const
 export type ServiceName = (typeof serviceNames)[number]
 
-type Started = { name: ServiceName; child: ChildProcess; output: () => string; exited: Promise<number | string> }
+export type Started = { name: ServiceName; child: ChildProcess; output: () => string; exited: Promise<number | string> }
 
 const mainOf = (name: ServiceName) => fileURLToPath(new URL(`../../services/${name}/src/main.ts`, import.meta.url))
-const variable = (name: ServiceName) => name.toUpperCase().replaceAll('-', '_')
+/** What the names of a service's settings begin with. */
+export const variable = (name: ServiceName) => name.toUpperCase().replaceAll('-', '_')
 
 /** Every service in a process of its own, started by its main.ts as a container does. */
 export type Split = AsyncDisposable & {
@@ -37,7 +38,7 @@ export type Split = AsyncDisposable & {
 /** @param more settings beside those that deploy/README.md asks for. @throws with what a service printed that did not become ready. */
 export async function startSplit(more: Record<string, string> = {}): Promise<Split> {
   const folder = mkdtempSync(join(tmpdir(), 'haven-split-'))
-  const env = { ...(await environment(folder)), ...more }
+  const env = { ...(await splitEnvironment(folder)), ...more }
   const started: Started[] = []
   const stop = async () => {
     for (const { child } of started) child.kill('SIGKILL')
@@ -47,9 +48,8 @@ export async function startSplit(more: Record<string, string> = {}): Promise<Spl
   const metricsUrl = (name: ServiceName) =>
     `http://127.0.0.1:${name === 'proxy' ? env.PROXY_METRICS_PORT : env[`${variable(name)}_PORT`]}/metrics`
   try {
-    const migrated = await runHaven(['migrate'], env)
-    if (migrated.code !== 0) throw new Error(`haven migrate ended with ${migrated.code}: ${migrated.output}`)
-    for (const name of serviceNames) started.push(start(name, env))
+    await migrate(env)
+    for (const name of serviceNames) started.push(startService(name, env))
     const died = (service: Started) =>
       service.exited.then((how) => Promise.reject(new Error(`${service.name} ended with ${how}: ${service.output()}`)))
     const ready = async ({ name }: Started) => {
@@ -71,7 +71,7 @@ export async function startSplit(more: Record<string, string> = {}): Promise<Spl
 }
 
 /** The environment that deploy/README.md asks for, with blobs on a disk. */
-async function environment(folder: string): Promise<Record<string, string>> {
+export async function splitEnvironment(folder: string): Promise<Record<string, string>> {
   const { url, prefix } = testRedis()
   const env: Record<string, string> = {
     PATH: process.env.PATH!,
@@ -103,7 +103,14 @@ async function environment(folder: string): Promise<Record<string, string>> {
   return env
 }
 
-function start(name: ServiceName, env: Record<string, string>): Started {
+/** @throws with what it printed when it fails. */
+export async function migrate(env: Record<string, string>): Promise<void> {
+  const { code, output } = await runHaven(['migrate'], env)
+  if (code !== 0) throw new Error(`haven migrate ended with ${code}: ${output}`)
+}
+
+/** A service in a process of its own, by its main.ts. */
+export function startService(name: ServiceName, env: Record<string, string>): Started {
   const child = spawn(process.execPath, ['--disable-warning=DEP0060', mainOf(name)], {
     env,
     stdio: ['ignore', 'pipe', 'pipe'],

@@ -27,6 +27,8 @@ export interface ForwardOptions {
 }
 
 const RETRY_AFTER_SECONDS = 2
+/** Of two processes one of which has died, a new connection finds either until its address is taken out of the balancer. */
+const MAX_REPEATS = 3
 
 /** Sends requests to a service of another process, over connections that are kept. */
 export class Forwarder implements Disposable {
@@ -34,7 +36,7 @@ export class Forwarder implements Disposable {
   readonly #agent: Agent
   readonly #proxy: httpProxy
   readonly #vouched = new WeakMap<IncomingMessage, Vouched>()
-  readonly #retried = new WeakSet<IncomingMessage>()
+  readonly #repeats = new WeakMap<IncomingMessage, number>()
 
   constructor(options: ForwardOptions) {
     this.#options = options
@@ -125,8 +127,9 @@ export class Forwarder implements Disposable {
       res.destroy()
       return
     }
-    if (mayRepeat(req, error) && !this.#retried.has(req)) {
-      this.#retried.add(req)
+    const repeats = this.#repeats.get(req) ?? 0
+    if (repeats < MAX_REPEATS && mayRepeat(req, error)) {
+      this.#repeats.set(req, repeats + 1)
       this.#proxy.web(req, res)
       return
     }

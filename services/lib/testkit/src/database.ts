@@ -26,6 +26,21 @@ export async function testDatabase(): Promise<TestDatabase> {
 /** A database that does not exist yet, for what migrates or boots by itself. */
 export const freshDatabaseUrl = (): string => serverUrl(`haven_${randomBytes(6).toString('hex')}`)
 
+/** One statement on a connection of its own, for what no API tells. */
+export async function queryOnce<Row extends pg.QueryResultRow>(
+  url: string,
+  sql: string,
+  values: readonly unknown[] = [],
+): Promise<Row[]> {
+  const client = new pg.Client({ connectionString: url })
+  await client.connect()
+  try {
+    return (await client.query<Row>(sql, [...values])).rows
+  } finally {
+    await client.end()
+  }
+}
+
 function serverUrl(database: string): string {
   const server = process.env.HAVEN_TEST_POSTGRES
   if (!server)

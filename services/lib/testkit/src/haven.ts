@@ -3,6 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { queryOnce } from './database.ts'
 import { freePort } from '@haven/embedded'
 import pg from 'pg'
 
@@ -72,15 +73,8 @@ export async function startHaven(options: HavenOptions = {}): Promise<HavenInsta
     command,
     processes: () => Object.fromEntries(state().processes.map(({ name, pid }) => [name, pid])),
     servers: () => ({ databaseUrl: state().databaseUrl, redisUrl: state().redisUrl }),
-    async query<Row extends pg.QueryResultRow>(sql: string, values: readonly unknown[] = []) {
-      const client = new pg.Client({ connectionString: state().databaseUrl })
-      await client.connect()
-      try {
-        return (await client.query<Row>(sql, [...values])).rows
-      } finally {
-        await client.end()
-      }
-    },
+    query: <Row extends pg.QueryResultRow>(sql: string, values: readonly unknown[] = []) =>
+      queryOnce<Row>(state().databaseUrl, sql, values),
     async session() {
       const client = new pg.Client({ connectionString: state().databaseUrl })
       await client.connect()

@@ -5,7 +5,7 @@ import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { migrate, openDatabase } from '@haven/db'
 import { startPostgres, startRedis, type EmbeddedPostgres, type EmbeddedRedis } from '@haven/embedded'
 import { freePort, testDatabase, testRedis } from '@haven/testkit'
@@ -64,6 +64,17 @@ async function finds(change: NodeJS.ProcessEnv = {}): Promise<{ well: boolean; f
   return { ...told, text }
 }
 const ids = async (change?: NodeJS.ProcessEnv) => (await finds(change)).findings.map(({ id }) => id)
+
+/** As if this machine's clock were so much ahead. */
+async function ahead<T>(seconds: number, look: () => Promise<T>): Promise<T> {
+  const right = Date.now
+  const clock = jest.spyOn(Date, 'now').mockImplementation(() => right() + seconds * 1000)
+  try {
+    return await look()
+  } finally {
+    clock.mockRestore()
+  }
+}
 
 /** A certificate and its key, in files. */
 function certificate(name: string, { host = 'haven.test', days = 90 } = {}) {
@@ -189,6 +200,31 @@ describe('doctor', () => {
     expect(await ids()).toEqual([])
   })
 
+  it('finds a clock that is not that of Postgres', async () => {
+    const { well, findings } = await ahead(30, finds)
+    expect([well, findings]).toEqual([
+      true,
+      [
+        expect.objectContaining({
+          id: 'clock.database',
+          severity: 'warning',
+          what: expect.stringContaining('30 s ahead'),
+        }),
+      ],
+    ])
+    const behind = await ahead(-600, finds)
+    expect([behind.well, behind.findings]).toEqual([
+      false,
+      [
+        expect.objectContaining({
+          id: 'clock.database',
+          severity: 'failure',
+          what: expect.stringContaining('600 s behind'),
+        }),
+      ],
+    ])
+  })
+
   it('finds certificates that are over, of others, without their key and of nobody known', async () => {
     const tls = { HAVEN_TLS: 'files' }
     const good = certificate('good')
@@ -208,16 +244,23 @@ describe('doctor', () => {
   })
 
   const noS3 = lacking('versitygw')
-  ;(noS3 ? it.skip : it)(titled('finds an S3 secret that is wrong', noS3), async () => {
-    await using s3 = await startVersityGw()
-    const settings = { STORAGE_PATH: '', S3_ENDPOINT: s3.endpoint, S3_ACCESS_KEY: s3.accessKey, S3_BUCKET: 'probe' }
-    expect(await ids({ ...settings, S3_SECRET_KEY: s3.secretKey })).toEqual([])
-    const { findings, text } = await finds({ ...settings, S3_SECRET_KEY: 'wrong-secret-1' })
-    expect(findings).toEqual([
-      expect.objectContaining({ id: 'store.unusable', todo: expect.stringContaining('S3_SECRET_KEY') }),
-    ])
-    expect(text).not.toContain('wrong-secret-1')
-  })
+  ;(noS3 ? it.skip : it)(
+    titled('finds an S3 secret that is wrong, and a clock that is not that of S3', noS3),
+    async () => {
+      await using s3 = await startVersityGw()
+      const settings = { STORAGE_PATH: '', S3_ENDPOINT: s3.endpoint, S3_ACCESS_KEY: s3.accessKey, S3_BUCKET: 'probe' }
+      expect(await ids({ ...settings, S3_SECRET_KEY: s3.secretKey })).toEqual([])
+      expect(await ahead(600, () => ids({ ...settings, S3_SECRET_KEY: s3.secretKey }))).toEqual([
+        'clock.database',
+        'clock.store',
+      ])
+      const { findings, text } = await finds({ ...settings, S3_SECRET_KEY: 'wrong-secret-1' })
+      expect(findings).toEqual([
+        expect.objectContaining({ id: 'store.unusable', todo: expect.stringContaining('S3_SECRET_KEY') }),
+      ])
+      expect(text).not.toContain('wrong-secret-1')
+    },
+  )
 
   it('finds that the external URL is of another server', async () => {
     const server = createServer((_req, res) => res.end('hello'))

@@ -227,6 +227,41 @@ describe('what goes with a manifest', () => {
     expect(await statusOf('HEAD', `/v2/${repository}/manifests/${first.digest}`)).toBe(200)
     expect((await ask('GET', `/v2/${repository}/tags/list`)).json().tags).toEqual([])
   })
+
+  it('is the index under the fallback tag, with what only that names', async () => {
+    const repository = 'acme/fallen-back'
+    const image = await registry.pushImage(repository, 'v1')
+    const subject = { mediaType: ociManifest, digest: image.digest, size: image.manifest.length }
+    const about = await registry.pushImage(repository, 'about', { extra: { subject } })
+    const named = await registry.pushImage(repository, 'named')
+    const cosigned = await registry.pushImage(repository, `${image.digest.replace(':', '-')}.sig`)
+    const entries = [about, named, cosigned].map(({ digest, manifest }) => ({ digest, size: manifest.length }))
+    const fallback = indexOf(entries)
+    expect((await pushIndex(repository, image.digest.replace(':', '-'), fallback)).status).toBe(201)
+    for (const tag of ['about', 'named']) await ask('DELETE', `/v2/${repository}/manifests/${tag}`)
+    // Also what is an accessory by its tag: a client said in the index that it is a referrer.
+    const listed = await ask('GET', `/v2/${repository}/referrers/${image.digest}`)
+    const digests = listed.json().manifests.map(({ digest }: { digest: string }) => digest)
+    expect([new Set(digests), listed.headers.get('x-total-count')]).toEqual([
+      new Set(entries.map((e) => e.digest)),
+      '3',
+    ])
+    // An index that is tagged by its own digest is about nothing.
+    const tagged = indexOf([{ digest: named.digest, size: named.manifest.length }])
+    await pushIndex(repository, sha256(tagged).replace(':', '-'), tagged)
+
+    expect(await statusOf('DELETE', `/v2/${repository}/manifests/${image.digest}`)).toBe(202)
+    const there = async (digest: string) => (await statusOf('HEAD', `/v2/${repository}/manifests/${digest}`)) === 200
+    expect({
+      fallback: await there(sha256(fallback)),
+      about: await there(about.digest),
+      cosigned: await there(cosigned.digest),
+      named: await there(named.digest),
+      tagged: await there(sha256(tagged)),
+    }).toEqual({ fallback: false, about: false, cosigned: false, named: true, tagged: true })
+    expect(await statusOf('DELETE', `/v2/${repository}/manifests/${sha256(tagged)}`)).toBe(202)
+    expect(await there(named.digest)).toBe(false)
+  })
 })
 
 describe('lists', () => {

@@ -1,5 +1,5 @@
 import { statement, type Sql, type Statement } from '@haven/db'
-import type { Edge, Manifest } from '@haven/oci'
+import { mediaTypes, type Edge, type Manifest } from '@haven/oci'
 
 /** What the headers of an answer need. */
 export type ManifestFacts = {
@@ -113,7 +113,8 @@ const forget = statement(
 /** Levels of accessories of accessories: a signature of an attestation of an image has two. */
 const MAX_DEPTH = 16
 
-// An accessory that an index of the repository names has a life of its own, as in Harbor; indexes that go themselves do not count.
+// An accessory that an index of the repository names has a life of its own, as in Harbor; indexes that go themselves do not count. The index
+// under the fallback tag (OCI Distribution 1.1, "Referrers Tag Schema") is there for its subject alone, and what only it names goes with it.
 const tree = statement<ManifestInTree>(
   'manifests tree',
   `with recursive tree as (
@@ -122,13 +123,21 @@ const tree = statement<ManifestInTree>(
       where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.digest = any($3::text[]) and m.deleted_at is null
      union all
      select m.id, m.repository_id, m.digest, t.depth + 1
-       from tree t join artifacts.manifests m on m.repository_id = t.repository_id and m.subject_digest = t.digest and m.deleted_at is null
+       from tree t, lateral (
+         select a.id, a.repository_id, a.digest from artifacts.manifests a
+          where a.repository_id = t.repository_id and a.subject_digest = t.digest and a.deleted_at is null
+         union
+         select a.id, a.repository_id, a.digest
+           from artifacts.tags g join artifacts.manifests a on a.id = g.manifest_id and a.deleted_at is null
+          where g.repository_id = t.repository_id and g.name = replace(t.digest, ':', '-')
+            and a.media_type = '${mediaTypes.ociIndex}' and a.digest <> t.digest) m
       where t.depth < ${MAX_DEPTH} and m.id <> all($5::bigint[])
         and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
-                         where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.id <> all($5::bigint[])))
+                         where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.id <> all($5::bigint[])
+                           and not exists (select from artifacts.tags f where f.manifest_id = p.id and f.name = replace(t.digest, ':', '-'))))
    select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType", m.type,
           m.total_bytes::float8 as "totalBytes"
-     from tree t join artifacts.manifests m on m.id = t.id
+     from (select id, min(depth) as depth from tree group by id) t join artifacts.manifests m on m.id = t.id
     order by t.depth, t.id limit $4`,
 )
 

@@ -43,7 +43,7 @@ const byFallbackTag = statement<Row>(
      join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
     where r.project_id = $1 and r.path = $2 and r.deleted_at is null and ($4::text is null or e.artifact_type = $4)
       and not exists (select from artifacts.manifests m
-                       where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $5 and m.deleted_at is null)
+                       where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $5 and m.deleted_at is null and ${saysSo})
     order by e.position limit $6`,
 )
 
@@ -55,7 +55,8 @@ const count = statement<{ total: number }>(
               join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
              where t.repository_id = r.id and t.name = $4
                and not exists (select from artifacts.manifests m
-                                where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $3 and m.deleted_at is null)))::int
+                                where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $3 and m.deleted_at is null
+                                  and ${saysSo})))::int
           as total
      from artifacts.repositories r where r.project_id = $1 and r.path = $2 and r.deleted_at is null`,
 )

@@ -173,7 +173,7 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
     })
 
     it('replaces pods without a gap, and gives each the time that it needs to stop', () => {
-      for (const { name, pod, container, spec } of ours()) {
+      for (const { name, labels, pod, container, spec } of ours()) {
         const { strategy } = spec as { strategy: unknown }
         expect(strategy).toEqual(
           name === 'log-collector'
@@ -186,6 +186,13 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
           'topology.kubernetes.io/zone',
           'kubernetes.io/hostname',
         ])
+        for (const { maxSkew, whenUnsatisfiable, labelSelector, matchLabelKeys } of pod.topologySpreadConstraints!) {
+          // Those of the same service and of the same version.
+          expect([maxSkew, whenUnsatisfiable]).toEqual([1, 'ScheduleAnyway'])
+          expect(selects(labelSelector, labels)).toBe(true)
+          expect(matchLabelKeys).toEqual(['app.kubernetes.io/component', 'pod-template-hash'])
+          expect(labels['app.kubernetes.io/component']).toBe(name)
+        }
         expect(pod.enableServiceLinks).toBe(false)
       }
     })
@@ -339,6 +346,27 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
     }
   })
 
+  it('ha follows the load of those who answer clients, slowly downward', () => {
+    const scalers = ofKind(rendered.ha, 'HorizontalPodAutoscaler').map(({ spec }) => {
+      const { scaleTargetRef, minReplicas, maxReplicas, metrics, behavior } = spec as {
+        scaleTargetRef: { kind: string; name: string }
+        minReplicas: number
+        maxReplicas: number
+        metrics: { resource: { name: string; target: { type: string } } }[]
+        behavior: { scaleDown: { stabilizationWindowSeconds: number; policies: object[] } }
+      }
+      expect(maxReplicas).toBeGreaterThan(minReplicas)
+      // The share of what the container requests, which it has to do then.
+      expect(metrics.map(({ resource }) => [resource.name, resource.target.type])).toEqual([['cpu', 'Utilization']])
+      const { container } = workloads(rendered.ha).find(({ name }) => name === scaleTargetRef.name)!
+      expect(container.resources.requests).toHaveProperty('cpu')
+      expect(behavior.scaleDown.policies).toEqual([{ type: 'Pods', value: 1, periodSeconds: 120 }])
+      return `${scaleTargetRef.kind} ${scaleTargetRef.name}`
+    })
+    expect(scalers.sort()).toEqual(['core', 'proxy', 'registry', 'token'].map((name) => `Deployment ${name}`))
+    for (const size of ['small', 'dev'] as const) expect(ofKind(rendered[size], 'HorizontalPodAutoscaler')).toEqual([])
+  })
+
   it('offers a LoadBalancer with TLS in the proxy, a route of the Gateway API, a ServiceMonitor and authorities as parts', () => {
     const base = readFileSync(at('overlays/dev/kustomization.yaml'), 'utf8')
     const parts = ['load-balancer', 'proxy-tls', 'gateway', 'service-monitor', 'authorities']
@@ -476,7 +504,7 @@ describeCluster(titled('the overlays on a real API server', noCluster), () => {
     await expect(cluster.kubectl('-n', 'haven', 'apply', '-f', at('root.json'))).rejects.toThrow('violates PodSecurity')
   })
 
-  it.each(['small', 'ha'] as const)(
+  it.each(sizes)(
     'kubectl apply -k of %s brings every workload up',
     async (size) => {
       const inNamespace = (...args: string[]) => cluster.kubectl('-n', namespaces[size], ...args)
@@ -497,6 +525,16 @@ describeCluster(titled('the overlays on a real API server', noCluster), () => {
     },
     240_000,
   )
+
+  it('pods of one service are on machines of both zones', async () => {
+    const { items } = JSON.parse(await cluster.kubectl('-n', 'haven-ha', 'get', 'pods', '-o', 'json')) as {
+      items: { metadata: { labels: Record<string, string> }; spec: { nodeName: string } }[]
+    }
+    for (const name of SERVICES.filter((each) => !SINGLE.includes(each))) {
+      const pods = items.filter(({ metadata }) => metadata.labels['app.kubernetes.io/component'] === name)
+      expect([name, pods.map(({ spec }) => spec.nodeName).sort()]).toEqual([name, ['a', 'b']])
+    }
+  })
 
   it('an upgrade takes no pod away before the next is ready', async () => {
     await cluster.kubectl('-n', 'haven-ha', 'set', 'env', 'deployment/registry', 'LOG_LEVEL=debug')

@@ -32,7 +32,13 @@ export type PodSpec = {
   enableServiceLinks?: boolean
   terminationGracePeriodSeconds: number
   securityContext: Record<string, unknown>
-  topologySpreadConstraints?: { topologyKey: string }[]
+  topologySpreadConstraints?: {
+    topologyKey: string
+    maxSkew: number
+    whenUnsatisfiable: string
+    labelSelector: Selector
+    matchLabelKeys: string[]
+  }[]
   initContainers?: Container[]
   containers: [Container]
   volumes?: Record<string, unknown>[]

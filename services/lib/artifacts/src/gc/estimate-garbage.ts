@@ -22,7 +22,9 @@ const addDependants = statement<{ id: string }>(
       and d.promised_until <= now() + $1 * interval '1 second'
     where not exists (select from artifacts.tags t where t.manifest_id = d.id)
       and (d.subject_digest = m.digest
-           or (d.subject_digest is null
+           or (not exists (select from artifacts.manifests s
+                            where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null
+                              and s.id not in (select id from doomed))
                and exists (select from artifacts.manifest_edges e where e.manifest_id = m.id and e.kind = 'child' and e.digest = d.digest)))
       and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
                        where e.repository_id = d.repository_id and e.digest = d.digest and e.kind = 'child'

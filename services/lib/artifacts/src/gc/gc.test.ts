@@ -314,6 +314,23 @@ describe('a run', () => {
     expect(await collect()).toMatchObject({ manifests: 2, blobs: 4 })
   })
 
+  it('frees a deleted image although an index names what hangs on it, which goes with that index', async () => {
+    const image = await pushImage('app', '1')
+    const signature = await pushImage('app', undefined, image.manifest)
+    await pushManifest('app', indexOf([signature.manifest]), 'multi')
+    await pass()
+    await deleteManifest(artifacts, may('delete', 'app'), image.manifest.digest)
+    const estimate = await estimateGarbage(gc, run, { untagged: false })
+    const collected = await collect()
+    expect([collected, estimate.manifests.count]).toMatchObject([{ manifests: 1, blobs: 2 }, 1])
+    expect(await hasManifest('app', signature.manifest)).toBe(true)
+    await database.db.prisma.tag.deleteMany({ where: { name: 'multi' } })
+    await pass()
+    expect((await estimateGarbage(gc, run, { untagged: true })).manifests.count).toBe(2)
+    expect(await collect({ untagged: true })).toMatchObject({ manifests: 2, blobs: 2 })
+    expect(await hasManifest('app', signature.manifest)).toBe(false)
+  })
+
   it('would do in a dry run what it does', async () => {
     const child = await pushImage('app')
     const index = await pushManifest('app', indexOf([child.manifest]), 'multi')

@@ -66,7 +66,8 @@ const dependants = statement<{ id: string }>(
      join artifacts.manifests d on d.repository_id = m.repository_id and ${unclaimed('d')}
     where m.id = any($1::bigint[]) and m.deleted_at is not null
       and (d.subject_digest = m.digest
-           or (d.subject_digest is null
+           or (not exists (select from artifacts.manifests s
+                            where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null)
                and exists (select from artifacts.manifest_edges e where e.manifest_id = m.id and e.kind = 'child' and e.digest = d.digest)))
     order by d.id for update of d skip locked`,
 )
@@ -80,14 +81,16 @@ const buryDependants = statement<Row>(
    returning ${columns}`,
 )
 // A subject waits for its accessories: those that a client was told of a moment ago go in a later run, and would otherwise be
-// left behind as accessories of something that nobody remembers.
+// left behind as accessories of something that nobody remembers. One that an index names goes with that, which may be never.
 const purge = statement<Row & { deleted_by: string | null; deleted_reason: string | null }>(
   'gc purge',
   `delete from artifacts.manifests m using artifacts.repositories r
     where m.id = any($1::bigint[]) and r.id = m.repository_id and m.deleted_at is not null and m.purge_after <= now()
       and not exists (select from artifacts.manifests d
                        where d.repository_id = m.repository_id and d.subject_digest = m.digest and d.deleted_at is null
-                         and not exists (select from artifacts.tags t where t.manifest_id = d.id))
+                         and not exists (select from artifacts.tags t where t.manifest_id = d.id)
+                         and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
+                                          where e.repository_id = d.repository_id and e.digest = d.digest and e.kind = 'child'))
    returning ${columns}, m.deleted_by, m.deleted_reason`,
 )
 const note = statement(

@@ -9,7 +9,7 @@ import { writeLayout } from './layout.ts'
 import { startSite, type Manifest, type Site } from './site.ts'
 import { must } from './tools.ts'
 
-const lack = lacking('helm', 'oras', 'cosign', 'crane', 'syft', 'flatpak', 'gpg', 'busybox')
+const lack = lacking('helm', 'oras', 'cosign', 'crane', 'syft', 'conftest', 'flatpak', 'gpg', 'busybox')
 const suite = lack ? describe.skip : describe
 const plain = '--plain-http'
 
@@ -154,18 +154,26 @@ suite(titled('artifacts', lack), () => {
     expect((await addition(at, 'sbom')).text).toContain(text)
   })
 
+  it('policies of Open Policy Agent that conftest pushed: each file of them', async () => {
+    const conftest = await goTool(site, 'conftest')
+    const auth = Buffer.from(`admin:${ADMIN_PASSWORD}`).toString('base64')
+    writeFileSync(join(site.folder, 'conftest/config.json'), JSON.stringify({ auths: { [site.host]: { auth } } }))
+    const cwd = join(site.folder, 'opa')
+    mkdirSync(join(cwd, 'policy'), { recursive: true })
+    const POLICY = 'package main\n\ndeny contains "no" if input.kind == "Secret"\n'
+    writeFileSync(join(cwd, 'policy/base.rego'), POLICY)
+    writeFileSync(join(cwd, 'policy/limits.yaml'), 'limits: {replicas: 3}\n')
+    await conftest.with({ cwd }, 'push', '--tls=false', `${site.host}/library/opa:1`)
+    // Its config is of no type that is anybody's: what it is is told by its layers.
+    expect((await api('GET', 'opa/artifacts/1')).json).toMatchObject({ type: 'UNKNOWN' })
+    const { format, files } = await site.content('opa/artifacts/1')
+    expect([format, files.length]).toEqual(['opa-bundle', 2])
+    const texts = await Promise.all(files.map(async ({ href }) => (await get(href)).text))
+    expect(texts).toContain(POLICY)
+  })
+
   // None of these tools can be installed here; each is pushed by oras, as its specification has it.
   it.each<[what: string, repository: string, word: string, format: string, args: string[]]>([
-    [
-      'policies of Open Policy Agent',
-      'opa',
-      'OPENPOLICYAGENT',
-      'opa-bundle',
-      [
-        '--config=empty.json:application/vnd.cncf.openpolicyagent.config.v1+json',
-        'file:application/vnd.cncf.openpolicyagent.policy.layer.v1+rego',
-      ],
-    ],
     [
       'a SIF of Apptainer',
       'sif',

@@ -21,12 +21,12 @@ const INDEX = 'application/vnd.oci.image.index.v1+json'
 const basic = `Basic ${Buffer.from(`${ADMIN.name}:${ADMIN.password}`).toString('base64')}`
 
 /** The smallest artifacts there are, eight at a time. */
-async function push(prefix: string, count: number): Promise<void> {
+async function push(prefix: string, count: number, repository = 'many/app', as = token): Promise<void> {
   const tags = Array.from({ length: count }, (_, i) => `${prefix}${i}`)
   const next = async () => {
     for (let tag = tags.pop(); tag !== undefined; tag = tags.pop()) {
       const body = JSON.stringify({ schemaVersion: 2, mediaType: INDEX, manifests: [], annotations: { tag } })
-      const put = await client.v2('PUT', `many/app/manifests/${tag}`, token, {
+      const put = await client.v2('PUT', `${repository}/manifests/${tag}`, as, {
         headers: { 'Content-Type': INDEX },
         body,
       })
@@ -158,6 +158,66 @@ describe('an operation on many artifacts', () => {
     const pulled = await client.pull('released/app', 'real', reader)
     expect(`sha256:${createHash('sha256').update(pulled.text).digest('hex')}`).toBe(image.digest)
   })
+
+  it('says what it may not do and why, tries that again, and takes back what it did', async () => {
+    await client.project('careful')
+    const tokenHere = await client.token(ADMIN, 'careful/app')
+    await push('v', 3, 'careful/app', tokenHere)
+    const rule = {
+      template: 'immutable_template',
+      action: 'immutable',
+      tag_selectors: [{ kind: 'doublestar', decoration: 'matches', pattern: 'v0' }],
+      scope_selectors: { repository: [{ kind: 'doublestar', decoration: 'repoMatches', pattern: '**' }] },
+    }
+    await client.mustApi('POST', '/projects/careful/immutabletagrules', ADMIN, rule)
+    const tags = async () => {
+      const { json } = await client.v2('GET', 'careful/app/tags/list', tokenHere)
+      return (json as { tags: string[] | null }).tags ?? []
+    }
+    const begin = async (path: string, body?: object) => {
+      const reply = await operations('POST', path, body)
+      expect([path, reply.status, reply.text]).toEqual([path, 201, expect.any(String)])
+      return ended((reply.json as Operation).id)
+    }
+    const protectedOne = { failed: 1, failures: [{ code: 'PRECONDITION', reason: 'immutable', count: 1 }] }
+
+    const search = { search: 'repository:careful/app' }
+    const rehearsed = await begin('', { kind: 'delete', dryRun: true, selector: search })
+    expect(rehearsed).toMatchObject({ state: 'Success', total: 3, ...protectedOne })
+    expect((rehearsed as Operation & { sample: string[] }).sample).toEqual([
+      expect.stringContaining('careful/app@sha256:'),
+      expect.stringContaining('careful/app@sha256:'),
+    ])
+    expect(await tags()).toEqual(['v0', 'v1', 'v2'])
+    expect((await operations('POST', `/${rehearsed.id}/undo`)).status).toBe(409)
+
+    const first = await begin('', { kind: 'untag', tag: 'v*', selector: search })
+    expect([first, await tags()]).toMatchObject([{ total: 3, done: 3, ...protectedOne }, ['v0']])
+    const rules = (await client.mustApi('GET', '/projects/careful/immutabletagrules')).json as { id: number }[]
+    await client.mustApi('DELETE', `/projects/careful/immutabletagrules/${rules[0]!.id}`)
+    const again = await begin(`/${first.id}/retry`)
+    expect([again, await tags()]).toMatchObject([{ retries: first.id, total: 1, done: 1, failed: 0 }, []])
+    const undone = await begin(`/${first.id}/undo`)
+    expect([undone, await tags()]).toMatchObject([{ kind: 'tag', undoes: first.id, total: 2, failed: 0 }, ['v1', 'v2']])
+    expect((await operations('POST', `/${first.id}/undo`)).json).toMatchObject({ id: undone.id })
+    await begin(`/${again.id}/undo`)
+    expect(await tags()).toEqual(['v0', 'v1', 'v2'])
+
+    const logged = await until(
+      'all of it is in the log',
+      async () => {
+        const path = `/projects/careful/auditlog-exts?page_size=100&q=${encodeURIComponent('resource_type=tag')}`
+        const lines = (await client.mustApi('GET', path)).json as { operation: string; username: string }[]
+        return lines.map(({ operation, username }) => `${username} ${operation}`).toSorted()
+      },
+      (lines) => lines.length >= 6,
+    )
+    expect(logged).toEqual([...Array<string>(3).fill('admin create'), ...Array<string>(3).fill('admin delete')])
+
+    await client.mustApi('POST', '/projects', ADMIN, { project_name: 'tiny', storage_limit: 10 })
+    const copied = await begin('', { kind: 'copy', selector: search, destination: { project: 'tiny' } })
+    expect(copied).toMatchObject({ total: 3, failed: 3, failures: [{ code: 'DENIED', reason: 'quota', count: 3 }] })
+  }, 60_000)
 })
 
 describe('a stream of events', () => {

@@ -28,6 +28,8 @@ export type Run = {
   growth: Growth | null
   lists: ListTimes | null
   start: StartFigures | null
+  /** Parts that failed: their rows are missing. */
+  brokenOff: string[]
 }
 
 /** What the gate refuses, a line each. */
@@ -54,6 +56,7 @@ export function markdown(run: Run): string {
     '| row | work | figures | CPU | p99 ms | target | shown | |',
     '|---|---|---|---|---|---|---|---|',
     ...run.rows.flatMap(linesOf),
+    ...(run.brokenOff.length > 0 ? ['', `**Broken off, rows missing:** ${run.brokenOff.join(', ')}.`] : []),
     '',
     'zot cannot be installed from a package registry here; its lead over D3, measured elsewhere, is in the targets against D3.',
     ...(run.growth ? ['', ...growthLines(run.growth)] : []),

@@ -288,8 +288,8 @@ export type Certificate = { cert: string; key: string }
 
 /** Made by `haven up`, so that everybody pays for the same kind of key. */
 export const certificateOf = ({ home }: HavenInstallation): Certificate => ({
-  cert: join(home, 'tls/tls.crt'),
-  key: join(home, 'tls/tls.key'),
+  cert: join(home, 'tls/tls.pem'),
+  key: join(home, 'tls/tls.pem'),
 })
 
 const listen = (port: number, certificate?: Certificate) =>

@@ -9,6 +9,7 @@ import {
   rmSync,
   symlinkSync,
   truncateSync,
+  writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -343,6 +344,32 @@ describe('an object of the store (F33)', () => {
     await haven?.[Symbol.asyncDispose]()
   }, 60_000)
 
+  const fileOf = async (digest: string) => {
+    const [row] = await haven.query<{ key: string }>(
+      'select l.key from artifacts.blobs b join artifacts.blob_locations l on l.blob_id = b.id where b.digest = $1',
+      [digest],
+    )
+    return join(haven.home, 'blobs', row!.key)
+  }
+
+  it.each([
+    ['is gone', (file: string) => rmSync(file)],
+    ['is cut off', (file: string) => truncateSync(file, 500)],
+    ['has other bytes', (file: string) => writeFileSync(file, randomBytes(1000))],
+  ])('%s while its bytes are in memory: the next push puts them back', async (_, damage) => {
+    const bytes = randomBytes(1000)
+    const digest = digestOf(bytes)
+    expect((await client.pushBlob(repository, bytes)).status).toBe(201)
+    expect((await client.getBlob(repository, digest)).body.equals(bytes)).toBe(true)
+    const file = await fileOf(digest)
+    damage(file)
+    expect((await client.pushBlob(repository, bytes)).status).toBe(201)
+    expect(await fileOf(digest)).not.toBe(file)
+    expect(readFileSync(await fileOf(digest)).equals(bytes)).toBe(true)
+    expect(await collectGarbage(client)).toBe('Success')
+    expect(await disagreements(haven)).toEqual([])
+  })
+
   it.each([
     ['is gone', (file: string) => rmSync(file)],
     ['is cut off', (file: string) => truncateSync(file, 100_000)],
@@ -352,11 +379,7 @@ describe('an object of the store (F33)', () => {
       const bytes = randomBytes(300_000)
       const digest = digestOf(bytes)
       expect((await client.pushBlob(repository, bytes)).status).toBe(201)
-      const [row] = await haven.query<{ key: string }>(
-        'select l.key from artifacts.blobs b join artifacts.blob_locations l on l.blob_id = b.id where b.digest = $1',
-        [digest],
-      )
-      damage(join(haven.home, 'blobs', row!.key))
+      damage(await fileOf(digest))
       const read = await client.getBlob(repository, digest).catch(() => null)
       expect(read?.status).not.toBe(200)
       // Found by reading it: from then on the client is told to send it again.

@@ -315,6 +315,16 @@ describe('a request', () => {
     }
   })
 
+  it('for the extensions of the specification learns that there are none, if it may read there', async () => {
+    await registry.pushImage('acme/mirrored', 'extended')
+    for (const path of ['/v2/_oci/ext/discover', '/v2/acme/mirrored/_oci/ext/discover']) {
+      const scope = 'repository:acme/mirrored:pull'
+      expect((await ask('GET', path, { scope })).json()).toEqual({ extensions: [] })
+      expect((await ask('GET', path, { as: 'nobody' })).status).toBe(401)
+    }
+    expect((await ask('GET', '/v2/acme/mirrored/_oci/ext/discover', { as: 'stranger' })).status).toBe(401)
+  })
+
   it('that pushes an index with absent children is told so', async () => {
     const absent = sha256('absent')
     const pushed = await pushIndex('acme/sparse', 'v1', indexOf([{ digest: absent, size: 7 }]))

@@ -296,6 +296,34 @@ describeRendered(titled('what kustomize makes of the overlays', noKubectl), () =
     expect(arrowsWithin(rendered[size])).toEqual([...expected].sort())
   })
 
+  it.each(['small', 'ha'] as const)(
+    'brings clients of the external address to the door, bodies of any size: %s',
+    (size) => {
+      const [ingress] = ofKind(rendered[size], 'Ingress')
+      const { tls, rules } = ingress!.spec as {
+        tls: { hosts: string[] }[]
+        rules: {
+          host: string
+          http: { paths: { path: string; backend: { service: { name: string; port: object } } }[] }
+        }[]
+      }
+      const settings = ofKind(rendered[size], 'ConfigMap').find(({ data }) => data?.HAVEN_EXTERNAL_URL)!.data!
+      const { host, protocol } = new URL(settings.HAVEN_EXTERNAL_URL!)
+      expect([protocol, tls.map(({ hosts }) => hosts), rules.map((rule) => rule.host)]).toEqual([
+        'https:',
+        [[host]],
+        [host],
+      ])
+      expect(rules[0]!.http.paths).toEqual([
+        { path: '/', pathType: 'Prefix', backend: { service: { name: 'proxy', port: { name: 'door' } } } },
+      ])
+      expect(ingress!.metadata.annotations).toMatchObject({
+        'nginx.ingress.kubernetes.io/proxy-body-size': '0',
+        'nginx.ingress.kubernetes.io/proxy-request-buffering': 'off',
+      })
+    },
+  )
+
   it('lets nobody in but at the door', () => {
     for (const size of sizes) expect(waysIn(rendered[size])).toEqual(['proxy:8080'])
   })

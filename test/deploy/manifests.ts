@@ -55,7 +55,7 @@ type Rule = { from?: Peer[]; to?: Peer[]; ports?: { port: number | string; proto
 export type Manifest = {
   apiVersion: string
   kind: string
-  metadata: { name: string; namespace?: string; labels?: Labels }
+  metadata: { name: string; namespace?: string; labels?: Labels; annotations?: Labels }
   data?: Labels
   // oxlint-disable-next-line typescript/no-explicit-any -- as many shapes as kinds
   spec: any

@@ -297,6 +297,20 @@ describe('artifacts', () => {
     expect((await as(owner)('GET', `${LIST}/multi/artifacts?q=base%3D*`)).body).toEqual([])
   })
 
+  it('of a huge index are some in a list, which says so, and all with the artifact itself', async () => {
+    const children = Array.from({ length: 250 }, (_, n) => `sha256:${n.toString(16).padStart(64, '0')}` as Digest)
+    await pushIndex('shop/wide', 'latest', children)
+    const references = (body: unknown) =>
+      (body as { references: { child_digest: string }[] }).references.map((one) => one.child_digest)
+    const [listed] = (await as(owner)('GET', `${LIST}/wide/artifacts`)).body as object[]
+    expect(listed).toMatchObject({ references_truncated: true })
+    expect(references(listed)).toEqual(children.slice(0, 200))
+    const { body: whole } = await as(owner)('GET', `${LIST}/wide/artifacts/latest`)
+    expect(references(whole)).toEqual(children)
+    expect(whole).not.toHaveProperty('references_truncated')
+    expect((await as(owner)('DELETE', `${LIST}/wide/artifacts/latest`)).status).toBe(200)
+  })
+
   it('of a whole project, or the last of each repository by type', async () => {
     const all = await as(owner)('GET', '/projects/shop/artifacts?page_size=100')
     expect(new Set((all.body as { repository_name: string }[]).map((row) => row.repository_name))).toEqual(

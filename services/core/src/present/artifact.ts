@@ -49,6 +49,7 @@ export function presentArtifact({
     ...(attributes && { extra_attrs: attributes }),
     ...(Object.keys(artifact.annotations).length > 0 && { annotations: artifact.annotations }),
     references: artifact.references?.map((reference) => presentReference(artifact.id, reference)) ?? null,
+    ...(artifact.moreReferences && { references_truncated: true }),
     tags:
       artifact.tags?.map((tag) =>
         presentTag(

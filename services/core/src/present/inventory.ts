@@ -116,6 +116,7 @@ export const presentRow = (
     pushedAt: time(new Date(pushedAt)),
   })),
   platforms: platformsOf(row),
+  ...(row.moreReferences && { platformsTruncated: true }),
   annotations: row.annotations,
   pushedAt: time(row.pushedAt),
   ...(named && row.pushedBy !== null && { pushedBy: row.pushedBy }),

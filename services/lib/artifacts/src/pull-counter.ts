@@ -9,7 +9,7 @@ const count = statement(
 )
 const touchManifests = statement(
   'pulls touch manifests',
-  'update artifacts.manifests set pulled_at = now() where id = any($1::bigint[])',
+  `update artifacts.manifests set pulled_at = now(), pulled_day = (now() at time zone 'UTC')::date where id = any($1::bigint[])`,
 )
 const touchTags = statement(
   'pulls touch tags',

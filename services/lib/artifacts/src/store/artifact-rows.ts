@@ -68,6 +68,8 @@ export type ArtifactRow = {
   pushedAt: Date
   pulledAt: Date | null
   references: ArtifactReference[] | null
+  /** Others follow: a list tells the first `MAX_LISTED_REFERENCES` of each index. */
+  moreReferences: boolean
   tags: ArtifactTag[] | null
   labelIds: number[] | null
   accessories: Accessory[] | null
@@ -123,18 +125,26 @@ const inherited = Prisma.sql`(
     join artifacts.manifests a on a.repository_id = s.repository_id and a.subject_digest = s.digest and a.deleted_at is null
    where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child')`
 
-const references = Prisma.sql`(
+/** Of one index in a list: a page of a hundred that hold ten thousand each would be hundreds of megabytes. */
+export const MAX_LISTED_REFERENCES = 200
+
+const references = (limit: Prisma.Sql) => Prisma.sql`(
   select jsonb_agg(jsonb_build_object('digest', e.digest, 'childId', c.id, 'platform', e.platform, 'annotations', e.annotations,
                                       'urls', e.urls) order by e.position)
-    from artifacts.manifest_edges e
+    from (select e.* from artifacts.manifest_edges e where e.manifest_id = m.id and e.kind = 'child' order by e.position ${limit}) e
     left join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest and c.deleted_at is null
-   where m.kind = 'index' and e.manifest_id = m.id and e.kind = 'child')`
+   where m.kind = 'index')`
+const someReferences = Prisma.sql`
+  ${references(Prisma.sql`limit ${MAX_LISTED_REFERENCES}`)} as "references",
+  m.kind = 'index' and exists (
+    select from artifacts.manifest_edges e where e.manifest_id = m.id and e.kind = 'child' offset ${MAX_LISTED_REFERENCES}) as "moreReferences"`
+const allReferences = Prisma.sql`${references(Prisma.empty)} as "references", false as "moreReferences"`
 
-export const columns = (parts: ArtifactParts) => Prisma.sql`
+export const columns = (parts: ArtifactParts, children = someReferences) => Prisma.sql`
   m.id::float8 as id, m.repository_id as "repositoryId", r.path, m.digest, m.media_type as "mediaType",
   m.config_media_type as "configMediaType", m.artifact_type as "artifactType", m.kind, m.type, m.total_bytes::float8 as "sizeBytes",
   m.subject_digest as "subjectDigest", m.annotations, m.facts, m.pushed_by as "pushedBy", m.pushed_at as "pushedAt", m.pulled_at as "pulledAt",
-  ${references} as "references",
+  ${children},
   ${parts.tags ? tags : none} as tags,
   ${parts.labels ? labelIds : none} as "labelIds",
   ${parts.accessories ? accessories : none} as accessories,
@@ -373,7 +383,7 @@ export async function artifactRow(
       ? Prisma.sql`m.digest = ${reference.digest}`
       : Prisma.sql`m.id = (select t.manifest_id from artifacts.tags t where t.repository_id = r.id and t.name = ${reference.tag})`
   const [row] = await prisma.$queryRaw<ArtifactRow[]>`
-    select ${columns(parts)} from ${from} where ${within(place)} and ${one}`
+    select ${columns(parts, allReferences)} from ${from} where ${within(place)} and ${one}`
   return row ?? null
 }
 

@@ -1,7 +1,14 @@
 import { Prisma, type Database } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
 import { columns, named, ofIndex, type ArtifactRow } from './artifact-rows.ts'
-import { searchToSql, type Labels } from './search-sql.ts'
+import {
+  searchChecks,
+  searchedRepositories,
+  searchSets,
+  searchToSql,
+  type Labels,
+  type SearchScope,
+} from './search-sql.ts'
 
 /** Who reads on says so by the keys of a row, which no other row of the list has. */
 export type RowKey = readonly (string | number)[]
@@ -51,12 +58,20 @@ const byPush = timeKey(Prisma.sql`m`)
 
 const everything = { tags: true, labels: true, accessories: true }
 
-type Source = { from: Prisma.Sql; where: readonly Prisma.Sql[]; order: Order; own: Prisma.Sql; counted: boolean }
+type Source = {
+  /** Repositories to read one after the other: each has its artifacts in order. */
+  each?: readonly number[] | null
+  from: Prisma.Sql
+  where: readonly Prisma.Sql[]
+  order: Order
+  own: Prisma.Sql
+  counted: boolean
+}
 type KeyRow = { key1: string | Date; key2: number | null; found: number | null }
 
 async function readPage<Row extends object>(
   { prisma }: Pick<Database, 'prisma'>,
-  { from, where, order, own, counted }: Source,
+  { each = null, from, where, order, own, counted }: Source,
   keyset: Keyset,
 ): Promise<RowPage<Row> | null> {
   const { descending, backwards, size, offset } = keyset
@@ -74,11 +89,20 @@ async function readPage<Row extends object>(
   const count = counted
     ? Prisma.sql`(select count(*)::int from (select 1 from ${from} where ${all} limit ${MAX_COUNTED + 1}) c)`
     : Prisma.sql`null::int`
+  const read = (condition: Prisma.Sql, limit: Prisma.Sql) => Prisma.sql`
+    select m.id, ${own}, ${first!} as key1, ${second} as key2
+      from ${from} where ${all} and ${behind} ${condition} order by ${sorted} ${limit}`
+  const limit = Prisma.sql`limit ${size + 1} offset ${offset}`
+  const ofPage =
+    each === null
+      ? read(Prisma.empty, limit)
+      : Prisma.sql`
+        select f.* from unnest(${[...each]}::int[]) x (id),
+               lateral (${read(Prisma.sql`and m.repository_id = x.id`, Prisma.sql`limit ${size + 1 + offset}`)}) f
+         order by f.key1 ${direction}, f.key2 ${direction} ${limit}`
   const found = await prisma.$queryRaw<(Row & KeyRow)[]>`
     with page as materialized (
-      select f.*, row_number() over () as place
-        from (select m.id, ${own}, ${first!} as key1, ${second} as key2
-                from ${from} where ${all} and ${behind} order by ${sorted} limit ${size + 1} offset ${offset}) f)
+      select f.*, row_number() over () as place from (${ofPage}) f)
     select ${columns(everything)}, p.*, m.id::float8 as id, p.key2::float8 as key2, ${count} as found
       from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
      order by p.place`
@@ -149,24 +173,70 @@ export const artifactPage = (
     keyset,
   )
 
+/** So many artifacts are sorted for a page. Of what more have, a page is soon full when all are looked at in their order. */
+const FEW_ARTIFACTS = 10_000
+const FEW_REPOSITORIES = 200
+
+type Start = {
+  /** Ids of few artifacts, among which all are that are searched. */
+  among: Prisma.Sql | null
+  /** Few repositories, in which all are. */
+  repositories: number[] | null
+}
+
+/** Where a search begins: with the rarest of what it names, as far as an index tells. One statement, none when it names nothing of that kind. */
+async function startOf(
+  { prisma }: Pick<Database, 'prisma'>,
+  terms: readonly SearchTerm[],
+  scope: SearchScope,
+): Promise<Start> {
+  const sets = searchSets(terms, scope)
+  const named = searchedRepositories(terms, scope)
+  if (sets.length === 0 && named === null) return { among: null, repositories: null }
+  const counts = sets.map((set) => Prisma.sql`(select count(*)::int from (${set} limit ${FEW_ARTIFACTS + 1}) s)`)
+  const repositories =
+    named === null
+      ? Prisma.sql`null::int[]`
+      : Prisma.sql`array(select r.id from artifacts.repositories r where r.deleted_at is null and ${named} limit ${FEW_REPOSITORIES + 1})`
+  const [found] = await prisma.$queryRaw<[{ counts: number[]; repositories: number[] | null }]>`
+    select array[${Prisma.join([...counts, Prisma.sql`${FEW_ARTIFACTS + 1}::int`])}] as counts, ${repositories} as repositories`
+  const fewest = Math.min(...found.counts)
+  return {
+    among: fewest > FEW_ARTIFACTS ? null : sets[found.counts.indexOf(fewest)]!,
+    repositories: found.repositories && found.repositories.length <= FEW_REPOSITORIES ? found.repositories : null,
+  }
+}
+
+/** What the conditions of a search look at. */
+const searched = Prisma.sql`m.id, m.repository_id, m.digest, m.type, m.subject_digest, m.annotations, m.facts, m.pushed_at, m.pulled_at, m.deleted_at`
+
 /**
- * Artifacts of these projects that a search finds, the one pushed last first. One statement; nobody counts them.
+ * Artifacts of these projects that a search finds, the one pushed last first. Two statements at most; nobody counts them.
  */
-export const foundPage = (
+export async function foundPage(
   db: Pick<Database, 'prisma'>,
   among: readonly { id: number; name: string }[],
   { terms, labels }: Search,
   keyset: Keyset,
-): Promise<RowPage<ArtifactRow & { projectId: number; project: string }> | null> =>
-  readPage(
+): Promise<RowPage<ArtifactRow & { projectId: number; project: string }> | null> {
+  const scope = { among, labels, ofTags: false }
+  const start = await startOf(db, terms, scope)
+  // Sorted first and looked at then, as far as the page needs.
+  const down = Prisma.raw(keyset.descending === keyset.backwards ? 'asc' : 'desc')
+  const manifests = start.among
+    ? Prisma.sql`(select ${searched} from artifacts.manifests m where m.id = any(array(${start.among})) order by m.pushed_at ${down}, m.id ${down} offset 0) m`
+    : Prisma.sql`artifacts.manifests m`
+  return readPage(
     db,
     {
-      from: Prisma.sql`${artifacts}
+      each: start.among ? null : start.repositories,
+      from: Prisma.sql`${manifests} join artifacts.repositories r on r.id = m.repository_id
         join unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as n (id, name) on n.id = r.project_id`,
-      where: [Prisma.sql`r.deleted_at is null and ${listed}`, ...searchToSql(terms, { among, labels, ofTags: false })],
+      where: [Prisma.sql`r.deleted_at is null and ${listed}`, ...searchChecks(terms, scope)],
       order: byPush,
       own: Prisma.sql`r.project_id as "projectId", n.name as project`,
       counted: false,
     },
     keyset,
   )
+}

@@ -5,7 +5,7 @@ import { named } from './artifact-rows.ts'
 /** Ids of labels by name. */
 export type Labels = ReadonlyMap<string, readonly number[]>
 
-type SearchScope = {
+export type SearchScope = {
   /** The projects that are searched. */
   among: readonly { id: number; name: string }[]
   labels: Labels
@@ -13,62 +13,126 @@ type SearchScope = {
   ofTags: boolean
 }
 
-/** Conditions on manifests `m` in repositories `r`. Each can be answered from an index, so that the rarest may lead. */
-export const searchToSql = (terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql[] =>
-  terms.map((term) => (term.negated ? Prisma.sql`not (${toSql(term, scope)})` : toSql(term, scope)))
+/** A term as SQL: a condition on a row and, where an index finds all that have it, the ids of those. */
+type TermSql = { holds: Prisma.Sql; set: Prisma.Sql | null }
 
-function toSql(term: SearchTerm, scope: SearchScope): Prisma.Sql {
+/** Conditions on manifests `m` in repositories `r`, by sets where there are any: for whoever reads all that is found. */
+export const searchToSql = (terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql[] =>
+  terms.map((term) => {
+    const { holds, set } = toSql(term, scope)
+    return negate(term, set ? Prisma.sql`m.id in (${set})` : holds)
+  })
+
+/**
+ * The same for one row after the other: for whoever stops at the end of a page. Postgres cannot tell from them how few rows may have a term, so
+ * it reads in the order of the list; whoever knows a set that is small begins with that instead.
+ */
+export const searchChecks = (terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql[] =>
+  terms.map((term) => negate(term, toSql(term, scope).holds))
+
+/** Ids of what can be found by an index, one set for each term that has one: the page is in each of them. */
+export const searchSets = (terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql[] =>
+  terms.flatMap((term) => (term.negated ? [] : (toSql(term, scope).set ?? [])))
+
+/** Repositories `r` that are asked for by name; null when all may have what is searched. */
+export function searchedRepositories(terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql | null {
+  const asked = terms.filter((term) => term.field === 'repository' && !term.negated)
+  return asked.length === 0 ? null : Prisma.join(searchChecks(asked, scope), ' and ')
+}
+
+const negate = ({ negated }: SearchTerm, condition: Prisma.Sql) =>
+  negated ? Prisma.sql`not (${condition})` : condition
+const row = (holds: Prisma.Sql): TermSql => ({ holds, set: null })
+
+// `offset 0` and functions where operators would do: looked at for each row, as in artifact-rows.ts.
+function toSql(term: SearchTerm, scope: SearchScope): TermSql {
   switch (term.field) {
-    case 'word':
-      if (scope.ofTags) return Prisma.sql`t.name ilike ${`%${escapeLike(term.value)}%`}`
-      return Prisma.sql`m.id in (
-        select t.manifest_id from artifacts.tags t where ${begins(Prisma.sql`t.name`, term.value)}
-        union all
-        select n.id from artifacts.manifests n where n.repository_id in (
-          select q.id from artifacts.repositories q where q.deleted_at is null and ${nameHolds(term.value, scope.among)}))`
-    case 'tag':
-      return scope.ofTags
-        ? matches(Prisma.sql`t.name`, term.pattern)
-        : Prisma.sql`m.id in (select t.manifest_id from artifacts.tags t where ${matches(Prisma.sql`t.name`, term.pattern)})`
+    case 'word': {
+      if (scope.ofTags) return row(Prisma.sql`t.name ilike ${`%${escapeLike(term.value)}%`}`)
+      const ofTag = begins(Prisma.sql`t.name`, term.value)
+      return {
+        set: Prisma.sql`
+          select t.manifest_id from artifacts.tags t where ${ofTag}
+          union all
+          select n.id from artifacts.manifests n where n.repository_id in (
+            select q.id from artifacts.repositories q where q.deleted_at is null and ${nameHolds(term.value, scope.among, Prisma.sql`q`)})`,
+        holds: Prisma.sql`(${nameHolds(term.value, scope.among, Prisma.sql`r`)} or ${hasTag(ofTag)})`,
+      }
+    }
+    case 'tag': {
+      const is = matches(Prisma.sql`t.name`, term.pattern)
+      if (scope.ofTags) return row(is)
+      return { holds: hasTag(is), set: Prisma.sql`select t.manifest_id from artifacts.tags t where ${is}` }
+    }
     case 'repository':
-      return repositoryMatches(term.pattern, scope.among)
-    case 'digest':
+      return row(repositoryMatches(term.pattern, scope.among))
+    case 'digest': {
       // The operators of the index, whatever the database sorts by; a digest has nothing above `z`.
-      return Prisma.sql`(m.digest ~>=~ ${term.prefix} and m.digest ~<~ ${`${term.prefix}~`})`
-    case 'label':
-      return Prisma.sql`m.id in (
-        select l.manifest_id from artifacts.artifact_labels l where l.label_id = any(${[...(scope.labels.get(term.value) ?? [])]}::int[]))`
+      const of = (m: Prisma.Sql) =>
+        Prisma.sql`(${m}.digest ~>=~ ${term.prefix} and ${m}.digest ~<~ ${`${term.prefix}~`})`
+      return {
+        set: Prisma.sql`select n.id from artifacts.manifests n where ${of(Prisma.sql`n`)}`,
+        holds: Prisma.sql`starts_with(m.digest, ${term.prefix})`,
+      }
+    }
+    case 'label': {
+      const set = Prisma.sql`
+        select l.manifest_id from artifacts.artifact_labels l where l.label_id = any(${[...(scope.labels.get(term.value) ?? [])]}::int[])`
+      return { set, holds: Prisma.sql`exists (${set} and l.manifest_id = m.id offset 0)` }
+    }
     case 'annotation':
-      return term.value === null
-        ? Prisma.sql`(m.annotations <> '{}' and jsonb_exists(m.annotations, ${term.name}))`
-        : Prisma.sql`(m.annotations <> '{}' and m.annotations @> jsonb_build_object(${term.name}::text, ${term.value}::text))`
+      if (term.value === null) return row(Prisma.sql`jsonb_exists(m.annotations, ${term.name})`)
+      return {
+        set: Prisma.sql`
+          select n.id from artifacts.manifests n
+           where n.annotations <> '{}' and n.annotations @> jsonb_build_object(${term.name}::text, ${term.value}::text)`,
+        holds: Prisma.sql`(m.annotations ->> ${term.name} is not distinct from ${term.value})`,
+      }
     case 'platform': {
       const { os, architecture } = term
       const is = (osOf: Prisma.Sql, architectureOf: Prisma.Sql) =>
         architecture === null
           ? Prisma.sql`${osOf} = ${os}`
           : Prisma.sql`${osOf} = ${os} and ${architectureOf} = ${architecture}`
-      return Prisma.sql`m.id in (
+      const ofChild = Prisma.sql`
         select e.manifest_id from artifacts.manifest_edges e
-         where e.kind = 'child' and e.platform is not null and ${is(Prisma.sql`e.platform ->> 'os'`, Prisma.sql`e.platform ->> 'architecture'`)}
-        union all
-        select n.id from artifacts.manifests n
-         where ${is(Prisma.sql`n.facts #>> '{attributes,os}'`, Prisma.sql`n.facts #>> '{attributes,architecture}'`)})`
+         where e.kind = 'child' and e.platform is not null and ${is(Prisma.sql`e.platform ->> 'os'`, Prisma.sql`e.platform ->> 'architecture'`)}`
+      const own = (m: Prisma.Sql) =>
+        is(Prisma.sql`${m}.facts #>> '{attributes,os}'`, Prisma.sql`${m}.facts #>> '{attributes,architecture}'`)
+      return {
+        set: Prisma.sql`${ofChild} union all select n.id from artifacts.manifests n where ${own(Prisma.sql`n`)}`,
+        holds: Prisma.sql`(coalesce(${own(Prisma.sql`m`)}, false) or exists (${ofChild} and e.manifest_id = m.id offset 0))`,
+      }
     }
     case 'type':
-      return Prisma.sql`m.type = ${term.value}`
-    case 'pushed':
+      return row(Prisma.sql`m.type = ${term.value}`)
+    case 'pushed': {
+      const column = Prisma.raw(scope.ofTags ? 't.pushed_at' : 'm.pushed_at')
+      return row(isAt(column, term))
+    }
     case 'pulled': {
-      const row = Prisma.raw(scope.ofTags ? 't' : 'm')
-      const column = term.field === 'pushed' ? Prisma.sql`${row}.pushed_at` : Prisma.sql`${row}.pulled_at`
-      return term.after ? Prisma.sql`${column} > ${term.time}` : Prisma.sql`${column} < ${term.time}`
+      if (scope.ofTags) return row(isAt(Prisma.sql`t.pulled_at`, term))
+      const day = Prisma.sql`(${term.time}::timestamptz at time zone 'UTC')::date`
+      const set = Prisma.sql`
+        select n.id from artifacts.manifests n
+         where n.pulled_day ${Prisma.raw(term.after ? '>=' : '<=')} ${day} and ${isAt(Prisma.sql`n.pulled_at`, term)}`
+      return {
+        set,
+        holds: isAt(Prisma.sql`coalesce(m.pulled_at, ${term.after ? '-infinity' : 'infinity'}::timestamptz)`, term),
+      }
     }
     case 'never pulled':
-      return scope.ofTags ? Prisma.sql`t.pulled_at is null` : Prisma.sql`m.pulled_at is null`
+      return row(scope.ofTags ? Prisma.sql`t.pulled_at is null` : Prisma.sql`m.pulled_at is null`)
     case 'untagged':
-      return Prisma.sql`not ${named}`
+      return row(Prisma.sql`not ${named}`)
   }
 }
+
+const isAt = (column: Prisma.Sql, { after, time }: { after: boolean; time: Date }) =>
+  after ? Prisma.sql`${column} > ${time}` : Prisma.sql`${column} < ${time}`
+
+const hasTag = (is: Prisma.Sql) =>
+  Prisma.sql`exists (select from artifacts.tags t where t.manifest_id = m.id and ${is} offset 0)`
 
 const begins = (column: Prisma.Sql, prefix: string) =>
   Prisma.sql`(${column} >= ${prefix} and ${column} < ${`${prefix}~`})`
@@ -81,16 +145,18 @@ function matches(column: Prisma.Sql, pattern: NamePattern): Prisma.Sql {
   return first === '' ? like : Prisma.sql`(${begins(column, first)} and ${like})`
 }
 
-/** Whether the whole name of a repository `q`, project first, holds a text. */
-function nameHolds(text: string, among: SearchScope['among']): Prisma.Sql {
+/** Whether the whole name of a repository, project first, holds a text. */
+function nameHolds(text: string, among: SearchScope['among'], repository: Prisma.Sql): Prisma.Sql {
   const slash = text.indexOf('/')
   const before = (slash < 0 ? text : text.slice(0, slash)).toLowerCase()
   // A name of a project has no slash, so what stands behind the first one is the beginning of a path.
   const named = among.filter(({ name }) =>
     slash < 0 ? name.toLowerCase().includes(before) : name.toLowerCase().endsWith(before),
   )
+  const inPath = Prisma.sql`${repository}.path ilike ${`%${escapeLike(text)}%`}`
+  if (named.length === 0) return inPath
   const below = slash < 0 ? '%' : `${escapeLike(text.slice(slash + 1))}%`
-  return Prisma.sql`(q.path ilike ${`%${escapeLike(text)}%`} or (q.project_id = any(${idsOf(named)}::int[]) and q.path ilike ${below}))`
+  return Prisma.sql`(${inPath} or (${repository}.project_id = any(${idsOf(named)}::int[]) and ${repository}.path ilike ${below}))`
 }
 
 /** Whether the whole name of repository `r` is like this. A project that is named as a whole is found by its index. */
@@ -103,7 +169,10 @@ function repositoryMatches(pattern: NamePattern, among: SearchScope['among']): P
   }
   const names = among.map(({ name }) => name)
   const name = Prisma.sql`((${names}::text[])[array_position(${idsOf(among)}::int[], r.project_id)] || '/' || r.path)`
-  return matches(name, pattern)
+  // What a name ends with is in its path, behind the first slash if it has one: found by its trigrams.
+  const end = pattern.at(-1)!
+  const path = Prisma.sql`r.path like ${`%${escapeLike(end.slice(end.indexOf('/') + 1))}`}`
+  return Prisma.sql`(${path} and ${matches(name, pattern)})`
 }
 
 const idsOf = (projects: SearchScope['among']) => projects.map(({ id }) => id)

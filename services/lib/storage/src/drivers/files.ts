@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { close, closeSync, fdatasync, fstat, open, read, write } from 'node:fs'
+import { close, closeSync, fdatasync, fstatSync, open, read, write } from 'node:fs'
 import { constants, copyFile, link, mkdir, readdir, rename, stat, truncate, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
@@ -34,7 +34,6 @@ const SENDING_BYTES = 24 * 1024 ** 2
 const openFile = promisify(open)
 const closeFile = promisify(close)
 const syncData = promisify(fdatasync)
-const statOf = promisify(fstat)
 
 /**
  * Blobs as files of one folder: `incoming/<uuid>.<token>` while they arrive, `o/<xx>/<uuid>` for good. Any number of processes may
@@ -388,7 +387,7 @@ export class FileStorage implements BlobStorage {
 
   async #syncAndClose(key: ObjectKey, fd: number, staged: string, sizeBytes: number) {
     try {
-      const { size } = await statOf(fd)
+      const { size } = fstatSync(fd)
       if (size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, size)
       await syncData(fd).catch(async (error: unknown) => {
         // The kernel reports a lost page once and then calls it clean, so a second sync would succeed on a damaged file.
@@ -396,7 +395,8 @@ export class FileStorage implements BlobStorage {
         throw new UploadLost(key, 'the disk refused its bytes', { cause: asProblem(error) })
       })
     } finally {
-      await closeFile(fd)
+      // At once, as in send: what was to be written has been.
+      closeSync(fd)
     }
   }
 

@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { request } from 'node:http'
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -302,6 +304,34 @@ describe('the metrics of services apart, after some traffic', () => {
       /harbor_jobservice_task_total\{type="GARBAGE_COLLECTION",status="success"\} 1\n/,
     )
   })
+
+  it('tells of an upload while it is on its way, and of what came when it ended', async () => {
+    const { client } = platform
+    const token = await client.token(ADMIN, 'told/app')
+    const started = await client.v2('POST', 'told/app/blobs/uploads/', token)
+    const upload = request(new URL(started.headers.get('location')!, client.url), {
+      method: 'PATCH',
+      headers: { Authorization: `Bearer ${token}`, 'Content-Type': 'application/octet-stream' },
+    })
+    const answered = once(upload, 'response')
+    upload.write(Buffer.alloc(70_000))
+    const told = (line: string) =>
+      until(
+        line,
+        () => scrape(platform.metricsUrl('registry')),
+        (text) => text.includes(`${line}\n`),
+      )
+    await told('registry_http_in_flight_requests{handler="blob_upload_chunk"} 1')
+    upload.end(Buffer.alloc(10_000))
+    await answered
+    await told('registry_http_in_flight_requests{handler="blob_upload_chunk"} 0')
+    const after = await scrape(platform.metricsUrl('registry'))
+    const more = (le: number) => {
+      const bucket = new RegExp(`request_size_bytes_bucket\\{le="${le}",handler="blob_upload_chunk"\\} (\\d+)`)
+      return Number(bucket.exec(after)![1]) - Number(bucket.exec(texts.get('registry')!)![1])
+    }
+    expect([more(65_536), more(131_072)]).toEqual([0, 1])
+  }, 60_000)
 
   it('has series of only so many projects, whatever paths clients ask for', async () => {
     const names = readMetrics(texts.get('exporter')!).get('harbor_project_quota_byte')!.get('project_name')

@@ -17,6 +17,9 @@ beforeAll(async () => {
   await core.project('of-admin')
   await core.admin('POST', '/projects/shop/members', { role_id: 3, member_user: { username: 'guest' } })
   for (const tag of ['1', '2', '3']) await push('shop/app', tag)
+  await core.db.prisma.label.create({ data: { name: 'keep', scope: 'g', projectId: 0 } })
+  const { id: projectId } = await core.db.prisma.project.findFirstOrThrow({ where: { name: 'of-admin' } })
+  await core.db.prisma.label.create({ data: { name: 'theirs', scope: 'p', projectId } })
   await push('shop/deep/er', '1')
 })
 afterAll(() => core[Symbol.asyncDispose]())
@@ -109,6 +112,9 @@ describe('operations on many artifacts', () => {
     ['neither project nor search', { kind: 'delete', selector: {} }, 400, 'needs a project'],
     ['a search beside a filter', { ...all, selector: { project: 'shop', search: '1', q: 'tags=1' } }, 400, 'either'],
     ['a search that is none', { ...all, selector: { search: 'colour:red' } }, 400, 'no field'],
+    // Whether another project has such a label is nobody's business.
+    ['a label that there is not', { ...all, selector: { search: '-label:kepe' } }, 400, 'no label kepe'],
+    ['a label of another project', { ...all, selector: { search: '-label:theirs' } }, 400, 'no label theirs'],
     ['a tag that is not named', { ...all, kind: 'tag' }, 400, 'tag is missing'],
     ['a tag that is none', { ...all, kind: 'tag', tag: 'a*' }, 400, 'no tag'],
     ['all tags, but no word of it', { ...all, kind: 'untag' }, 400, 'tag is missing'],
@@ -144,7 +150,7 @@ describe('operations on many artifacts', () => {
     expect([reply.status, reply.body]).toMatchObject([201, { total: 2, dryRun: true, sample: [] }])
     expect(reply.body).not.toHaveProperty('project')
     const { projectIds, found } = (await parameters()) as { projectIds: string[]; found: object }
-    expect([projectIds.length, found]).toEqual([2, { search }])
+    expect([projectIds.length, found]).toEqual([2, { search, labels: { keep: { ids: [1] } } }])
     expect((await ask(owner, { kind: 'delete', selector: { project: 'shop', search: 'tag:2' } })).body).toMatchObject({
       project: 'shop',
       total: 1,

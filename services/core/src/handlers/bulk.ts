@@ -5,7 +5,7 @@ import { problems } from '@haven/errors'
 import { emit } from '@haven/events'
 import type { Permission } from '@haven/identity'
 import { compileDoublestar, parseReference, parseRepositoryName, parseTag } from '@haven/oci'
-import { findLabel, type ProjectFacts } from '@haven/projects'
+import { findLabel, findLabels, type ProjectFacts } from '@haven/projects'
 import type { BodyOf } from '@haven/proto'
 import { ActorKind, OperationProgressedSchema } from '@haven/proto/events'
 import { BulkOperationSchema, type BulkOperation } from '@haven/proto/jobs'
@@ -323,7 +323,9 @@ async function selectorOf(
   }
   if (search !== undefined) {
     const among = project ? [project] : await projectsOf(deps, caller, bulkNeeds[kind].here)
-    return { among, ...(await searchOf(deps, search)) }
+    const found = { among, ...(await searchOf(deps, search)) }
+    await requireLabels(deps, found)
+    return found
   }
   // Without a search there is a project.
   const place = { project: project! }
@@ -338,6 +340,17 @@ async function selectorOf(
       }
       return { path: repository, reference }
     }),
+  }
+}
+
+/** A label that there is not keeps nothing: `-label:kepe` would mean everything. @throws badRequest */
+async function requireLabels(deps: CoreContext, { among, labels, terms }: Extract<Selector, { among: unknown }>) {
+  const known = await findLabels(deps, [...labels.values()].flat())
+  for (const term of terms) {
+    if (term.field !== 'label') continue
+    const projects = (labels.get(term.value) ?? []).map((id) => known.get(id)?.projectId)
+    if (projects.some((id) => id === 0 || among.some((project) => project.id === id))) continue
+    throw problems.badRequest({ message: `search: there is no label ${term.value}` })
   }
 }
 

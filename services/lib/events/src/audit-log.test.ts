@@ -17,6 +17,7 @@ import {
 } from '@haven/proto/events'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { auditLine } from './audit.ts'
+import { foldAuditNames } from './audit-names.ts'
 import { ensureAuditPartitions } from './audit-partitions.ts'
 import { OutboxDispatcher } from './dispatcher.ts'
 import { emit, emitAll, type EventMessage, type EventSource } from './emit.ts'
@@ -86,6 +87,16 @@ async function requireTrueCounts() {
        group by 1, 2, 3, 4 order by 1, 2, 3, 4`
     expect(kept).toEqual(real)
   }
+  const named = await database.db.prisma.$queryRaw`
+    select kind, name, month::text, sum(entries)::int as entries
+      from (select kind, name, month, entries from events.audit_names
+             union all select kind, name, month, entries from events.audit_name_deltas) n
+     group by 1, 2, 3 having sum(entries) <> 0 order by 1, 2, 3`
+  const lines = await database.db.prisma.$queryRaw`
+    select s.kind, s.name, date_trunc('month', e.occurred_at at time zone 'UTC')::date::text as month, count(*)::int as entries
+      from events.audit_entries e cross join lateral (values ('actor', e.actor), ('resource', e.resource)) s(kind, name)
+     group by 1, 2, 3 order by 1, 2, 3`
+  expect(named).toEqual(lines)
 }
 
 describe('listAudit', () => {
@@ -213,6 +224,79 @@ describe('listAudit', () => {
     await expect(list({ conditions: [{ field: 'op_time', match: 'exact', value: 'soon' }] })).rejects.toThrow('op_time')
   })
 
+  it('finds by names and by times what it finds line by line, on every page, before and after the names were counted', async () => {
+    for (const [n, month] of ['01', '02', '04'].entries()) {
+      for (const actor of ['ann', 'anna', 'bob']) {
+        await seed({ at: `2026-${month}-0${n + 3}T23:58:00Z`, actor, resource: `p1/${actor}:${n}`, count: 150 })
+        await seed({ at: `2026-${month}-10T00:00:00Z`, actor, project: 2, type: 'pull_artifact', count: 20 })
+      }
+    }
+    await database.db.prisma.$executeRaw`
+      insert into events.audit_entries (occurred_at, operation, resource_type, resource, actor)
+      select '2026-05-05'::timestamptz + n * interval '1 hour', 'pull', 'artifact', 'many-' || n, 'robot-' || n from generate_series(1, 60) n`
+    const lines = (await list({ page: { number: 1, size: 5000 } })).entries
+    const at = (text: string) => new Date(text)
+    const between = (min: string, max: string) => (time: Date) => time >= at(min) && time <= at(max)
+    const term = (field: string, match: 'exact' | 'contains', value: string) => ({ field, match, value }) as const
+    const during = (min: string, max: string) =>
+      ({ field: 'op_time', match: 'range', min: at(min), max: at(max) }) as const
+    const pulls = term('operation', 'exact', 'pull')
+    const [days, hours] = [
+      ['2026-02-04T00:00:00Z', '2026-04-10T00:00:00Z'],
+      ['2026-01-03T23:59:00.000Z', '2026-01-03T23:59:30.500Z'],
+    ] as const
+    const cases: [NonNullable<AuditQuery['conditions']>, (line: (typeof lines)[number]) => boolean][] = [
+      [[term('username', 'exact', 'ann')], (l) => l.actor === 'ann'],
+      [[term('username', 'contains', 'NN')], (l) => l.actor.includes('nn')],
+      [[term('username', 'contains', 'nn'), pulls], (l) => l.actor.includes('nn') && l.operation === 'pull'],
+      [[{ field: 'Username', match: 'in', values: ['bob', 'x'] }], (l) => l.actor === 'bob'],
+      [[term('resource', 'contains', 'ann')], (l) => l.resource.includes('ann')],
+      [[term('resource', 'contains', 'many')], (l) => l.resource.includes('many')],
+      [[term('resource', 'contains', 'many'), pulls], (l) => l.resource.includes('many')],
+      [[term('username', 'exact', '%')], () => false],
+      [[during(...days)], (l) => between(...days)(l.occurredAt)],
+      [[during(...hours)], (l) => between(...hours)(l.occurredAt)],
+      [[during(...days), pulls], (l) => between(...days)(l.occurredAt) && l.operation === 'pull'],
+      [[{ field: 'op_time', match: 'range', min: at(days[0]) }], (l) => l.occurredAt >= at(days[0])],
+      [[{ field: 'op_time', match: 'range', max: at(days[0]), exclusive: true }], (l) => l.occurredAt < at(days[0])],
+    ]
+    const scopes = [
+      ['all', () => true],
+      [{ projects: [2] }, (id: number | null) => id === 2],
+    ] as const
+    for (const counted of [false, true]) {
+      for (const [conditions, holds] of cases) {
+        for (const [scope, sees] of scopes) {
+          for (const descending of [true, false]) {
+            const found = lines.filter((line) => holds(line) && sees(line.projectId))
+            const expected = (descending ? found : found.toReversed()).map(({ id }) => id)
+            for (const page of [
+              { number: 1, size: 30 },
+              { number: 4, size: 97 },
+              { number: Math.ceil(found.length / 30), size: 30 },
+            ]) {
+              const query = {
+                conditions,
+                scope,
+                sort: [{ field: 'op_time', descending }],
+                page: { ...page, number: Math.max(1, page.number) },
+              }
+              const { total, entries } = await list(query)
+              const offset = (query.page.number - 1) * page.size
+              expect([query, total, entries.map(({ id }) => id)]).toEqual([
+                query,
+                found.length,
+                expected.slice(offset, offset + page.size),
+              ])
+            }
+          }
+        }
+      }
+      if (!counted) expect(await foldAuditNames(database.db)).toBeGreaterThan(0)
+    }
+    expect(await foldAuditNames(database.db)).toBe(0)
+  })
+
   it('reads the lines of a page in three statements at most by an index, wherever in a long log the page is', async () => {
     await ensureAuditPartitions(database.db)
     for (const month of ['01', '02', '03']) await seed({ at: `2026-${month}-01T00:00:00Z`, count: 4000, project: 5 })
@@ -282,7 +366,11 @@ describe('the counts', () => {
     await requireTrueCounts()
     await ensureAuditPartitions(database.db)
     await requireTrueCounts()
+    await foldAuditNames(database.db)
+    await requireTrueCounts()
     await database.db.prisma.auditEntry.deleteMany({ where: { projectId: 2 } })
+    await requireTrueCounts()
+    await foldAuditNames(database.db)
     await requireTrueCounts()
     expect((await list()).total).toBe(5 * 120 + 3) // three of the eight wrote of project 2
   })

@@ -67,8 +67,8 @@ type Row = {
 /**
  * A page of the audit log, newest first unless asked otherwise, and how many lines there are in all: three statements at most. By time and
  * kind, which is how the log is read, none depends on its length: the total comes from the counts of each month, and these say in which
- * month a page begins and those of its days on which day, so that only lines of that day are passed over. By anything else, what is
- * found is found once, to be counted and shown.
+ * month a page begins and those of its days on which day, so that only lines of that day are passed over. A name, or part of one, is looked
+ * for among the names, which know their lines in each month. By anything else, what is found is found once, to be counted and shown.
  */
 export async function listAudit(
   db: Pick<Database, 'prisma'>,
@@ -80,16 +80,24 @@ export async function listAudit(
   const newestFirst = timeOrderOf(sort)
   const order =
     newestFirst === null ? orderToSql(sort, fields, Prisma.empty, Prisma.sql`id desc`) : byTime({ newestFirst })
-  if (counted.length < filters.length) return readFound(db, where, order, page)
+  if (counted.length < filters.length) {
+    if (newestFirst === null) return readFound(db, where, order, page)
+    const naming = conditions.find(isNaming)
+    const asked = { scope, where, newestFirst, page }
+    if (naming) return readNamed(db, { ...asked, naming, alone: scope === 'all' && filters.length === 1 })
+    const during = conditions.find(isDuring)
+    if (during && counted.length === filters.length - 1) return readDuring(db, { ...asked, counted, during })
+    return readFound(db, where, order, page)
+  }
   const months = await countSpans(db, scope, counted, 'month')
   const total = months.reduce((sum, month) => sum + month.entries, 0)
   if (newestFirst === null) return { total, entries: await read(db, where, order, pageToSql(page)) }
-  const inMonths = within(months, (page.number - 1) * page.size, page.size, newestFirst)
+  const inMonths = placeOf(months, (page.number - 1) * page.size, page.size, newestFirst)
   if (inMonths === null) return { total, entries: [] }
   const { from, until, skip } = inMonths
   if (skip < MANY) return { total, entries: await readSpan(db, inMonths, where, newestFirst, page.size) }
   const days = await countSpans(db, scope, counted, 'day', { from, until })
-  const inDays = within(days, skip, page.size, newestFirst)
+  const inDays = placeOf(days, skip, page.size, newestFirst)
   return { total, entries: await readSpan(db, inDays ?? inMonths, where, newestFirst, page.size) }
 }
 
@@ -160,7 +168,7 @@ async function countSpans(
 type Place = Span & { skip: number }
 
 /** The spans that hold a page as one, and how many of its lines come before the page. Null when the page is past the end. */
-function within(spans: readonly Span[], offset: number, size: number, newestFirst: boolean): Place | null {
+function placeOf(spans: readonly Span[], offset: number, size: number, newestFirst: boolean): Place | null {
   let skip = offset
   const held: Span[] = []
   let entries = 0
@@ -179,7 +187,108 @@ function within(spans: readonly Span[], offset: number, size: number, newestFirs
   return { from: first.from, until: last.until, entries, skip }
 }
 
+type Asked = { scope: AuditScope; where: readonly Prisma.Sql[]; newestFirst: boolean; page: Page }
+
+const kinds = new Map([
+  [fields.username, 'actor'],
+  [fields.resource, 'resource'],
+])
+const kindOf = ({ field }: Condition) => kinds.get(fieldOf(fields, field))
+const isNaming = (condition: Condition) => condition.match !== 'all' && kindOf(condition) !== undefined
+
+/** The lines of so many names are read name by name; of more, there are many among all lines. */
+const FEW_NAMES = 20
+
+/**
+ * Lines of whom or what a condition names.
+ * @param alone nothing else is asked, so that the names know how many lines there are.
+ */
+async function readNamed(
+  db: Pick<Database, 'prisma'>,
+  { naming, where, newestFirst, page, alone }: Asked & { naming: Condition; alone: boolean },
+): Promise<{ total: number; entries: AuditEntry[] }> {
+  const kind = kindOf(naming)!
+  const nameField = { name: { column: Prisma.sql`name`, type: 'text' } } as const
+  const isNamed = Prisma.join(conditionsToSql([{ ...naming, field: 'name' }], nameField), ' and ')
+  const rows = await db.prisma.$queryRaw<{ from: Date; until: Date; entries: bigint; names: string[] | null }[]>`
+    select month::timestamptz as from, (month + interval '1 month')::timestamptz as until, sum(entries)::bigint as entries,
+           case when count(distinct name) <= ${FEW_NAMES} then array_agg(distinct name) end as names
+      from (select name, month, entries from events.audit_names where kind = ${kind} and ${isNamed}
+             union all
+            select name, month, entries from events.audit_name_deltas where kind = ${kind} and ${isNamed}) named
+     group by month having sum(entries) > 0 order by month`
+  const months = rows.map((month) => ({ ...month, entries: Number(month.entries) }))
+  const names = new Set(months.flatMap((month) => month.names ?? []))
+  const few = names.size <= FEW_NAMES && months.every((month) => month.names !== null)
+  const among = few ? { column: Prisma.raw(kind), names: [...names] } : undefined
+  if (alone) return readPlace(db, months, { where, newestFirst, page }, among)
+  if (!among) return readFound(db, where, byTime({ newestFirst }), page)
+  const [first, last] = [months[0], months.at(-1)]
+  if (!first || !last) return { total: 0, entries: [] }
+  const [counted] = await db.prisma.$queryRaw<[{ entries: bigint }]>`
+    select count(*) as entries from events.audit_entries
+     where ${among.column} = any(${among.names}) and ${Prisma.join([...where], ' and ')}`
+  const all = { from: first.from, until: last.until, entries: Number(counted.entries) }
+  return readPlace(db, [all], { where, newestFirst, page }, among)
+}
+
+type During = Extract<Condition, { match: 'range' }> & { min?: Date; max?: Date }
+const isTime = (value: unknown) => value === undefined || value instanceof Date
+const isDuring = (condition: Condition): condition is During =>
+  condition.match === 'range' &&
+  fieldOf(fields, condition.field) === fields.op_time &&
+  isTime(condition.min) &&
+  isTime(condition.max)
+
+const DAY_MS = 86_400_000
+const [BEFORE_ALL, AFTER_ALL] = [new Date(0), new Date('9999-12-31')]
+
+/** Lines of a time: whole days are counted already, so that only what lies in parts of days is counted now. */
+async function readDuring(
+  db: Pick<Database, 'prisma'>,
+  { scope, counted, during, ...asked }: Asked & { counted: readonly Prisma.Sql[]; during: During },
+): Promise<{ total: number; entries: AuditEntry[] }> {
+  const { min = BEFORE_ALL, max = AFTER_ALL } = during
+  const [firstDay, lastDay] = [
+    new Date(Math.ceil(min.getTime() / DAY_MS) * DAY_MS),
+    new Date(Math.floor(max.getTime() / DAY_MS) * DAY_MS),
+  ]
+  const end = new Date(max.getTime() + 1) // times are kept to the millisecond
+  const parts =
+    firstDay > lastDay
+      ? [{ from: min, until: end }]
+      : [
+          { from: min, until: firstDay },
+          { from: lastDay, until: end },
+        ]
+  const count = ({ from, until }: { from: Date; until: Date }) => Prisma.sql`(
+    select count(*) from events.audit_entries where ${Prisma.join([...within(from, until), ...asked.where], ' and ')})`
+  const [[{ entries }], days] = await Promise.all([
+    db.prisma.$queryRaw<[{ entries: bigint[] }]>`select array[${Prisma.join(parts.map(count))}] as entries`,
+    firstDay < lastDay ? countSpans(db, scope, counted, 'day', { from: firstDay, until: lastDay }) : [],
+  ])
+  const [first, ...last] = parts.map((part, n) => ({ ...part, entries: Number(entries[n]) }))
+  return readPlace(db, [first!, ...days, ...last], asked)
+}
+
+/** The page of lines that lie in these spans, and how many there are. */
+async function readPlace(
+  db: Pick<Database, 'prisma'>,
+  spans: readonly Span[],
+  { where, newestFirst, page }: Omit<Asked, 'scope'>,
+  among?: Names,
+): Promise<{ total: number; entries: AuditEntry[] }> {
+  const total = spans.reduce((sum, { entries }) => sum + entries, 0)
+  const place = placeOf(spans, (page.number - 1) * page.size, page.size, newestFirst)
+  return { total, entries: place ? await readSpan(db, place, where, newestFirst, page.size, among) : [] }
+}
+
 const columns = Prisma.sql`id, occurred_at, project_id, operation, resource_type, resource, actor, description, success`
+
+const within = (from: Date, until: Date) => [Prisma.sql`occurred_at >= ${from}`, Prisma.sql`occurred_at < ${until}`]
+
+/** Those whose lines are read, name by name: the planner would not know that they come in order. */
+type Names = { column: Prisma.Sql; names: readonly string[] }
 
 /** From whichever end of the place is nearer. */
 async function readSpan(
@@ -188,20 +297,23 @@ async function readSpan(
   where: readonly Prisma.Sql[],
   newestFirst: boolean,
   size: number,
+  among?: Names,
 ): Promise<AuditEntry[]> {
-  const during = [Prisma.sql`occurred_at >= ${from}`, Prisma.sql`occurred_at < ${until}`]
+  const during = within(from, until)
   const order = byTime({ newestFirst })
-  if (skip < MANY) return read(db, [...during, ...where], order, Prisma.sql`limit ${size} offset ${skip}`)
+  if (skip < MANY && !among) return read(db, [...during, ...where], order, Prisma.sql`limit ${size} offset ${skip}`)
   const end = Math.min(skip + size, entries)
   const nearer = skip <= entries - end
-  const limit = nearer
-    ? Prisma.sql`limit ${size} offset ${skip}`
-    : Prisma.sql`limit ${end - skip} offset ${entries - end}`
+  const [take, offset] = nearer ? [size, skip] : [end - skip, entries - end]
   const way = nearer ? order : byTime({ newestFirst: !newestFirst })
-  const ids = Prisma.sql`
-    (id, occurred_at) in (select id, occurred_at from events.audit_entries
-                           where ${Prisma.join([...during, ...where], ' and ')} order by ${way} ${limit})`
-  return read(db, [...during, ids], order, Prisma.empty)
+  const all = Prisma.join([...during, ...where], ' and ')
+  const ids = among
+    ? Prisma.sql`
+        select id, occurred_at from unnest(${[...among.names]}::text[]) as named (one) cross join lateral (
+          select id, occurred_at from events.audit_entries where ${among.column} = one and ${all} order by ${way} limit ${offset + take}) lines
+         order by ${way} limit ${take} offset ${offset}`
+    : Prisma.sql`select id, occurred_at from events.audit_entries where ${all} order by ${way} limit ${take} offset ${offset}`
+  return read(db, [...during, Prisma.sql`(id, occurred_at) in (${ids})`], order, Prisma.empty)
 }
 
 /** The planner would rather walk through the whole log in its order than believe that few lines are found. */

@@ -1,4 +1,5 @@
 import { statement, type Database, type Sql } from '@haven/db'
+import { lockAuditNames } from './audit-names.ts'
 import { artifactEventTypes } from './event-types.ts'
 
 export type AuditPurge = {
@@ -51,22 +52,38 @@ const countTables = { month: 'events.audit_counts', day: 'events.audit_day_count
 const spans = ['month', 'day'] as const
 const inMonth = (column: string, type: string) =>
   `${column} >= $1::date${type} and ${column} < ($1::date + interval '1 month')${type}`
-const forgetMonth = spans.map((each) =>
-  statement(`audit forget month by ${each}`, `delete from ${countTables[each]} where ${inMonth(each, '')}`),
-)
-// Lines that came too late for their month's partition lie in the default one.
-const countMonth = spans.map((each) =>
-  statement(
-    `audit count month by ${each}`,
-    `insert into ${countTables[each]} (scope, ${each}, operation, resource_type, entries)
-     select s.scope, date_trunc('${each}', e.occurred_at at time zone 'UTC')::date, e.operation, e.resource_type, count(*)
-       from events.audit_entries e cross join lateral (values (-1), (coalesce(e.project_id, 0))) as s(scope)
-      where ${inMonth('e.occurred_at', '::timestamptz')}
-      group by 1, 2, 3, 4`,
+const nameTables = ['events.audit_names', 'events.audit_name_deltas'] as const
+const forgetMonth = [
+  ...spans.map((each) =>
+    statement(`audit forget month by ${each}`, `delete from ${countTables[each]} where ${inMonth(each, '')}`),
   ),
-)
-const forgetEmpty = spans.map((each) =>
-  statement(`audit forget empty counts by ${each}`, `delete from ${countTables[each]} where entries = 0`),
+  ...nameTables.map((table) =>
+    statement(`audit forget month of ${table}`, `delete from ${table} where ${inMonth('month', '')}`),
+  ),
+]
+// Lines that came too late for their month's partition lie in the default one.
+const countMonth = [
+  ...spans.map((each) =>
+    statement(
+      `audit count month by ${each}`,
+      `insert into ${countTables[each]} (scope, ${each}, operation, resource_type, entries)
+       select s.scope, date_trunc('${each}', e.occurred_at at time zone 'UTC')::date, e.operation, e.resource_type, count(*)
+         from events.audit_entries e cross join lateral (values (-1), (coalesce(e.project_id, 0))) as s(scope)
+        where ${inMonth('e.occurred_at', '::timestamptz')}
+        group by 1, 2, 3, 4`,
+    ),
+  ),
+  statement(
+    'audit count month of names',
+    `insert into events.audit_names (kind, name, month, entries)
+     select s.kind, s.name, $1::date, count(*)
+       from events.audit_entries e cross join lateral (values ('actor', e.actor), ('resource', e.resource)) as s(kind, name)
+      where ${inMonth('e.occurred_at', '::timestamptz')}
+      group by 1, 2`,
+  ),
+]
+const forgetEmpty = [...Object.values(countTables), 'events.audit_names'].map((table) =>
+  statement(`audit forget empty of ${table}`, `delete from ${table} where entries = 0`),
 )
 
 type Kinds = Pick<AuditPurge, 'eventTypes'>
@@ -99,6 +116,7 @@ async function dropMonths(db: Database, { before, signal, hold, onPurged }: Audi
       await hold?.(tx)
       // First: it waits for who writes into the month, and holds off who would.
       await tx.rows(statement(`audit drop ${name}`, `drop table if exists events.${name}`), [])
+      await lockAuditNames(tx)
       for (const change of [...forgetMonth, ...countMonth]) await tx.rows(change, [month])
     })
     total += Number(entries)

@@ -1,6 +1,7 @@
 import { randomBytes } from 'node:crypto'
 import { describe, expect, it } from '@jest/globals'
-import { MemoryStorage, newObjectKey, ObjectMissing } from '@haven/storage'
+import { digestOf } from '@haven/oci'
+import { MemoryStorage, newObjectKey, ObjectCorrupt, ObjectMissing } from '@haven/storage'
 import { SmallBlobs } from './small-blobs.ts'
 
 async function storeWith(bytes: Buffer) {
@@ -26,7 +27,8 @@ describe('SmallBlobs', () => {
     const bytes = randomBytes(1000)
     const { storage, key, reads } = await storeWith(bytes)
     const blobs = new SmallBlobs(storage)
-    for (let n = 0; n < 3; n++) expect(bytes.equals((await blobs.bytes(key, bytes.length))!)).toBe(true)
+    for (let n = 0; n < 3; n++)
+      expect(bytes.equals((await blobs.bytes(key, digestOf(bytes), bytes.length))!)).toBe(true)
     expect(reads()).toBe(1)
   })
 
@@ -34,9 +36,9 @@ describe('SmallBlobs', () => {
     const bytes = randomBytes(700_000)
     const { storage, key, reads } = await storeWith(bytes)
     const blobs = new SmallBlobs(storage)
-    expect(await blobs.bytes(key, bytes.length)).toBeNull()
+    expect(await blobs.bytes(key, digestOf(bytes), bytes.length)).toBeNull()
     expect(reads()).toBe(0)
-    const many = await Promise.all(Array.from({ length: 50 }, () => blobs.bytes(key, bytes.length)))
+    const many = await Promise.all(Array.from({ length: 50 }, () => blobs.bytes(key, digestOf(bytes), bytes.length)))
     expect(many.every((one) => one === many[0])).toBe(true)
     expect(bytes.equals(many[0]!)).toBe(true)
     expect(reads()).toBe(1)
@@ -46,8 +48,18 @@ describe('SmallBlobs', () => {
     const bytes = randomBytes(10)
     const { storage, key } = await storeWith(bytes)
     const blobs = new SmallBlobs(storage)
-    await expect(blobs.bytes('0/other', 10)).rejects.toThrow(ObjectMissing)
-    await expect(blobs.bytes('0/other', 10)).rejects.toThrow(ObjectMissing)
-    expect(bytes.equals((await blobs.bytes(key, bytes.length))!)).toBe(true)
+    await expect(blobs.bytes('0/other', digestOf(bytes), 10)).rejects.toThrow(ObjectMissing)
+    await expect(blobs.bytes('0/other', digestOf(bytes), 10)).rejects.toThrow(ObjectMissing)
+    expect(bytes.equals((await blobs.bytes(key, digestOf(bytes), bytes.length))!)).toBe(true)
+  })
+
+  it('keeps nothing that is not what its digest says', async () => {
+    const bytes = randomBytes(1000)
+    const { storage, key } = await storeWith(bytes)
+    const blobs = new SmallBlobs(storage)
+    for (let n = 0; n < 2; n++) {
+      await expect(blobs.bytes(key, digestOf(randomBytes(1000)), 1000)).rejects.toThrow(ObjectCorrupt)
+    }
+    expect(bytes.equals((await blobs.bytes(key, digestOf(bytes), 1000))!)).toBe(true)
   })
 })

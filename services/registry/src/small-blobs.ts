@@ -1,5 +1,7 @@
+import { hash } from 'node:crypto'
 import { TwoGenerations } from '@haven/db'
-import type { BlobStorage } from '@haven/storage'
+import { algorithmOf, type Digest } from '@haven/oci'
+import { ObjectCorrupt, type BlobStorage } from '@haven/storage'
 
 /** Larger ones are always read from the store: of those this size and below, to open a file costs as much as to send them. */
 export const MAX_SMALL_BYTES = 1024 * 1024
@@ -11,7 +13,8 @@ const MAX_BLOBS = 20_000
 
 /**
  * Bytes of small blobs that were read not long ago, by the key under which they lie: keys are never used again, and a blob that was found damaged
- * comes back under another. Whether a repository has the blob is for the database to say.
+ * comes back under another. They are what their digest says: once in memory, they hide what becomes of the object, so nobody would notice later.
+ * Whether a repository has the blob is for the database to say.
  */
 export class SmallBlobs {
   readonly #kept = new TwoGenerations<Buffer>(MAX_BLOBS, MAX_BYTES, (_, bytes) => bytes.length, 'small-blobs')
@@ -26,16 +29,16 @@ export class SmallBlobs {
 
   /**
    * The whole blob; null for one that is better streamed: it may never be asked for again.
-   * @throws ObjectMissing, ObjectTruncated
+   * @throws ObjectMissing, ObjectTruncated, ObjectCorrupt
    */
-  async bytes(key: string, sizeBytes: number): Promise<Buffer | null> {
+  async bytes(key: string, digest: Digest, sizeBytes: number): Promise<Buffer | null> {
     const kept = this.#kept.get(key)
     if (kept) return kept
     if (sizeBytes > KEPT_AT_ONCE_BYTES && !this.#askedFor.get(key)) {
       this.#askedFor.set(key, true)
       return null
     }
-    const reading = this.#reading.get(key) ?? this.#read(key, sizeBytes)
+    const reading = this.#reading.get(key) ?? this.#read(key, digest, sizeBytes)
     this.#reading.set(key, reading)
     try {
       return await reading
@@ -44,12 +47,14 @@ export class SmallBlobs {
     }
   }
 
-  async #read(key: string, sizeBytes: number): Promise<Buffer> {
+  async #read(key: string, digest: Digest, sizeBytes: number): Promise<Buffer> {
     const bytes = Buffer.allocUnsafeSlow(sizeBytes)
     let at = 0
     for await (const piece of this.#storage.read(key, { offset: 0, length: sizeBytes })) {
       at += (piece as Buffer).copy(bytes, at)
     }
+    const algorithm = algorithmOf(digest)
+    if (`${algorithm}:${hash(algorithm, bytes)}` !== digest) throw new ObjectCorrupt(key)
     this.#kept.set(key, bytes)
     return bytes
   }

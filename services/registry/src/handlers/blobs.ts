@@ -1,8 +1,8 @@
-import { deleteBlob, getBlob, headBlobForPush, reportUnreadable } from '@haven/artifacts'
+import { deleteBlob, getBlob, headBlob, headBlobForPush, reportUnreadable } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import { formatContentRange, parseRange, type Digest, type RegistryPath } from '@haven/oci'
 import { contextOf, settle } from '@haven/runtime'
-import { ObjectMissing, ObjectTruncated } from '@haven/storage'
+import { ObjectCorrupt, ObjectMissing, ObjectTruncated } from '@haven/storage'
 import { answer, begin, matchesEtag, type Call, type RegistryContext } from '../call.ts'
 import { redirectFor } from '../redirect.ts'
 import { sendPart, sendParts } from '../send-blob.ts'
@@ -15,7 +15,7 @@ export async function head(call: Call, at: At, { access, artifacts }: RegistryCo
   const pushing = access.known(call.req, 'push', at.name) ?? (await access.allows(call.req, 'push', at.name))
   const blob = pushing
     ? await headBlobForPush(artifacts, pushing, at.digest)
-    : await getBlob(artifacts, grant, at.digest)
+    : await headBlob(artifacts, grant, at.digest)
   const headers = headersOf(at.digest)
   if (matchesEtag(call.req.headers['if-none-match'], headers.ETag)) return answer(call, 304, unchanged(headers))
   answer(call, 200, { ...headers, 'Content-Length': blob.sizeBytes })
@@ -55,7 +55,7 @@ export async function get(
   }
   try {
     if (wanted === 'whole' && sizeBytes <= MAX_SMALL_BYTES && !contextOf(req).handOver) {
-      const bytes = await smallBlobs.bytes(key, sizeBytes)
+      const bytes = await smallBlobs.bytes(key, at.digest, sizeBytes)
       if (bytes) {
         begin(call, 200, { ...headers, 'Content-Length': sizeBytes })
         res.end(bytes)
@@ -74,8 +74,9 @@ export async function get(
     if (handOver) call.moved.handedOverBytes = part.last - part.first + 1
     await sendPart(res, storage, key, part, { handOver })
   } catch (error) {
-    if (!(error instanceof ObjectMissing || error instanceof ObjectTruncated)) throw error
-    const lost = await reportUnreadable(artifacts, key)
+    const corrupt = error instanceof ObjectCorrupt
+    if (!(corrupt || error instanceof ObjectMissing || error instanceof ObjectTruncated)) throw error
+    const lost = await reportUnreadable(artifacts, key, corrupt ? 'corrupt' : 'missing')
     if (!lost || res.headersSent) throw error
     for (const name of [...Object.keys(headers), 'Content-Range', 'Content-Length']) res.removeHeader(name)
     throw problems.blobUnknown({ digest: at.digest }, { cause: error })

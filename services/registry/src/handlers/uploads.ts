@@ -91,7 +91,9 @@ async function mount(call: Call, grant: PushGrant, context: RegistryContext): Pr
   const digest = parseDigest(call.query.get('mount') ?? '')
   if (digest === null || !isSupportedDigest(digest)) return null
   const from = call.query.has('from') ? await namedSource(call, context) : await anySource(call, digest, context)
-  return from && (await mountBlob(context.artifacts, grant, from, digest)) ? digest : null
+  const { artifacts } = context
+  const isThere = (blob: { key: string; sizeBytes: number }) => artifacts.seen.holds(artifacts.storage, blob)
+  return from && (await mountBlob(artifacts, grant, from, digest, isThere)) ? digest : null
 }
 
 /**

@@ -86,13 +86,13 @@ async function plainRows(
   { number, size }: Page,
 ): Promise<{ total: number; repositories: RepositoryDetails[] }> {
   // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
-  const projects = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
+  const ordered = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
   const counts = await prisma.$queryRaw<{ total: number }[]>`
     select f.total::float8 as total
-      from unnest(${projects.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
+      from unnest(${ordered.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
      order by p.place`
   let before = 0
-  const parts = projects.flatMap(({ id, name }, i) => {
+  const parts = ordered.flatMap(({ id, name }, i) => {
     const from = Math.max((number - 1) * size - before, 0)
     const to = Math.min(number * size - before, counts[i]!.total)
     before += counts[i]!.total

@@ -1,7 +1,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus } from 'node:os'
 import { fileURLToPath } from 'node:url'
-import { parseArgs } from 'node:util'
+import { inspect, parseArgs } from 'node:util'
 import { randomBytes } from 'node:crypto'
 import { accounts, type ListTimes } from './accounts.ts'
 import { underAttack } from './attack.ts'
@@ -211,7 +211,7 @@ async function part(name: string, run: () => Promise<void>) {
     await run()
   } catch (error) {
     brokenOff.push(name)
-    console.error(error)
+    process.stderr.write(`${inspect(error)}\n`)
     process.exitCode = 1
   }
 }

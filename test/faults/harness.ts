@@ -215,7 +215,11 @@ export async function startReplica(haven: HavenInstallation, env: Record<string,
   })
   const url = `http://127.0.0.1:${port}`
   const client = new Client(url)
-  await until('a second front process', async () => (await client.send('GET', '/v2/')).status === 200, 30_000)
+  const ready = async () => (await client.send('GET', '/v2/')).status === 200
+  await until('a second front process', ready, 30_000).catch((error: unknown) => {
+    child.kill('SIGKILL') // it would keep the whole run from ending
+    throw error
+  })
   client.close()
   return {
     url,

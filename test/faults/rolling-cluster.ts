@@ -88,6 +88,7 @@ export class Pod {
   readonly #port: number
   readonly #healthPort: number
   #process: Started | null = null
+  #terminating = false
   ready = false
 
   constructor(name: Stateless, balancer: Balancer, env: Record<string, string>, port: number, healthPort: number) {
@@ -101,10 +102,6 @@ export class Pod {
 
   get url(): string {
     return `http://127.0.0.1:${this.#port}`
-  }
-
-  get output(): string {
-    return this.#process?.output() ?? ''
   }
 
   /** @throws when it ends instead, with what it printed. */
@@ -132,11 +129,12 @@ export class Pod {
 
   async #probe(process: Started): Promise<void> {
     let failures = 0
-    const isCurrent = () => this.#process === process && process.child.exitCode === null && !process.child.signalCode
-    while (isCurrent()) {
+    const { child } = process
+    const counts = () => !this.#terminating && child.exitCode === null && child.signalCode === null
+    while (counts()) {
       const ok = await this.#asks(readinessProbe)
       failures = ok ? 0 : failures + 1
-      if (isCurrent() && (ok || failures === readinessProbe.failureThreshold)) this.#set(ok)
+      if (counts() && (ok || failures === readinessProbe.failureThreshold)) this.#set(ok)
       await sleep(readinessProbe.periodSeconds * 1000)
     }
   }
@@ -165,10 +163,9 @@ export class Pod {
   /** What the end of a pod is: taken out of its Service, left alone for a moment, told to stop. The exit code. */
   async terminate(): Promise<number | string> {
     const { child, exited } = this.#process!
+    this.#terminating = true
     setTimeout(() => this.#set(false), HEARD_MS)
     await sleep(lifecycle.preStop.sleep.seconds * 1000)
-    this.#process = null
-    this.#set(false)
     child.kill('SIGTERM')
     return exited
   }

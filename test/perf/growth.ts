@@ -61,6 +61,46 @@ const onceOf = (method: 'GET' | 'DELETE', paths: readonly string[]): Operation =
 const range = (from: number, count: number) => Array.from({ length: count }, (_, n) => from + n)
 const many: Scope = { repositories: [MANY], actions: 'pull,delete' }
 
+/** What each term of a search finds little of and much of, and some together. */
+const searches: readonly { what: string; q: (size: number) => string }[] = [
+  { what: 'a tag', q: (size) => `tag:${tagName(size / 2)}` },
+  { what: 'tags that begin alike', q: () => 'tag:t00005*' },
+  { what: 'all tags', q: () => 'tag:t*' },
+  { what: 'the beginning of a digest', q: (size) => `digest:${digestOf(size / 2).slice(0, 24)}` },
+  { what: 'a repository', q: () => 'repository:library/many' },
+  { what: 'repositories that end alike', q: () => 'repository:*ulti' },
+  { what: 'a label', q: () => 'label:grown' },
+  { what: 'an annotation', q: (size) => `annotation:n=${tagName(size / 2).slice(1)}` },
+  { what: 'an annotation of many', q: () => 'annotation:org.example.ring=r7' },
+  { what: 'a platform', q: () => 'platform:linux/arm64' },
+  { what: 'a platform of nearly all', q: () => 'platform:linux' },
+  { what: 'a type', q: () => 'type:chart' },
+  { what: 'what was pushed lately', q: () => 'pushed:>-1d' },
+  { what: 'what was pushed long ago', q: () => 'pushed:<-7d' },
+  { what: 'what was pulled lately', q: () => 'pulled:>-1h' },
+  { what: 'what was pulled long ago', q: () => 'pulled:<-7d' },
+  { what: 'what nobody pulled', q: () => 'pulled:never' },
+  { what: 'what has no tag', q: () => 'is:untagged' },
+  { what: 'a word in a tag', q: (size) => tagName(size / 2) },
+  { what: 'a word in a repository', q: () => 'many' },
+  { what: 'a label and a platform', q: () => 'label:grown platform:linux/arm64' },
+  { what: 'a type of a repository that nobody pulled', q: () => 'type:chart repository:library/many pulled:never' },
+]
+
+/** Pages of 15 by number, where such a list is read from. */
+const paged = (list: string, path: string): Probe[] =>
+  (
+    [
+      ['first page', () => 1],
+      ['middle page', (size) => Math.floor(size / 30)],
+      ['last page', (size) => Math.floor((size * 0.99) / 15)],
+    ] satisfies [string, (size: number) => number][]
+  ).map(([which, page]) => ({
+    name: `${list}, ${which} of 15`,
+    scope: 'none',
+    operation: (size) => readOf([`${path}?page=${page(size)}&page_size=15`]),
+  }))
+
 const probes: readonly Probe[] = [
   {
     name: 'tags/list?n=100, first page',
@@ -95,12 +135,8 @@ const probes: readonly Probe[] = [
     operation: (size) =>
       readOf(range(1, 500).map((n) => `/v2/${MANY}/manifests/${tagName(((n * 7919) % (size / 2)) + size / 2)}`)),
   },
-  { name: 'artifacts, first page of 15', scope: 'none', operation: () => readOf([`${ARTIFACTS}?page=1&page_size=15`]) },
-  {
-    name: 'artifacts, page of 15 at 90 %',
-    scope: 'none',
-    operation: (size) => readOf([`${ARTIFACTS}?page=${Math.floor((size * 0.9) / 15)}&page_size=15`]),
-  },
+  ...paged('artifacts', ARTIFACTS),
+  ...paged('repositories', '/api/v2.0/projects/library/repositories'),
   {
     name: 'whole rows of 100 tags, first page',
     scope: 'none',
@@ -116,16 +152,11 @@ const probes: readonly Probe[] = [
     scope: 'none',
     operation: () => readOf([`${ROWS}/artifacts?page_size=${PAGE}`]),
   },
-  {
-    name: 'search for a tag',
+  ...searches.map(({ what, q }): Probe => ({
+    name: `search for ${what}`,
     scope: 'none',
-    operation: (size) => readOf([`/api/haven/v1/search/artifacts?q=tag:${tagName(size / 2)}`]),
-  },
-  {
-    name: 'search for the beginning of a digest',
-    scope: 'none',
-    operation: (size) => readOf([`/api/haven/v1/search/artifacts?q=digest:${digestOf(size / 2).slice(0, 24)}`]),
-  },
+    operation: (size) => readOf([`/api/haven/v1/search/artifacts?q=${encodeURIComponent(q(size))}`]),
+  })),
   {
     name: 'DELETE tag',
     scope: many,
@@ -195,13 +226,21 @@ function shownOf(sizes: readonly number[], rows: Growth['probes']): Map<RowId, S
     return times && times.at(-1)! / times[0]!
   }
   const at = sizes.indexOf(100_000)
+  const searched = rows.filter(({ name }) => name.startsWith('search for '))
+  const lists = ['artifacts', 'repositories'].flatMap((list) =>
+    ['first', 'middle', 'last'].map((which) => `${list}, ${which} page of 15`),
+  )
+  const greatest = (figures: readonly (number | undefined)[]) =>
+    figures.length === 0 ? undefined : Math.max(...figures.map((figure) => figure ?? 0))
   const values: [RowId, Record<string, number | undefined>][] = [
     [
       'P12',
       {
         'slope of the first page': slopeOf('artifacts, first page of 15'),
-        'slope at 90 %': slopeOf('artifacts, page of 15 at 90 %'),
-        'p50 at 10⁶ by 10³': last('artifacts, page of 15 at 90 %'),
+        'slope of the last page': slopeOf('artifacts, last page of 15'),
+        'slope of the last page of repositories': slopeOf('repositories, last page of 15'),
+        'p50 at 10⁶ by 10³': greatest(lists.map((name) => last(name))),
+        'p50 of the slowest search': greatest(searched.map(({ p50Ms }) => p50Ms.at(-1))),
         'slope of whole rows': slopeOf('whole rows of 100 tags, first page'),
         'slope of the last whole rows': slopeOf('whole rows of 100 tags, last page'),
         'slope of a search': slopeOf('search for a tag'),

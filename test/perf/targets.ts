@@ -50,8 +50,10 @@ export const targets = {
   P11: [rate('D3', 5), p99('D3', 1 / 4)],
   P12: [
     most('slope of the first page', '', 0.1),
-    most('slope at 90 %', '', 0.1),
+    most('slope of the last page', '', 0.1),
+    most('slope of the last page of repositories', '', 0.1),
     most('p50 at 10⁶ by 10³', '×', 1.5),
+    most('p50 of the slowest search', 'ms', 50),
     most('slope of whole rows', '', 0.1),
     most('slope of the last whole rows', '', 0.1),
     most('slope of a search', '', 0.1),

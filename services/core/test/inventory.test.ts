@@ -338,7 +338,26 @@ describe('whole rows of a repository', () => {
       // And the one by which Prisma reads the labels.
       expect([view, await asked(`${ROWS}/${view}?page_size=1`)]).toEqual([view, 4])
       expect([view, await asked(`${ROWS}/${view}?page_size=100`)]).toEqual([view, 4])
+      // Neither configs nor labels are read; one more says where the search begins.
+      const searched = await content.statements(() => haven(`${ROWS}/${view}?q=platform:linux&page_size=100`))
+      expect([view, searched]).toEqual([view, 3])
     }
+  })
+
+  it('are found in as many statements however many there are, and whatever is searched', async () => {
+    const costs: number[] = []
+    for (const q of [
+      'label:"needs review"',
+      'label:"needs review" tag:v*',
+      'label:"needs review" repository:shop/*',
+      'label:"needs review" rows -platform:plan9 pulled:never',
+    ]) {
+      for (const size of [1, 100])
+        costs.push(
+          await content.statements(() => haven(`/search/artifacts?q=${encodeURIComponent(q)}&page_size=${size}`)),
+        )
+    }
+    expect(costs).toEqual(costs.map(() => 4))
   })
 
   it('are counted up to a thousand', async () => {

@@ -1,14 +1,7 @@
 import { Prisma, type Database } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
 import { columns, named, ofIndex, type ArtifactRow } from './artifact-rows.ts'
-import {
-  searchChecks,
-  searchedRepositories,
-  searchSets,
-  searchToSql,
-  type Labels,
-  type SearchScope,
-} from './search-sql.ts'
+import { searchChecks, searchedRepositories, searchSets, type Labels, type SearchScope } from './search-sql.ts'
 
 /** Who reads on says so by the keys of a row, which no other row of the list has. */
 export type RowKey = readonly (string | number)[]
@@ -128,8 +121,21 @@ const artifacts = Prisma.sql`artifacts.manifests m join artifacts.repositories r
 // What an index lists, and what hangs on another artifact, is no row of its own; a tag makes a child one.
 export const listed = Prisma.sql`m.deleted_at is null and m.subject_digest is null and (not ${ofIndex} or ${named})`
 
-/** Tags of a repository, each with its whole artifact. One statement. Null for a key that no row has. */
-export const tagPage = (
+/** Conditions of a search in one repository, whose lists are read in their order unless few artifacts have what it names. */
+async function searchIn(
+  db: Pick<Database, 'prisma'>,
+  terms: readonly SearchTerm[],
+  scope: SearchScope,
+): Promise<Prisma.Sql[]> {
+  const { among } = await startOf(db, terms, scope)
+  return [...(among ? [Prisma.sql`m.id = any(array(${among}))`] : []), ...searchChecks(terms, scope)]
+}
+
+/**
+ * Tags of a repository, each with its whole artifact. One statement, and one more for a search by what an index tells. Null for a key that no
+ * row has.
+ */
+export const tagPage = async (
   db: Pick<Database, 'prisma'>,
   place: RepositoryOf,
   { terms, labels }: Search,
@@ -142,7 +148,7 @@ export const tagPage = (
       from: Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`,
       where: [
         Prisma.sql`t.repository_id = ${repositoryOf(place)} and m.deleted_at is null`,
-        ...searchToSql(terms, { among: [place.project], labels, ofTags: true }),
+        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: true })),
       ],
       order: tagOrders[order],
       own: Prisma.sql`t.name as tag, t.pushed_at as "tagPushedAt", t.pulled_at as "tagPulledAt"`,
@@ -151,8 +157,8 @@ export const tagPage = (
     keyset,
   )
 
-/** Artifacts of a repository by the time of their push. One statement. Null for a key that no row has. */
-export const artifactPage = (
+/** As `tagPage` for its artifacts, by the time of their push. */
+export const artifactPage = async (
   db: Pick<Database, 'prisma'>,
   place: RepositoryOf,
   { terms, labels }: Search,
@@ -164,7 +170,7 @@ export const artifactPage = (
       from: artifacts,
       where: [
         Prisma.sql`m.repository_id = ${repositoryOf(place)} and ${listed}`,
-        ...searchToSql(terms, { among: [place.project], labels, ofTags: false }),
+        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: false })),
       ],
       order: byPush,
       own: Prisma.sql`null as tag`,
@@ -230,7 +236,9 @@ export async function foundPage(
     db,
     {
       each: start.among ? null : start.repositories,
-      from: Prisma.sql`${manifests} join artifacts.repositories r on r.id = m.repository_id
+      // Looked up one by one: read as a whole, the repositories cost more than the page.
+      from: Prisma.sql`${manifests}
+        cross join lateral (select q.* from artifacts.repositories q where q.id = m.repository_id offset 0) r
         join unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as n (id, name) on n.id = r.project_id`,
       where: [Prisma.sql`r.deleted_at is null and ${listed}`, ...searchChecks(terms, scope)],
       order: byPush,

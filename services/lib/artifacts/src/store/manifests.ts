@@ -58,6 +58,8 @@ const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
            promised_until = greatest(m.promised_until, excluded.promised_until),
            pushed_at = case when m.deleted_at is null then m.pushed_at else now() end,
            pushed_by = case when m.deleted_at is null then m.pushed_by else excluded.pushed_by end,
+           pulled_at = case when m.deleted_at is null then m.pulled_at end,
+           pulled_day = case when m.deleted_at is null then m.pulled_day end,
            deleted_at = null, deleted_by = null, deleted_reason = null, deleted_door = null, deleted_request_id = null, purge_after = null
      returning id, xmax = 0 as inserted),
    edges as (

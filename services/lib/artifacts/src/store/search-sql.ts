@@ -54,8 +54,11 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
         set: Prisma.sql`
           select t.manifest_id from artifacts.tags t where ${ofTag}
           union all
-          select n.id from artifacts.manifests n where n.repository_id in (
-            select q.id from artifacts.repositories q where q.deleted_at is null and ${nameHolds(term.value, scope.among, Prisma.sql`q`)})`,
+          select n.id
+            from artifacts.repositories q,
+                 lateral (select n.id from artifacts.manifests n
+                           where n.repository_id = q.id and n.subject_digest is null and n.deleted_at is null offset 0) n
+           where q.deleted_at is null and ${nameHolds(term.value, scope.among, Prisma.sql`q`)}`,
         holds: Prisma.sql`(${nameHolds(term.value, scope.among, Prisma.sql`r`)} or ${hasTag(ofTag)})`,
       }
     }
@@ -116,10 +119,9 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       const set = Prisma.sql`
         select n.id from artifacts.manifests n
          where n.pulled_day ${Prisma.raw(term.after ? '>=' : '<=')} ${day} and ${isAt(Prisma.sql`n.pulled_at`, term)}`
-      return {
-        set,
-        holds: isAt(Prisma.sql`coalesce(m.pulled_at, ${term.after ? '-infinity' : 'infinity'}::timestamptz)`, term),
-      }
+      const holds = isAt(Prisma.sql`coalesce(m.pulled_at, ${term.after ? '-infinity' : 'infinity'}::timestamptz)`, term)
+      // Nothing is pulled before it is pushed: from there on the list is read.
+      return { set, holds: term.after ? holds : Prisma.sql`(${holds} and m.pushed_at <= ${term.time})` }
     }
     case 'never pulled':
       return row(scope.ofTags ? Prisma.sql`t.pulled_at is null` : Prisma.sql`m.pulled_at is null`)

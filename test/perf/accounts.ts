@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { ADMIN_PASSWORD } from '@haven/testkit'
 import { call, expectStatus, type Answer } from './http.ts'
 import { median, type Shown } from './judge.ts'
-import { REPOSITORY } from './seed.ts'
+import { REPOSITORY, seedImage } from './seed.ts'
 import { run } from './specials.ts'
 import { haven, type Subject } from './subjects.ts'
 
@@ -17,8 +17,9 @@ const FULL: Size = { users: 100_000, projects: 10_000, audit: 1_000_000, others:
 const OF_ONE_MEMBER = 300
 const MEMBER = { username: 'member', password: 'Passw0rd' }
 const PAGE = 15
+const nameOf = (n: number) => createHash('md5').update(String(n)).digest('hex').slice(0, 12)
 /** What the 42nd of each kind is called, and a part of it that one types. */
-const NAME = createHash('md5').update('42').digest('hex').slice(0, 12)
+const NAME = nameOf(42)
 const WORD = NAME.slice(2, 10)
 
 /** Adds rows :first to :last. Names share few letters, as names do; times lie within three months, whatever the number. */
@@ -112,6 +113,8 @@ const probes: readonly Probe[] = [
   ...pages('users', 'users', '/users', '&sort=-creation_time'),
   first('users', `/users?${q(`username=~${WORD}`).slice(1)}`),
   first('users', `/users?${q(`email=~${WORD}`).slice(1)}`),
+  ...pages('users', 'users', '/users', '&sort=realname'),
+  ...pages('users', 'users', '/users', q('username=~person')),
   first('users', `/users/search?username=${WORD}`),
   ...pages('projects', 'projects', '/projects'),
   ...pages('projects', 'projects', '/projects', '&sort=-creation_time'),
@@ -131,6 +134,8 @@ const probes: readonly Probe[] = [
   first('audit log', `/auditlog-exts?${q(`username=~${WORD}`).slice(1)}`),
   first('audit log', `/auditlog-exts?${q(`resource=~${WORD}`).slice(1)}`),
   first('audit log', `/auditlog-exts?${q('operation=~pul').slice(1)}`),
+  first('audit log', `/auditlog-exts?${q(`username=person-${NAME},operation=pull`).slice(1)}`),
+  first('audit log', '/auditlog-exts?sort=resource'),
   ...pages('robots', 'others', '/robots'),
   first('robots', `/robots?${q(`name=~${WORD}`).slice(1)}`),
   ...pages('robots', 'others', '/robots', q('Level=project,ProjectID=1')),
@@ -164,6 +169,8 @@ export async function accounts(
   await grow(subject, null, SMALL)
   await addMember(subject, admin)
   const small = await measure(subject, SMALL, { admin, member })
+  say('accounts: manifests while people sign in')
+  signIns.values['manifests beside 1,000 sign-ins a minute by those beside none'] = await besideSignIns(subject)
   say('accounts: full')
   await grow(subject, SMALL, FULL)
   const full = await measure(subject, FULL, { admin, member })
@@ -200,6 +207,47 @@ async function basicBySession(subject: Subject, authorization: string): Promise<
     'API reads with Basic': median(rates['API read with Basic']!),
     'tokens with Basic': median(rates['token with Basic']!),
   }
+}
+
+/** One in so many milliseconds: a thousand a minute. */
+const SIGN_IN_EVERY_MS = 60
+
+/**
+ * The rate at which sixteen connections read a manifest while people sign in, each for the first time, by that while nobody does; the median of
+ * rounds in turn.
+ */
+async function besideSignIns(subject: Subject): Promise<number> {
+  await subject.installation!.query(
+    `insert into identity.credentials (user_id, kind, version, hash, salt)
+     select u.id, 'password', c.version, c.hash, c.salt
+       from identity.users u, identity.credentials c join identity.users m on m.id = c.user_id
+      where m.username_key = $1 and c.kind = 'password' and u.username_key like 'person-%'`,
+    [MEMBER.username],
+  )
+  const { path } = (await seedImage(subject, REPOSITORY, 'signed-in', [1024])).manifest
+  const operation = { kind: 'read', method: 'GET', paths: [path], status: 200, bytes: -1 } as const
+  const rate = async () => {
+    const scope = { repositories: [REPOSITORY], actions: 'pull' }
+    const { operations, seconds } = await run(subject, scope, { operation, connections: 16, seconds: 2 })
+    return operations / seconds
+  }
+  const token = `${subject.token!({ repositories: [REPOSITORY], actions: 'pull' }).path}&account=person`
+  let people = 0
+  const signIn = () => {
+    const headers = { authorization: basic(`person-${nameOf((people % SMALL.users) + 1)}`, MEMBER.password) }
+    people++
+    return expectStatus(200, call(subject, 'GET', token, { headers }), 'a sign-in')
+  }
+  const ratios: number[] = []
+  for (let round = 0; round <= ROUNDS; round++) {
+    const alone = await rate()
+    const signedIn: Promise<unknown>[] = []
+    const timer = setInterval(() => signedIn.push(signIn()), SIGN_IN_EVERY_MS)
+    const beside = await rate().finally(() => clearInterval(timer))
+    await Promise.all(signedIn)
+    if (round > 0) ratios.push(beside / alone) // the first warms up
+  }
+  return median(ratios)
 }
 
 /** The cookies of a browser in which the administrator signed in. */

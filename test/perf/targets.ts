@@ -86,6 +86,7 @@ export const targets = {
     // A Harbor answers 19 to 21 of either a second: it hashes the password for each.
     least('API reads with Basic', '/s', 25 * 20),
     least('tokens with Basic', '/s', 25 * 20),
+    least('manifests beside 1,000 sign-ins a minute by those beside none', '×', 0.9),
   ],
   A54: [most('p99 under attack by alone', '×', 2)],
   accounts: [

@@ -4,6 +4,7 @@ import { digestOf } from '@haven/oci'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { artifactRows } from './artifact-rows.ts'
 import { foldListings } from './listings.ts'
+import { repositoryRows } from './repository-rows.ts'
 
 let database: TestDatabase
 const project = { id: 1, name: 'library' }
@@ -238,5 +239,55 @@ describe('the list of a large repository', () => {
     expect(await foldListings(database.db, new AbortController().signal)).toBe(1)
     expect(await touched()).toEqual([{ count: 0 }])
     await expectRight([100])
+  })
+})
+
+describe('the list of repositories', () => {
+  const projects = [
+    { id: 1, name: 'library' },
+    { id: 2, name: 'lib-b' },
+    { id: 3, name: 'lib' },
+  ]
+
+  /** In the order of whole names. */
+  const whole = async () =>
+    (
+      await run(
+        `select p.name || '/' || r.path as name
+           from unnest($1::int[], $2::text[]) p (id, name) join artifacts.repositories r on r.project_id = p.id
+          where r.deleted_at is null and r.first_pushed_at is not null order by (p.name || '/' || r.path) collate "C"`,
+        [projects.map(({ id }) => id), projects.map(({ name }) => name)],
+      )
+    ).map(({ name }) => name)
+
+  async function expectWhole() {
+    const list = await whole()
+    for (const size of [10, 100]) {
+      const last = Math.ceil(list.length / size)
+      for (const number of new Set([1, Math.ceil(last / 3), Math.ceil(last / 2), last, last + 1])) {
+        const { total, repositories } = await repositoryRows(database.db, projects, { page: { number, size } })
+        expect([number, size, total]).toEqual([number, size, list.length])
+        expect(repositories.map(({ name }) => name)).toEqual(list.slice((number - 1) * size, number * size))
+      }
+    }
+  }
+
+  it('tells each page of several projects and how many there are, also after they came and went', async () => {
+    await run(
+      `insert into artifacts.repositories (project_id, path, first_pushed_at)
+       select 1 + n % 2, 'r' || n, now() from generate_series(1, 1500) n union all select 3, 'r' || n, now() from generate_series(1, 30) n`,
+    )
+    await expectWhole()
+    for (const change of [
+      `delete from artifacts.repositories where project_id = 1 and path like 'r3%'`,
+      `update artifacts.repositories set deleted_at = now() where project_id = 2 and path like 'r5%'`,
+      `update artifacts.repositories set deleted_at = null, first_pushed_at = null where project_id = 2 and path like 'r51%'`,
+      `update artifacts.repositories set first_pushed_at = now() where project_id = 2 and path like 'r511%'`,
+      `update artifacts.repositories set path = 'moved/' || path where project_id = 1 and path like 'r7%'`,
+      `insert into artifacts.repositories (project_id, path, first_pushed_at) select 1, 'a' || n, now() from generate_series(1, 700) n`,
+    ]) {
+      await run(change)
+      await expectWhole()
+    }
   })
 })

@@ -98,7 +98,6 @@ async function plainRows(
     before += counts[i]!.total
     return from < to ? [{ id, name, from, count: to - from }] : []
   })
-  if (parts.length === 0) return { total: before, repositories: [] }
   const repositories = await prisma.$queryRaw<RepositoryDetails[]>`
     select ${columns}
       from unnest(${parts.map(({ id }) => id)}::int[], ${parts.map(({ name }) => name)}::text[], ${parts.map(({ from }) => from)}::bigint[],

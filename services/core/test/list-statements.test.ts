@@ -135,18 +135,21 @@ describe('a page of a list', () => {
     expect(known.map(({ operationId }) => operationId).filter((id) => !without.has(id) && !(id in lists))).toEqual([])
   })
 
-  it('costs as many statements with thirty rows as with one', async () => {
+  it('costs no more statements with thirty rows than with one', async () => {
     await grow(1, 1)
     const few: Record<string, { statements: number; rows: number }> = {}
     for (const [operation, path] of Object.entries(lists)) few[operation] = await countOf(page(path), ADMIN)
     await grow(2, 30)
     const many: typeof few = {}
     for (const [operation, path] of Object.entries(lists)) many[operation] = await countOf(page(path), ADMIN)
-    const grown = (counts: typeof few) =>
-      Object.entries(counts).map(([operation, { statements }]) => [operation, statements])
-    expect(grown(many)).toEqual(grown(few))
-    for (const [operation, { rows }] of Object.entries(many)) {
-      expect([operation, rows - few[operation]!.rows >= 29]).toEqual([operation, true])
+    for (const [operation, { statements, rows }] of Object.entries(many)) {
+      const before = few[operation]!
+      expect([operation, before.statements, statements > before.statements]).toEqual([
+        operation,
+        before.statements,
+        false,
+      ])
+      expect([operation, rows - before.rows >= 29]).toEqual([operation, true])
     }
   })
 })

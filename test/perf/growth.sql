@@ -63,11 +63,15 @@ edges as (
 insert into artifacts.tags (repository_id, name, manifest_id)
 select put.repository_id, 'v' || w.n, put.id from put join wanted w using (digest) where put.kind = 'index';
 
-insert into artifacts.manifests (repository_id, digest, media_type, artifact_type, kind, payload, payload_bytes, total_bytes, subject_digest, pushed_by)
-select r.id, 'sha256:' || encode(sha256(body), 'hex'), 'application/vnd.oci.image.manifest.v1+json', 'application/vnd.example', 'image', body,
-       length(body), length(body), 'sha256:' || repeat('5', 64), 'admin'
-  from generate_series(:first, :last) n, lateral (select convert_to('{"referrer":"' || n || '"}', 'UTF8') as body) b, artifacts.repositories r
- where r.path = 'signed';
+with put as (
+  insert into artifacts.manifests (repository_id, digest, media_type, artifact_type, kind, payload, payload_bytes, total_bytes, subject_digest, pushed_by)
+  select r.id, 'sha256:' || encode(sha256(body), 'hex'), 'application/vnd.oci.image.manifest.v1+json', 'application/vnd.example', 'image', body,
+         length(body), length(body), 'sha256:' || repeat('5', 64), 'admin'
+    from generate_series(:first, :last) n, lateral (select convert_to('{"referrer":"' || n || '"}', 'UTF8') as body) b, artifacts.repositories r
+   where r.path = 'signed'
+  returning id, repository_id, subject_digest)
+insert into artifacts.manifest_edges (manifest_id, position, repository_id, kind, digest, media_type, size_bytes)
+select id, 0, repository_id, 'subject', subject_digest, 'application/vnd.oci.image.manifest.v1+json', 2 from put;
 
 with put as (
   insert into artifacts.repositories (project_id, path, first_pushed_at)

@@ -62,6 +62,8 @@ describe('the catalogue', () => {
 
   it.each([
     ['a refused connection', Object.assign(new Error('connect ECONNREFUSED 127.0.0.1:5432'), { code: 'ECONNREFUSED' })],
+    ['a socket that went with its server', new Error('connect ENOENT /pg/.s.PGSQL.5432')],
+    ['the same as Prisma says it', new Error('\nInvalid invocation:\n\n\nconnect ENOENT /pg/.s.PGSQL.5432')],
     ['a shutdown of Postgres', Object.assign(new Error('terminating connection'), { code: '57P01' })],
     ['a lock held too long', Object.assign(new Error('canceling statement due to lock timeout'), { code: '55P03' })],
     ['a full disk of Postgres (F17)', Object.assign(new Error('could not extend file'), { code: '53100' })],

@@ -15,9 +15,12 @@ const CODES = new Set([
   'P1017',
   'P2024',
 ])
-/** What the driver says without a code when a connection breaks under a query or is not made in time. */
+/**
+ * What the driver says without a code when a connection breaks under a query or is not made in time, and of a server on a socket that has
+ * ended: it takes the socket with it.
+ */
 const SAID =
-  /^(Connection terminated|timeout expired|Client has encountered a connection error|timeout exceeded when trying to connect|Client was closed)/
+  /(?:^|\n)connect ENOENT |^(?:Connection terminated|timeout expired|Client has encountered a connection error|timeout exceeded when trying to connect|Client was closed)/
 const DEEPEST = 5
 
 /** What we need (Postgres, another service) cannot be reached or is going down: the same may succeed a moment later. */

@@ -47,9 +47,18 @@ export async function listReferrers(
 
 const fallbackTagOf = (subject: Digest) => `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
 
-/** How many there are on all pages, whatever their artifact type. */
-export const countReferrers = ({ db }: ArtifactDeps, grant: PullGrant, subject: Digest): Promise<number> =>
-  countReferrersOf(db.writes, { projectId: grant.project.id, path: grant.repository }, subject, fallbackTagOf(subject))
+/** Of one subject; more are not counted. */
+const MAX_COUNTED = 10_000
+
+/** How many there are on all pages, whatever their artifact type; null for more than ten thousand. */
+export const countReferrers = ({ db }: ArtifactDeps, grant: PullGrant, subject: Digest): Promise<number | null> =>
+  countReferrersOf(
+    db.writes,
+    { projectId: grant.project.id, path: grant.repository },
+    subject,
+    fallbackTagOf(subject),
+    MAX_COUNTED,
+  )
 
 /** The index that a list of referrers is answered as. */
 export const referrersIndex = (referrers: readonly Referrer[]) => ({

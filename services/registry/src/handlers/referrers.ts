@@ -22,7 +22,7 @@ export async function list(
   answerJson(call, referrersIndex(referrers), {
     // Exactly this text, without a charset: crane and ORAS compare it.
     'Content-Type': mediaTypes.ociIndex,
-    // Harbor's; with the first page only, since it must be counted.
+    // Harbor's; with the first page only, since it must be counted, and not where there are too many.
     ...(total !== null && { 'X-Total-Count': total }),
     ...(artifactType !== null && { 'OCI-Filters-Applied': 'artifactType' }),
     ...(next !== null && { Link: formatLink(formatRegistryPath(at), { ...filter, last: next, n: limit }) }),

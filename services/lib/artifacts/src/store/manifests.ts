@@ -144,18 +144,23 @@ const tree = statement<ManifestInTree>(
 )
 
 // Children whose last index has gone: those with a tag, or about something that is still there, have a life of their own.
+//
+// `offset 0`: one tag, index or subject of each child is looked for, where a join would read all there are.
 const orphans = statement<{ digest: string }>(
   'manifests orphans',
-  `select distinct d.digest
-     from artifacts.manifest_edges e
-     join artifacts.manifests d on d.repository_id = e.repository_id and d.digest = e.digest and d.deleted_at is null
-    where e.manifest_id = any($1::bigint[]) and e.kind = 'child' and d.id <> all($3::bigint[])
-      and not exists (select from artifacts.tags t where t.manifest_id = d.id)
+  `with children as materialized (
+     select distinct d.id, d.repository_id, d.digest, d.subject_digest
+       from artifacts.manifest_edges e
+       join artifacts.manifests d on d.repository_id = e.repository_id and d.digest = e.digest and d.deleted_at is null
+      where e.manifest_id = any($1::bigint[]) and e.kind = 'child' and d.id <> all($3::bigint[]))
+   select d.digest from children d
+    where not exists (select from artifacts.tags t where t.manifest_id = d.id offset 0)
       and not exists (select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
-                       where o.repository_id = d.repository_id and o.digest = d.digest and o.kind = 'child' and p.id <> all($3::bigint[]))
+                       where o.repository_id = d.repository_id and o.digest = d.digest and o.kind = 'child' and p.id <> all($3::bigint[])
+                      offset 0)
       and not exists (select from artifacts.manifests s
                        where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null
-                         and s.id <> all($3::bigint[]))
+                         and s.id <> all($3::bigint[]) offset 0)
     order by d.digest limit $2`,
 )
 

@@ -17,8 +17,9 @@ type Row = {
   annotations: Record<string, string> | null
 }
 
-// An accessory by its tag alone (cosign's `.sig`) has a subject in its row and none in its bytes: the specification lists it not.
-const saysSo = `exists (select from artifacts.manifest_edges s where s.manifest_id = m.id and s.kind = 'subject')`
+// An accessory by its tag alone (cosign's `.sig`) has a subject in its row and none in its bytes: the specification lists it not. `offset 0`:
+// looked for one at a time, where a join would read those of all referrers for a page of them.
+const saysSo = `exists (select from artifacts.manifest_edges s where s.manifest_id = m.id and s.kind = 'subject' offset 0)`
 
 // Bounded by bytes as well as by number: each may carry annotations as long as a manifest can be. `found` is before that bound.
 const bySubject = statement<Row & { found: number }>(
@@ -27,9 +28,10 @@ const bySubject = statement<Row & { found: number }>(
      from (select m.id as position, m.media_type as "mediaType", m.digest, m.payload_bytes as size, m.artifact_type as "artifactType",
                   m.annotations, (count(*) over ())::int as found,
                   sum(m.payload_bytes) over (order by m.id rows between unbounded preceding and 1 preceding) as before
-             from (select m.* from artifacts.repositories r
-                     join artifacts.manifests m on m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null and ${saysSo}
-                    where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.id > $4 and ($5::text is null or m.artifact_type = $5)
+             from (select m.* from artifacts.manifests m
+                    where m.repository_id = (select id from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null)
+                      and m.subject_digest = $3 and m.deleted_at is null and ${saysSo}
+                      and m.id > $4 and ($5::text is null or m.artifact_type = $5)
                     order by m.id limit $6) m) page
     where before is null or before < $7
     order by position`,
@@ -49,8 +51,8 @@ const byFallbackTag = statement<Row>(
 
 const count = statement<{ total: number }>(
   'referrers count',
-  `select ((select count(*) from artifacts.manifests m where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
-              and ${saysSo})
+  `select ((select count(*) from (select from artifacts.manifests m where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
+                                   and ${saysSo} limit $5) own)
          + (select count(*) from artifacts.tags t
               join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
              where t.repository_id = r.id and t.name = $4
@@ -103,10 +105,14 @@ export async function referrersByFallbackTag(
   return rows.map(descriptor)
 }
 
-/** How many referrers there are, of any artifact type. */
-export const countReferrersOf = async (
+/** How many referrers there are, of any artifact type; null for more than `most`, which nobody waits for. */
+export async function countReferrersOf(
   sql: Sql,
   { projectId, path }: In,
   subject: string,
   fallbackTag: string,
-): Promise<number> => (await sql.one(count, [projectId, path, subject, fallbackTag]))?.total ?? 0
+  most: number,
+): Promise<number | null> {
+  const total = (await sql.one(count, [projectId, path, subject, fallbackTag, most + 1]))?.total ?? 0
+  return total > most ? null : total
+}

@@ -11,7 +11,7 @@ export type HeldSize = ContentSize & { idleBytes: number }
 const uses = `('config', 'layer')`
 
 // Of sets of manifests, each named by its `root`: members (root, id, repository_id, payload_bytes), and which of them are owned (root, id)
-// and would go with it. `offset 0`: one user is looked for, where a join would read all of them.
+// and would go with it. `offset 0`: one row is looked for, where a join would read all of them.
 const sizesOfSets = `
    used as materialized (
      select distinct m.root, m.repository_id, b.id as blob_id, b.digest, b.size_bytes
@@ -56,8 +56,9 @@ const ofArtifacts = statement<ContentSize & { id: string }>(
        join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest and c.deleted_at is null
       where t.depth < ${MAX_DEPTH}),
    members as materialized (
-     select t.root, m.id, m.repository_id, m.digest, m.subject_digest, m.payload_bytes
-       from (select distinct root, id from tree) t join artifacts.manifests m on m.id = t.id),
+     select t.root, m.* from (select distinct root, id from tree) t,
+            lateral (select m.id, m.repository_id, m.digest, m.subject_digest, m.payload_bytes
+                       from artifacts.manifests m where m.id = t.id offset 0) m),
    stays as (
      (select c.root, c.id from members c join artifacts.tags t on t.manifest_id = c.id where c.id <> c.root
       union

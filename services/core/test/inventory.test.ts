@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { compareTags, versionKey } from '@haven/oci'
+import { versionKey } from '@haven/oci'
 import type { HavenSchemas } from '@haven/proto'
 import { contentOf, type Content } from './content.ts'
 import { startCore, type Credentials, type Reply, type TestCore } from './harness.ts'
@@ -140,7 +140,7 @@ describe('the order of versions', () => {
     ],
   ]
 
-  it('is the one of compareTags, as Postgres keeps it', async () => {
+  it('is the one of versionKey, as Postgres would make it for a process of the version before', async () => {
     const letters = ['0', '1', '9', '00', 'a', 'b', 'rc', 'v', '.', '-', '_', 'A']
     let seed = 7
     const random = (n: number) => (seed = (seed * 48271) % 2147483647) % n
@@ -149,9 +149,7 @@ describe('the order of versions', () => {
     )
     const all = [...new Set([...tags, ...made])]
     const rows = await core.db.prisma.$queryRaw<{ name: string; key: string }[]>`
-      select name, artifacts.version_key(name) as key from unnest(${all}::text[]) name
-       order by artifacts.version_key(name) collate "C"`
-    expect(rows.map(({ name }) => name)).toEqual(all.toSorted(compareTags))
+      select name, artifacts.version_key(name) as key from unnest(${all}::text[]) name`
     expect(rows.map(({ key }) => key)).toEqual(rows.map(({ name }) => versionKey(name)))
   })
 

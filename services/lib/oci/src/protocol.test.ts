@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { describe, expect, it } from '@jest/globals'
 import {
-  compareTags,
   formatChallenge,
   formatContentRange,
   formatLink,
@@ -14,6 +13,7 @@ import {
   parseRange,
   parseScopes,
   parseUploadRange,
+  versionKey,
 } from './index.ts'
 
 const fixtures = (name: string) =>
@@ -177,7 +177,11 @@ describe('formatLink', () => {
   })
 })
 
-describe('compareTags', () => {
+describe('versionKey', () => {
+  const compareTags = (a: string, b: string) => {
+    const [left, right] = [versionKey(a), versionKey(b)]
+    return left < right ? -1 : left > right ? 1 : 0
+  }
   const ordered = [
     ['1.9', '1.10'],
     ['v1.2.3', 'v1.2.10'],

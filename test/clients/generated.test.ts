@@ -64,17 +64,11 @@ suite(titled('a Python client that openapi-generator makes of the contract', lac
           `userPassword: ann-secret\n\ndn: cn=builders,${groups}\nobjectClass: groupOfNames\ncn: builders\n` +
           `member: uid=ann,${people}\n`,
       )
-      const directory = {
-        ldap_url: `ldap://${slapd.host}:${slapd.port}`,
-        ldap_search_dn: slapd.searchDn,
-        ldap_search_password: slapd.password,
-        ldap_base_dn: people,
-        ldap_uid: 'uid',
-        ldap_group_base_dn: groups,
-        ldap_group_search_filter: '(objectClass=groupOfNames)',
-        ldap_group_attribute_name: 'cn',
-      }
-      const called = await run('providers.py', site, JSON.stringify({ directory, issuer: provider.issuer }))
+      const called = await run(
+        'providers.py',
+        site,
+        JSON.stringify({ directory: slapd.settings, issuer: provider.issuer }),
+      )
       expect(called).toMatchObject({
         pingLdap: [200],
         searchLdapUser: [200],

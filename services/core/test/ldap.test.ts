@@ -45,18 +45,7 @@ suite(titled('LDAP', lack), () => {
       ].join('\n'),
     )
     core = await startCore({ OUTBOUND_ALLOW: '127.0.0.0/8' })
-    settings = {
-      auth_mode: 'ldap_auth',
-      ldap_url: `ldap://${slapd.host}:${slapd.port}`,
-      ldap_search_dn: slapd.searchDn,
-      ldap_search_password: slapd.password,
-      ldap_base_dn: people,
-      ldap_uid: 'uid',
-      ldap_group_base_dn: groups,
-      ldap_group_search_filter: '(objectClass=groupOfNames)',
-      ldap_group_attribute_name: 'cn',
-      ldap_group_admin_dn: `CN=Chiefs,${groups}`,
-    }
+    settings = { ...slapd.settings, auth_mode: 'ldap_auth', ldap_group_admin_dn: `CN=Chiefs,${groups}` }
   }, 60_000)
   afterAll(async () => {
     await core?.[Symbol.asyncDispose]()

@@ -18,6 +18,8 @@ export interface Slapd extends AsyncDisposable {
   /** PEM of the certificate that it shows: for `localhost`, signed by itself. */
   readonly certificate: string
   readonly pid: number
+  /** What a Haven that asks this server for people and groups is set to. */
+  readonly settings: Readonly<Record<string, string>>
   /** Applies LDIF: entries to add, or changes with a `changetype`. */
   apply(ldif: string): Promise<void>
 }
@@ -66,6 +68,16 @@ export async function startSlapd(): Promise<Slapd> {
     password,
     certificate,
     pid: child.pid as number,
+    settings: {
+      ldap_url: `ldap://127.0.0.1:${port}`,
+      ldap_search_dn: searchDn,
+      ldap_search_password: password,
+      ldap_base_dn: `ou=people,${baseDn}`,
+      ldap_uid: 'uid',
+      ldap_group_base_dn: `ou=groups,${baseDn}`,
+      ldap_group_search_filter: '(objectClass=groupOfNames)',
+      ldap_group_attribute_name: 'cn',
+    },
     apply,
     [Symbol.asyncDispose]: stop,
   }

@@ -121,15 +121,16 @@ async function requireContent(
   const children = new Set(manifest.edges.filter(({ kind }) => kind === 'child').map(({ digest }) => digest))
   const named = manifest.subject ? new Set(children).add(manifest.subject.digest) : children
   const blobs = requiredBlobs(manifest).sort()
+  const holdFresh = () => holdFreshBlobs(tx, at, blobs, settings.promiseSeconds)
   // Of an image, both in one round trip.
-  const [{ id: repositoryId, listed }, freshBlobs] = await Promise.all([
+  const [{ id: repositoryId, listed }, early] = await Promise.all([
     ensureRepository(tx, project, repository),
-    named.size === 0 ? holdFreshBlobs(tx, at, blobs, settings.promiseSeconds) : [],
+    named.size === 0 ? holdFresh() : null,
   ])
   const held = await holdManifests(tx, repositoryId, [...named].sort(), settings.promiseSeconds)
   const present = held.filter(({ digest }) => children.has(digest as Digest))
-  const heldBlobs =
-    freshBlobs.length === blobs.length ? freshBlobs : await holdBlobs(tx, at, blobs, settings.promiseSeconds)
+  const fresh = early ?? (await holdFresh())
+  const heldBlobs = fresh.length === blobs.length ? fresh : await holdBlobs(tx, at, blobs, settings.promiseSeconds)
 
   const missing = missingFrom(blobs, heldBlobs)
   const absent = missingFrom([...children], present)

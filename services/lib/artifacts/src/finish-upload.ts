@@ -118,8 +118,7 @@ async function recordFinished(
 ): Promise<void> {
   for (let sound: string | null = null; ;) {
     try {
-      await record(deps, grant, upload, { digest, sizeBytes }, sound)
-      deps.seen.note(upload.key)
+      deps.seen.note(await record(deps, grant, upload, { digest, sizeBytes }, sound))
       return
     } catch (error) {
       if (!(error instanceof AlreadyThere)) throw error
@@ -129,16 +128,17 @@ async function recordFinished(
   }
 }
 
+/** @returns the key under which the blob's bytes are. */
 async function record(
   deps: ArtifactDeps,
   grant: PushGrant,
   upload: UploadRow,
   { digest, sizeBytes }: { digest: Digest; sizeBytes: number },
   sound: string | null,
-): Promise<void> {
+): Promise<string> {
   const { promiseSeconds, trashSeconds } = deps.settings
   const { key, store } = upload
-  await deps.db.transaction(async (tx) => {
+  return deps.db.transaction(async (tx) => {
     const at = { projectId: grant.project.id, path: grant.repository }
     const tryRecord = () => recordBlob(tx, at, upload, { digest, sizeBytes, store, key }, promiseSeconds)
     let blob = await tryRecord()
@@ -161,6 +161,7 @@ async function record(
       await trashObject(tx, { key: surplus, store, digest, sizeBytes, reason }, waitSeconds)
     }
     await recordLink(deps, tx, grant, { ...blob, sizeBytes, known: !blob.inserted })
+    return blob.placed || blob.damaged ? key : (blob.knownKey ?? key)
   })
 }
 

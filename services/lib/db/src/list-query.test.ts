@@ -51,6 +51,14 @@ describe('a list that is remembered', () => {
     expect(await listKeys(db, groups(1, 1, { where: [Prisma.sql`false`] }))).toEqual(new Int32Array(0))
   })
 
+  it('is read whole, too, where it is too long to be remembered', async () => {
+    const id = Prisma.sql`n.id`
+    const from = Prisma.sql`generate_series(1, 500001) n (id)`
+    const order = [{ column: id, descending: false }]
+    const keys = await listKeys(database.db, { from, where: [Prisma.sql`true`], order, tables: ['identity.groups'] })
+    expect([keys.length, keys[0], keys.at(-1)]).toEqual([500_001, 1, 500_001])
+  })
+
   it('shows each change at once, whoever made it', async () => {
     const { db } = database
     const first = groups(1, 3)

@@ -146,6 +146,7 @@ type Reader = { readonly prisma: Prismatic; readonly lists: KeptLists }
 
 /** Of longer lists the keys are not remembered. */
 const MAX_KEPT = 500_000
+const MAX_INT = 2 ** 31 - 1
 
 /**
  * As `listRows`, in three statements at most, of a list that is remembered: a page of it is read by its keys, wherever it lies and however
@@ -169,11 +170,10 @@ export async function listKept<Row>(db: Reader, listing: KeptListing): Promise<{
   return { total, rows: await readKeys<Row>(db.prisma, listing, [...keys.subarray(offset, offset + page.size)]) }
 }
 
-/** The keys of all rows of a list that is remembered, in their order. @throws for more than half a million. */
+/** The keys of all rows of a list that is remembered, in their order; of a longer one they are found anew each time. */
 export async function listKeys(db: Reader, listing: Which): Promise<Int32Array> {
-  const { total, keys } = await found(db, listing, nameOf(listing), await versionOf(db, listing))
-  if (keys === null) throw new Error(`a list of ${total} rows is not read whole`)
-  return keys
+  const { keys } = await found(db, listing, nameOf(listing), await versionOf(db, listing))
+  return keys ?? (await findKeys(db.prisma, listing, MAX_INT)).keys!
 }
 
 type Which = Omit<KeptListing, 'columns' | 'page'>
@@ -187,20 +187,20 @@ const versionOf = async ({ lists }: Reader, { tables, besides = '' }: Which) =>
 async function found({ prisma, lists }: Reader, listing: Which, key: string, version: string): Promise<KeptList> {
   const known = lists.get(key, version)
   if (known?.keys) return known
-  const kept = await findKeys(prisma, listing)
+  const kept = await findKeys(prisma, listing, MAX_KEPT)
   lists.keep(key, version, kept)
   return kept
 }
 
-/** All keys in their order; none where there are too many to be remembered. */
-async function findKeys(prisma: Prismatic, { from, where, order }: Which): Promise<KeptList> {
+/** All keys in their order; none where there are more than `most`. */
+async function findKeys(prisma: Prismatic, { from, where, order }: Which, most: number): Promise<KeptList> {
   const key = order.at(-1)!.column
   // Four bytes a key, as hexadecimal: the driver would take numbers one at a time, and makes an array of numbers of bytes.
   const [row] = await prisma.$queryRaw<[{ total: bigint; keys: string | null }]>`
-    select count(*) as total, case when count(*) <= ${MAX_KEPT} then encode(string_agg(int4send(key), ''), 'hex') end as keys
+    select count(*) as total, case when count(*) <= ${most} then encode(string_agg(int4send(key), ''), 'hex') end as keys
       from (select ${key} as key from ${from} where ${Prisma.join([...where], ' and ')} order by ${toOrderSql(order)}) found`
   const total = Number(row.total)
-  if (total > MAX_KEPT) return { total, keys: null }
+  if (total > most) return { total, keys: null }
   const keys = new Int32Array(total)
   new Uint8Array(keys.buffer).set(Buffer.from(row.keys ?? '', 'hex').swap32()) // the network's order of bytes
   return { total, keys }

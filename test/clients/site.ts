@@ -65,15 +65,7 @@ export async function startSite({ shape, store }: Cell): Promise<Site> {
   const folder = join(tmpdir(), `haven-clients-${crypto.randomUUID()}`)
   mkdirSync(folder)
   const s3: VersityGw | null = store === 's3' ? await startVersityGw() : null
-  const env: Record<string, string> = s3
-    ? {
-        STORAGE_DRIVER: 's3',
-        S3_ENDPOINT: s3.endpoint,
-        S3_ACCESS_KEY: s3.accessKey,
-        S3_SECRET_KEY: s3.secretKey,
-        S3_BUCKET: 'haven',
-      }
-    : {}
+  const env: Record<string, string> = s3 ? { ...s3.settings, S3_BUCKET: 'haven' } : {}
   const haven = await startHaven({ shape, env }).catch(async (error: unknown) => {
     await s3?.[Symbol.asyncDispose]()
     throw error

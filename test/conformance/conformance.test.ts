@@ -34,9 +34,7 @@ describe.each(installations)('the OCI conformance suite on $store, $shape', ({ s
     if (store === 's3') s3 = await startVersityGw()
     haven = await startHaven({
       shape,
-      env: s3
-        ? { S3_ENDPOINT: s3.endpoint, S3_ACCESS_KEY: s3.accessKey, S3_SECRET_KEY: s3.secretKey, S3_REGION: s3.region }
-        : {},
+      env: s3 ? { ...s3.settings } : {},
     })
     const made = await fetch(`${haven.url}/api/v2.0/projects`, {
       method: 'POST',

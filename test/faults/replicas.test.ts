@@ -45,14 +45,7 @@ describe.each(stores)('two processes on one store: $store', ({ store, lack }) =>
     const env = {
       REGISTRY_UPLOAD_LEASE: '2s',
       HAVEN_TRASH: '0s',
-      ...(s3 && {
-        STORAGE_DRIVER: 's3',
-        S3_ENDPOINT: s3.endpoint,
-        S3_REGION: s3.region,
-        S3_BUCKET: BUCKET,
-        S3_ACCESS_KEY: s3.accessKey,
-        S3_SECRET_KEY: s3.secretKey,
-      }),
+      ...(s3 && { ...s3.settings, S3_BUCKET: BUCKET }),
     }
     haven = await startHaven({ env })
     client = new Client(haven.url)

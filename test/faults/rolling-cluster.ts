@@ -209,12 +209,8 @@ export class Cluster implements AsyncDisposable {
       HAVEN_EXTERNAL_URL: balancers.get('proxy')!.url,
       PROXY_SOCKETS_PER_CLIENT: '4096',
       LOG_LEVEL: 'warn',
-      STORAGE_DRIVER: 's3',
-      S3_ENDPOINT: s3.endpoint,
-      S3_REGION: s3.region,
+      ...s3.settings,
       S3_BUCKET: BUCKET,
-      S3_ACCESS_KEY: s3.accessKey,
-      S3_SECRET_KEY: s3.secretKey,
       ...more,
     }
     const cluster = new Cluster(env, s3, balancers, stack)

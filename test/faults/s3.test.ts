@@ -86,12 +86,10 @@ run(titled('the registry on S3', lack), () => {
     proxy = await S3Proxy.start(store.endpoint)
     haven = await startHaven({
       env: {
-        STORAGE_DRIVER: 's3',
+        ...store.settings,
         S3_ENDPOINT: proxy.endpoint,
         // Clients know the store by another name than Haven, or their token would go along.
         S3_PUBLIC_ENDPOINT: `http://localhost:${proxy.port}`,
-        S3_ACCESS_KEY: store.accessKey,
-        S3_SECRET_KEY: store.secretKey,
         S3_TIMEOUT: '1s',
         HAVEN_TRASH: '0s',
         REGISTRY_UPLOAD_LEASE: '2s',

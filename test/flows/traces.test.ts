@@ -187,11 +187,8 @@ suite(titled('a push by docker', lack), () => {
     store = await startVersityGw()
     platform = await startSplit({
       OTEL_EXPORTER_OTLP_ENDPOINT: receiver.url,
-      STORAGE_DRIVER: 's3',
-      S3_ENDPOINT: store.endpoint,
+      ...store.settings,
       S3_BUCKET: 'haven',
-      S3_ACCESS_KEY: store.accessKey,
-      S3_SECRET_KEY: store.secretKey,
     })
     // An engine that has somewhere to send its spans to takes part; nobody is there to take them.
     const nobody = `http://127.0.0.1:${await freePort()}`

@@ -23,10 +23,7 @@ if (!(sizeBytes > 0) || !['files', 's3'].includes(values.store))
 
 await using stack = new AsyncDisposableStack()
 const s3 = values.store === 's3' ? stack.use(await startVersityGw()) : null
-const env: Record<string, string> = s3
-  ? { STORAGE_DRIVER: 's3', S3_ENDPOINT: s3.endpoint, S3_ACCESS_KEY: s3.accessKey, S3_SECRET_KEY: s3.secretKey }
-  : {}
-const haven = stack.use(await startHaven({ env }))
+const haven = stack.use(await startHaven({ env: s3 ? { ...s3.settings } : {} }))
 const front = haven.processes().front!
 const authorization = `Basic ${Buffer.from(`admin:${ADMIN_PASSWORD}`).toString('base64')}`
 

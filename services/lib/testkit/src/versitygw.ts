@@ -13,6 +13,8 @@ export interface VersityGw extends AsyncDisposable {
   readonly region: string
   readonly accessKey: string
   readonly secretKey: string
+  /** What a Haven that keeps its blobs there is set to. */
+  readonly settings: Readonly<Record<string, string>>
   /** Objects are plain files below it, so a test can damage one. */
   readonly folder: string
   readonly pid: number
@@ -47,11 +49,19 @@ export async function startVersityGw({ folder: taken }: { folder?: string } = {}
     await stop()
     throw error
   }
+  const [endpoint, region] = [`http://127.0.0.1:${port}`, 'us-east-1']
   return {
-    endpoint: `http://127.0.0.1:${port}`,
-    region: 'us-east-1',
+    endpoint,
+    region,
     accessKey,
     secretKey,
+    settings: {
+      STORAGE_DRIVER: 's3',
+      S3_ENDPOINT: endpoint,
+      S3_REGION: region,
+      S3_ACCESS_KEY: accessKey,
+      S3_SECRET_KEY: secretKey,
+    },
     folder,
     pid: child.pid as number,
     [Symbol.asyncDispose]: stop,

@@ -1,4 +1,5 @@
 import { argon2, createHash, pbkdf2, randomBytes, randomInt, timingSafeEqual } from 'node:crypto'
+import { availableParallelism } from 'node:os'
 import { promisify } from 'node:util'
 import { problems } from '@haven/errors'
 
@@ -70,6 +71,9 @@ export async function verifySecret(stored: StoredSecret, secret: string): Promis
   }
 }
 
+/** Whether checking it costs no more than remembering it: a secret of full randomness. */
+export const isCheap = ({ version }: StoredSecret): boolean => version === 'robot-sha256'
+
 /** Whether a password hash should be replaced when its password is at hand. */
 export const isOutdated = (stored: StoredSecret): boolean => {
   const { memory, passes, parallelism } = argon2id
@@ -125,8 +129,9 @@ async function verifyArgon2(stored: string, secret: string): Promise<boolean> {
   return sameBytes(actual, expected)
 }
 
-// Hashes run on the thread pool that also reads and writes blobs: at most two of its four threads, and a bounded queue.
-const maxRunning = 2
+// Hashes run on the thread pool that also reads and writes blobs: a part of its four threads or more, half the machine at most, and a bounded
+// queue.
+const maxRunning = availableParallelism() > 2 ? 2 : 1
 const maxWaiting = 256
 let running = 0
 const waiting: (() => void)[] = []

@@ -1,4 +1,5 @@
 import { pbkdf2Sync } from 'node:crypto'
+import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { problems } from '@haven/errors'
 import { testDatabase, testRedis, type TestDatabase } from '@haven/testkit'
@@ -12,6 +13,7 @@ import {
   verifySecret,
   type StoredSecret,
 } from './passwords.ts'
+import { ProvedSecrets } from './proved-secrets.ts'
 import { RememberedSignIns, signIn, signInDeps, type SignInDeps } from './sign-in.ts'
 import { addressBlock, LoginThrottle } from './throttle.ts'
 
@@ -82,6 +84,48 @@ describe('secrets', () => {
     const made = Array.from({ length: 50 }, generateSecret)
     expect(new Set(made).size).toBe(50)
     expect(made.every((secret) => /^[A-Za-z0-9]{32}$/.test(secret) && meetsPasswordRule(secret))).toBe(true)
+  })
+})
+
+describe('ProvedSecrets', () => {
+  it('knows a right secret of a hash for an hour, and no wrong one (P21)', async () => {
+    let [now, checks] = [0, 0]
+    const proved = new ProvedSecrets(
+      () => now,
+      async (_, secret) => {
+        checks++
+        return secret === 'Secret-1'
+      },
+    )
+    const stored = { version: 'argon2id', hash: 'a', salt: '' }
+    const costs = async (of: StoredSecret, secret: string) => {
+      const before = checks
+      return [await proved.verify(of, secret), checks - before]
+    }
+    expect(await costs(stored, 'Secret-1')).toEqual([true, 1])
+    expect(await costs(stored, 'Secret-1')).toEqual([true, 0])
+    for (let n = 0; n < 3; n++) expect(await costs(stored, 'Secret-2')).toEqual([false, 1])
+    for (const other of [{ hash: 'b' }, { salt: 'b' }, { version: 'sha1' }]) {
+      expect(await costs({ ...stored, ...other }, 'Secret-1')).toEqual([true, 1])
+    }
+    now = 60 * 60_000
+    expect(await costs(stored, 'Secret-1')).toEqual([true, 1])
+  })
+})
+
+describe('a storm of sign-ins', () => {
+  it('A60: leaves threads to those who read files', async () => {
+    const stored = await hashPassword('Secret-1')
+    let done = 0
+    const guesses = Array.from({ length: 32 }, async (_, n) => {
+      await verifySecret(stored, `Guess-${n}`)
+      done++
+    })
+    // Each is a turn of the thread pool or more; behind all of the hashes, it would be over after them.
+    for (let n = 0; n < 4; n++) await readFile(import.meta.filename)
+    expect(done).toBeLessThan(16)
+    await Promise.all(guesses)
+    expect(done).toBe(32)
   })
 })
 
@@ -276,6 +320,48 @@ describe('signIn', () => {
       await expect(remembered.of('ann', 'Secret-2', wrong)).rejects.toThrow('wrong')
       expect(checks).toBe(n)
     }
+  })
+
+  it('hashes a right password once while its hash stays, whoever changes meanwhile (P21)', async () => {
+    const checked: string[] = []
+    const proved = new ProvedSecrets(Date.now, (stored, secret) => {
+      checked.push(secret)
+      return verifySecret(stored, secret)
+    })
+    const again = async (password: string) => {
+      deps.remembered.forget()
+      return signIn({ ...deps, proved }, { name: 'often', password, address }).then(
+        ({ id }) => id,
+        () => 401,
+      )
+    }
+    const { id, credentials } = await user('often', await hashPassword('Secret-1'))
+    for (let n = 0; n < 5; n++) expect(await again('Secret-1')).toBe(id)
+    expect(checked).toEqual(['Secret-1'])
+
+    await database.db.prisma.user.update({ where: { id }, data: { disabledAt: new Date() } })
+    expect(await again('Secret-1')).toBe(401)
+    await database.db.prisma.user.update({ where: { id }, data: { disabledAt: null } })
+    await database.db.prisma.credential.update({
+      where: { id: credentials[0]!.id },
+      data: await hashPassword('Secret-2'),
+    })
+    expect(await again('Secret-1')).toBe(401)
+    expect(await again('Secret-2')).toBe(id)
+    expect(checked).toEqual(['Secret-1', 'Secret-1', 'Secret-2'])
+  })
+
+  it('takes as long for who is disabled as for a wrong password, though his was right before (A46)', async () => {
+    const { id } = await user('was-here', await hashPassword('Secret-1'))
+    expect(await attempt('was-here', 'Secret-1')).toMatchObject({ id })
+    await database.db.prisma.user.update({ where: { id }, data: { disabledAt: new Date() } })
+    const proved = new ProvedSecrets(Date.now, () => Promise.reject(new Error('was asked for who is disabled')))
+    deps.remembered.forget()
+    await expect(
+      signIn({ ...deps, proved }, { name: 'was-here', password: 'Secret-1', address }),
+    ).rejects.toMatchObject({
+      status: 401,
+    })
   })
 
   it('checks one password once for many requests at the same time', async () => {

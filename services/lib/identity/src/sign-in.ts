@@ -12,6 +12,7 @@ import { canBeUsername, nameKey } from './names.ts'
 import { proveCliSecret, type OidcSignIn } from './oidc-accounts.ts'
 import { hashPassword, isOutdated, verifyNothing, verifySecret, type StoredSecret } from './passwords.ts'
 import { anonymous, type Principal } from './principal.ts'
+import { ProvedSecrets } from './proved-secrets.ts'
 import { LoginThrottle } from './throttle.ts'
 import { adminId } from './users.ts'
 
@@ -38,6 +39,7 @@ export type SignInDeps = {
   readonly db: Database
   readonly throttle: LoginThrottle
   readonly remembered: RememberedSignIns
+  readonly proved: ProvedSecrets
   readonly uses: LastUses
   /** What a robot's name begins with: the configuration's `robot_name_prefix`. */
   readonly robotPrefix: () => Promise<string>
@@ -63,6 +65,7 @@ export function signInDeps(
   return {
     db,
     remembered,
+    proved: new ProvedSecrets(),
     uses,
     throttle: new LoginThrottle({
       redis: options.redis ?? null,
@@ -86,10 +89,10 @@ const maxAgeMs = 60_000
 const maxNameLength = 255
 
 /**
- * Who proved who he is with a password, for a minute, so that Basic on every request costs one hash a minute (P21). Kept under
- * a key that only this process knows; a changed, disabled or deleted user, robot or credential and a changed setting drop everything
- * at once. A directory announces nothing: who was locked there, or got another password or other groups, is the old one for this minute.
- * Failures are not kept: they stay as slow as the hash.
+ * Who proved who he is with a password, for a minute, so that Basic on every request costs no statement (P21). Kept under a key that only
+ * this process knows; a changed, disabled or deleted user, robot or credential and a changed setting drop everything at once, and each is
+ * then proved anew: by `ProvedSecrets` that costs a statement and no hash. A directory announces nothing: who was locked there, or got
+ * another password or other groups, is the old one for this minute. Failures are not kept: they stay as slow as the hash.
  */
 export class RememberedSignIns implements Disposable {
   readonly #secret = randomBytes(32)
@@ -180,7 +183,7 @@ type Proved = {
  * The providers in their order: whoever has a password of ours is asked for that and no other, so that the local administrator gets in
  * whatever a directory says; everybody else is the directory's, where there is one.
  */
-async function proveUser({ db, ldap, oidc }: SignInDeps, input: SignInInput): Promise<Proved | null> {
+async function proveUser({ db, ldap, oidc, proved }: SignInDeps, input: SignInInput): Promise<Proved | null> {
   const { name, password } = input
   const [row] = await db.reads.rows(userByLogin, [nameKey(name)])
   if (!row || row.credentialId === null) {
@@ -200,12 +203,16 @@ async function proveUser({ db, ldap, oidc }: SignInDeps, input: SignInInput): Pr
     return null
   }
   const { credentialId, version, hash, salt } = row as UserRow & { version: string; hash: string; salt: string }
-  const right = await verifySecret({ version, hash, salt }, password)
+  const right = await belongs(proved, { version, hash, salt }, password, { active: !row.disabled })
   if (!right || row.disabled) return null
   if (isOutdated({ version, hash, salt }))
     await replaceHash(db, credentialId as number, hash, await hashPassword(password))
   return { principal: { kind: 'user', id: row.id, name: row.name }, credentialId: credentialId as number }
 }
+
+/** Who may not sign in is refused as slowly as a wrong password is: else the time would tell that this one is right. */
+const belongs = (proved: ProvedSecrets, stored: StoredSecret, secret: string, { active }: { active: boolean }) =>
+  active ? proved.verify(stored, secret) : verifySecret(stored, secret)
 
 /**
  * Robots may have several valid secrets, so that one can be exchanged without an outage. Why one is refused goes to the audit log and
@@ -213,17 +220,19 @@ async function proveUser({ db, ldap, oidc }: SignInDeps, input: SignInInput): Pr
  * knowing.
  */
 async function proveRobot(deps: SignInDeps, key: string, input: SignInInput): Promise<Proved | null> {
-  const { db } = deps
+  const { db, proved } = deps
   const { name, password } = input
   const rows = await db.reads.rows(robotByName, [key])
   const [robot] = rows
   // The prefix can be changed to one that names of people begin with, too.
   if (!robot) return canBeUsername(name) ? proveUser(deps, input) : null
   let credentialId: number | null = null
+  const active = !robot.disabled && !robot.expired
   for (const row of rows) {
     if (row.credentialId === null) continue
     const { credentialId: id, version, hash, salt } = row as RobotRow & StoredSecret
-    if ((await verifySecret({ version, hash, salt }, password)) && credentialId === null) credentialId = id
+    if ((await belongs(proved, { version, hash, salt }, password, { active })) && credentialId === null)
+      credentialId = id
   }
   const principal: SignedIn = { kind: 'robot', id: robot.id, name, projectId: robot.projectId }
   const reason = refusalOf(robot, credentialId)

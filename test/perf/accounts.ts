@@ -1,8 +1,7 @@
 import { createHash } from 'node:crypto'
 import { ADMIN_PASSWORD } from '@haven/testkit'
-import { call, expectStatus, type Answer } from './http.ts'
-import { median, type Shown } from './judge.ts'
-import { REPOSITORY, seedImage } from './seed.ts'
+import { basic, call, expectStatus } from './http.ts'
+import type { Shown } from './judge.ts'
 import { run } from './specials.ts'
 import { haven, type Subject } from './subjects.ts'
 
@@ -157,123 +156,22 @@ const probes: readonly Probe[] = [
 
 export type ListTimes = { list: string; name: string; smallMs: number; fullMs: number }[]
 
-/**
- * P21, and p50 of each page of the lists about people and projects in a small and in a large installation, with the worst ratio of each
- * list.
- */
-export async function accounts(
-  say: (text: string) => void,
-): Promise<{ times: ListTimes; lists: Shown; signIns: Shown }> {
+/** p50 of each page of the lists about people and projects in a small and in a large installation, with the worst ratio of each list. */
+export async function accounts(say: (text: string) => void): Promise<{ times: ListTimes; lists: Shown }> {
   await using subject = await haven('haven')
   const admin = basic('admin', ADMIN_PASSWORD)
-  say('accounts: Basic on each request')
-  const signIns = { values: await basicBySession(subject, admin) }
   const member = basic(MEMBER.username, MEMBER.password)
   say('accounts: small')
   await grow(subject, null, SMALL)
   await addMember(subject, admin)
   const small = await measure(subject, SMALL, { admin, member })
-  say('accounts: manifests while people sign in')
-  signIns.values['manifests beside 1,000 sign-ins a minute by those beside none'] = await besideSignIns(subject)
   say('accounts: full')
   await grow(subject, SMALL, FULL)
   const full = await measure(subject, FULL, { admin, member })
   const times = probes.map(({ list, name }, n) => ({ list, name, smallMs: small[n]!, fullMs: full[n]! }))
   const worst: Record<string, number> = {}
   for (const { list, smallMs, fullMs } of times) worst[list] = Math.max(worst[list] ?? 0, fullMs / smallMs)
-  return { times, lists: { values: worst }, signIns }
-}
-
-const ROUNDS = 5
-
-/** Rates of sixteen connections by that of sixteen which share a session; the medians of rounds in turn. */
-async function basicBySession(subject: Subject, authorization: string): Promise<Record<string, number>> {
-  const read = '/api/v2.0/users/current'
-  const token = `${subject.token!({ repositories: [REPOSITORY], actions: 'pull' }).path}&account=admin`
-  const kinds = {
-    session: { path: read, headers: { cookie: await signedIn(subject) } },
-    'API read with Basic': { path: read, headers: { authorization } },
-    'token with Basic': { path: token, headers: { authorization } },
-  }
-  const rates = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, [] as number[]]))
-  for (let round = 0; round <= ROUNDS; round++) {
-    for (const [kind, { path, headers }] of Object.entries(kinds)) {
-      const operation = { kind: 'read', method: 'GET', paths: [path], status: 200, bytes: -1 } as const
-      const asked = { ...subject, headers: () => Promise.resolve<Record<string, string>>(headers) }
-      const { operations, seconds } = await run(asked, 'none', { operation, connections: 16, seconds: 0.8 })
-      if (round > 0) rates[kind]!.push(operations / seconds) // the first warms up
-    }
-  }
-  const by = (kind: string) => median(rates[kind]!.map((rate, round) => rate / rates.session![round]!))
-  return {
-    'API read with Basic by one with a session': by('API read with Basic'),
-    'token with Basic by an API read with a session': by('token with Basic'),
-    'API reads with Basic': median(rates['API read with Basic']!),
-    'tokens with Basic': median(rates['token with Basic']!),
-  }
-}
-
-/** One in so many milliseconds: a thousand a minute. */
-const SIGN_IN_EVERY_MS = 60
-
-/**
- * The rate at which sixteen connections read a manifest while people sign in, each for the first time, by that while nobody does; the median of
- * rounds in turn.
- */
-async function besideSignIns(subject: Subject): Promise<number> {
-  await subject.installation!.query(
-    `insert into identity.credentials (user_id, kind, version, hash, salt)
-     select u.id, 'password', c.version, c.hash, c.salt
-       from identity.users u, identity.credentials c join identity.users m on m.id = c.user_id
-      where m.username_key = $1 and c.kind = 'password' and u.username_key like 'person-%'`,
-    [MEMBER.username],
-  )
-  const { path } = (await seedImage(subject, REPOSITORY, 'signed-in', [1024])).manifest
-  const operation = { kind: 'read', method: 'GET', paths: [path], status: 200, bytes: -1 } as const
-  const rate = async () => {
-    const scope = { repositories: [REPOSITORY], actions: 'pull' }
-    const { operations, seconds } = await run(subject, scope, { operation, connections: 16, seconds: 2 })
-    return operations / seconds
-  }
-  const token = `${subject.token!({ repositories: [REPOSITORY], actions: 'pull' }).path}&account=person`
-  let people = 0
-  const signIn = () => {
-    const headers = { authorization: basic(`person-${nameOf((people % SMALL.users) + 1)}`, MEMBER.password) }
-    people++
-    return expectStatus(200, call(subject, 'GET', token, { headers }), 'a sign-in')
-  }
-  const ratios: number[] = []
-  for (let round = 0; round <= ROUNDS; round++) {
-    const alone = await rate()
-    const signedIn: Promise<unknown>[] = []
-    const timer = setInterval(() => signedIn.push(signIn()), SIGN_IN_EVERY_MS)
-    const beside = await rate().finally(() => clearInterval(timer))
-    await Promise.all(signedIn)
-    if (round > 0) ratios.push(beside / alone) // the first warms up
-  }
-  return median(ratios)
-}
-
-/** The cookies of a browser in which the administrator signed in. */
-async function signedIn(subject: Subject): Promise<string> {
-  const cookies = new Map<string, string>()
-  const cookie = () => [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')
-  const keep = ({ headers }: Answer) => {
-    for (const text of headers['set-cookie'] ?? []) {
-      const [name, ...value] = text.split(';')[0]!.split('=')
-      cookies.set(name!, value.join('='))
-    }
-  }
-  const visited = await call(subject, 'GET', '/c/log_out')
-  keep(visited)
-  const headers = {
-    cookie: cookie(),
-    'content-type': 'application/x-www-form-urlencoded',
-    'x-harbor-csrf-token': String(visited.headers['x-harbor-csrf-token']),
-  }
-  const body = Buffer.from(new URLSearchParams({ principal: 'admin', password: ADMIN_PASSWORD }).toString())
-  keep(await expectStatus(200, call(subject, 'POST', '/c/login', { headers, body }), 'a sign-in'))
-  return cookie()
+  return { times, lists: { values: worst } }
 }
 
 async function measure(subject: Subject, size: Size, as: { admin: string; member: string }): Promise<number[]> {
@@ -299,5 +197,3 @@ async function addMember(subject: Subject, authorization: string): Promise<void>
     [username],
   )
 }
-
-const basic = (name: string, password: string) => `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`

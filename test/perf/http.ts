@@ -43,3 +43,6 @@ export async function expectStatus(status: number, answering: Promise<Answer>, w
     throw new Error(`${what} was answered ${answer.status}: ${answer.body.toString('utf8', 0, 500)}`)
   return answer
 }
+
+export const basic = (name: string, password: string) =>
+  `Basic ${Buffer.from(`${name}:${password}`).toString('base64')}`

@@ -9,8 +9,9 @@ export type Verdict = {
   claim: string
   value: number
   lowerQuartile: number | null
-  target: number
-  met: boolean
+  /** Null where the figure is only told; then so is `met`. */
+  target: number | null
+  met: boolean | null
   /** What the gate asks; null where the target is not the gate's. */
   gate: number | null
   because: string | null
@@ -34,6 +35,7 @@ const QUARTILE_SHARE = 0.9
 
 /** Null when the row showed nothing of what the target speaks of. */
 export function judge(target: Target, shown: Shown, ours: SubjectKey): Verdict | null {
+  if (target.measure === 'told') return tell(target, shown)
   if (target.measure === 'value') return judgeValue(target, shown)
   const [mine, peer] = [shown.samples?.get(ours), shown.samples?.get(target.of)]
   if (!mine?.length || !peer?.length) return null
@@ -70,6 +72,13 @@ export function judge(target: Target, shown: Shown, ours: SubjectKey): Verdict |
     because: null,
     passed: true,
   }
+}
+
+function tell({ what, unit }: Target & { measure: 'told' }, { values }: Shown): Verdict | null {
+  const value = values?.[what]
+  if (value === undefined) return null
+  const none = { lowerQuartile: null, target: null, met: null, gate: null, because: null }
+  return { claim: `${what} (${unit})`, value, ...none, passed: true }
 }
 
 function judgeValue(target: Target & { measure: 'value' }, { values }: Shown): Verdict | null {

@@ -12,6 +12,7 @@ import { buildPrograms } from './programs.ts'
 import { failures, markdown, type RowResult, type Run } from './report.ts'
 import { MANY, MIB, REPOSITORIES, rows, type Row, type Seeded } from './rows.ts'
 import { REPOSITORY, seedBlob, seedConfig, seedImage, seedTagFolders, seedTags } from './seed.ts'
+import { signIns } from './sign-ins.ts'
 import { downloadMemory, objectStore, oneRepository, uploadMemory } from './specials.ts'
 import { measureStart } from './start.ts'
 import {
@@ -198,10 +199,12 @@ async function grow() {
 }
 
 async function people() {
-  if (tier !== 'full' || !(wanted('P21') || wanted('accounts'))) return
+  if (tier !== 'full') return
+  if (wanted('P21'))
+    add('P21', 'Basic on each request; manifests while programs and people sign in', await signIns(say))
+  if (!wanted('accounts')) return
   const shown = await accounts(say)
   lists = shown.times
-  add('P21', 'Basic on each request', shown.signIns)
   add('accounts', 'p50 of pages in a full installation by that in a small one, the worst of each list', shown.lists)
 }
 

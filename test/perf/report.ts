@@ -89,7 +89,8 @@ const SHORT: Partial<Record<SubjectKey, string>> = { D2: 'D2', D3: 'D3', N3: 'N3
 
 function verdictCells({ claim, value, lowerQuartile, met, gate, because }: Verdict): string[] {
   const missed = `**target missed**${because === null ? '' : ` (gate at ${figure(gate!)}: ${because})`}`
-  return [claim, `${figure(value)}${lowerQuartile === null ? '' : ` (${figure(lowerQuartile)})`}`, met ? 'met' : missed]
+  const verdict = met === null ? 'no target' : met ? 'met' : missed
+  return [claim, `${figure(value)}${lowerQuartile === null ? '' : ` (${figure(lowerQuartile)})`}`, verdict]
 }
 
 function growthLines({ sizes, probes }: Growth): string[] {

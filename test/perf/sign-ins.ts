@@ -1,0 +1,142 @@
+import { ADMIN_PASSWORD } from '@haven/testkit'
+import { basic, call, expectStatus, type Answer } from './http.ts'
+import { median, type Shown } from './judge.ts'
+import { REPOSITORY, seedImage } from './seed.ts'
+import { run } from './specials.ts'
+import { haven, type Subject } from './subjects.ts'
+
+const PASSWORD = 'Passw0rd'
+/** Of programs, each of which signs in five times a minute; and people who sign in once. */
+const PROGRAMS = 180
+const PEOPLE = 1_000
+
+/** P21: Basic on each request, and manifests while people and programs sign in. */
+export async function signIns(say: (text: string) => void): Promise<Shown> {
+  await using subject = await haven('haven')
+  say('sign-ins: Basic on each request')
+  const values = await basicBySession(subject, basic('admin', ADMIN_PASSWORD))
+  await addAccounts(subject)
+  say('sign-ins: manifests beside those of an installation')
+  const { path } = (await seedImage(subject, REPOSITORY, 'signed-in', [1024])).manifest
+  for (let n = 0; n < PROGRAMS; n++) await dockerLogin(subject, `program-${n}`)
+  let [people, programs] = [0, 0]
+  const person = () => `person-${people++}`
+  const usual = (n: number) =>
+    n % 10 === 0 ? portalLogin(subject, person()) : dockerLogin(subject, `program-${programs++ % PROGRAMS}`)
+  values['manifests beside 1,000 sign-ins a minute by those beside none'] = await besideSignIns(subject, path, usual)
+  say('sign-ins: manifests beside first ones only')
+  values['manifests beside 1,000 first sign-ins a minute by those beside none'] = await besideSignIns(
+    subject,
+    path,
+    () => dockerLogin(subject, person()),
+  )
+  return { values }
+}
+
+const ROUNDS = 5
+
+/** Rates of sixteen connections by that of sixteen which share a session; the medians of rounds in turn. */
+async function basicBySession(subject: Subject, authorization: string): Promise<Record<string, number>> {
+  const read = '/api/v2.0/users/current'
+  const token = `${subject.token!({ repositories: [REPOSITORY], actions: 'pull' }).path}&account=admin`
+  const kinds = {
+    session: { path: read, headers: { cookie: await portalLogin(subject, 'admin', ADMIN_PASSWORD) } },
+    'API read with Basic': { path: read, headers: { authorization } },
+    'token with Basic': { path: token, headers: { authorization } },
+  }
+  const rates = Object.fromEntries(Object.keys(kinds).map((kind) => [kind, [] as number[]]))
+  for (let round = 0; round <= ROUNDS; round++) {
+    for (const [kind, { path, headers }] of Object.entries(kinds)) {
+      const operation = { kind: 'read', method: 'GET', paths: [path], status: 200, bytes: -1 } as const
+      const asked = { ...subject, headers: () => Promise.resolve<Record<string, string>>(headers) }
+      const { operations, seconds } = await run(asked, 'none', { operation, connections: 16, seconds: 0.8 })
+      if (round > 0) rates[kind]!.push(operations / seconds) // the first warms up
+    }
+  }
+  const by = (kind: string) => median(rates[kind]!.map((rate, round) => rate / rates.session![round]!))
+  return {
+    'API read with Basic by one with a session': by('API read with Basic'),
+    'token with Basic by an API read with a session': by('token with Basic'),
+    'API reads with Basic': median(rates['API read with Basic']!),
+    'tokens with Basic': median(rates['token with Basic']!),
+  }
+}
+
+/** One in so many milliseconds: a thousand a minute. */
+const SIGN_IN_EVERY_MS = 60
+
+/**
+ * The rate at which sixteen connections read a manifest while there are sign-ins, by that while there are none; the median of rounds in turn.
+ * A working installation: programs, nine tenths of them, which ask for a token with Basic again and again as docker does; and people at the
+ * portal for the first time, a hundred a minute, as 10⁵ who come once in a long working day.
+ */
+async function besideSignIns(subject: Subject, path: string, signIn: (n: number) => Promise<unknown>): Promise<number> {
+  const operation = { kind: 'read', method: 'GET', paths: [path], status: 200, bytes: -1 } as const
+  const rate = async () => {
+    const scope = { repositories: [REPOSITORY], actions: 'pull' }
+    const { operations, seconds } = await run(subject, scope, { operation, connections: 16, seconds: 2 })
+    return operations / seconds
+  }
+  const ratios: number[] = []
+  let n = 0
+  for (let round = 0; round <= ROUNDS; round++) {
+    const alone = await rate()
+    const signedIn: Promise<unknown>[] = []
+    const timer = setInterval(() => signedIn.push(signIn(n++)), SIGN_IN_EVERY_MS)
+    const beside = await rate().finally(() => clearInterval(timer))
+    await Promise.all(signedIn)
+    if (round > 0) ratios.push(beside / alone) // the first warms up
+  }
+  return median(ratios)
+}
+
+/**
+ * Accounts that share one hash, and their password with it. The salt of an argon2id hash lies within it; beside it, it only makes each a
+ * hash of its own, as hashes are.
+ */
+async function addAccounts(subject: Subject): Promise<void> {
+  const user = { username: 'first', password: PASSWORD, email: 'first@example.com', realname: 'first' }
+  const headers = { authorization: basic('admin', ADMIN_PASSWORD), 'content-type': 'application/json' }
+  const body = Buffer.from(JSON.stringify(user))
+  await expectStatus(201, call(subject, 'POST', '/api/v2.0/users', { headers, body }), 'a user')
+  await subject.installation!.query(
+    `with added as (
+       insert into identity.users (username, username_key)
+       select name, name from (
+         select 'program-' || n from generate_series(0, ${PROGRAMS - 1}) n union all
+         select 'person-' || n from generate_series(0, ${PEOPLE - 1}) n) names (name)
+       returning id, username)
+     insert into identity.credentials (user_id, kind, version, hash, salt)
+     select a.id, 'password', c.version, c.hash, a.username
+       from added a, identity.credentials c join identity.users u on u.id = c.user_id
+      where u.username_key = 'first' and c.kind = 'password'`,
+  )
+}
+
+const dockerLogin = (subject: Subject, name: string) => {
+  const { path } = subject.token!({ repositories: [REPOSITORY], actions: 'pull' })
+  const headers = { authorization: basic(name, PASSWORD) }
+  return expectStatus(200, call(subject, 'GET', `${path}&account=${name}`, { headers }), 'a sign-in')
+}
+
+/** The cookies of a browser in which somebody signed in. */
+async function portalLogin(subject: Subject, principal: string, password = PASSWORD): Promise<string> {
+  const cookies = new Map<string, string>()
+  const cookie = () => [...cookies].map(([name, value]) => `${name}=${value}`).join('; ')
+  const keep = ({ headers }: Answer) => {
+    for (const text of headers['set-cookie'] ?? []) {
+      const [name, ...value] = text.split(';')[0]!.split('=')
+      cookies.set(name!, value.join('='))
+    }
+  }
+  const visited = await call(subject, 'GET', '/c/log_out')
+  keep(visited)
+  const headers = {
+    cookie: cookie(),
+    'content-type': 'application/x-www-form-urlencoded',
+    'x-harbor-csrf-token': String(visited.headers['x-harbor-csrf-token']),
+  }
+  const body = Buffer.from(new URLSearchParams({ principal, password }).toString())
+  keep(await expectStatus(200, call(subject, 'POST', '/c/login', { headers, body }), 'a sign-in'))
+  return cookie()
+}

@@ -9,11 +9,14 @@ export type LinkedBlob = StoredBlob & { repositoryId: number }
 const fresh = (promise: string) => `now() + ${promise} * interval '0.75 second'`
 const until = (promise: string) => `now() + ${promise} * interval '1 second'`
 
+// `offset 0`: link and place by their keys. Otherwise the planner may begin with all links of the repository, of which it expects few, and
+// keeps that plan while they become many: 5 ms instead of 30 µs.
 const linked = `
     from artifacts.repositories r
     join artifacts.blobs b on b.digest = $3 and b.damaged_at is null
-    join artifacts.blob_links k on k.repository_id = r.id and k.blob_id = b.id
-    join artifacts.blob_locations l on l.blob_id = b.id and l.store = $4
+    join lateral (
+      select k.promised_until from artifacts.blob_links k where k.repository_id = r.id and k.blob_id = b.id offset 0) k on true
+    join lateral (select l.key from artifacts.blob_locations l where l.blob_id = b.id and l.store = $4 offset 0) l on true
    where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
 
 const find = statement<LinkedBlob>(
@@ -30,7 +33,7 @@ const findPromised = statement<StoredBlob & { fresh: boolean }>(
 const findAndRenew = statement<StoredBlob>(
   'blobs find and renew',
   `with found as materialized (
-     select b.id, b.size_bytes, l.key, k.repository_id, b.promised_until as blob_until, k.promised_until as link_until ${linked}),
+     select b.id, b.size_bytes, l.key, r.id as repository_id, b.promised_until as blob_until, k.promised_until as link_until ${linked}),
    blob as (
      update artifacts.blobs b set promised_until = ${until('$5')}
        from found f where b.id = f.id and f.blob_until < ${fresh('$5')} returning b.id),
@@ -134,12 +137,16 @@ const holders = statement<{ projectId: number; path: string }>(
     order by r.id limit $2`,
 )
 
+// By the keys of the links, for the same reason. A list of digests counts as ten: most repositories have fewer links than that.
+const named = `
+    from artifacts.blob_links k join artifacts.blobs b on b.id = k.blob_id
+   where k.repository_id = (${repository()}) and k.blob_id = any(array(select id from artifacts.blobs where digest = any($3::text[])))`
+
 const renewStale = statement(
   'blobs renew stale',
   `with held as materialized (
-     select b.id, b.promised_until as blob_until, k.promised_until as link_until
-       from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = (${repository()})
-      where b.digest = any($3::text[]) and (b.promised_until < ${fresh('$4')} or k.promised_until < ${fresh('$4')})
+     select b.id, b.promised_until as blob_until, k.promised_until as link_until ${named}
+        and (b.promised_until < ${fresh('$4')} or k.promised_until < ${fresh('$4')})
       order by b.digest for no key update),
    blob as (
      update artifacts.blobs b set promised_until = ${until('$4')}
@@ -149,9 +156,7 @@ const renewStale = statement(
 )
 
 const holdNamed = (condition: string) => `
-   select b.digest, b.size_bytes::float8 as "sizeBytes"
-     from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id and k.repository_id = (${repository()})
-    where b.digest = any($3::text[]) and b.damaged_at is null ${condition}
+   select b.digest, b.size_bytes::float8 as "sizeBytes" ${named} and b.damaged_at is null ${condition}
     order by b.digest for share of b, k`
 
 const holdFresh = statement<{ digest: string; sizeBytes: number }>(

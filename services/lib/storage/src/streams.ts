@@ -1,5 +1,7 @@
 import { Hash } from 'node:crypto'
+import { OutgoingMessage } from 'node:http'
 import { Transform, type Writable } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 
 /**
  * The buffers of `source`, ended early by `signal` even while the source is silent. The iterator is returned on every early end;
@@ -53,6 +55,14 @@ export function release({ buffer, byteLength }: Uint8Array): void {
   }
 }
 
+/**
+ * Lets the head of an answer over TLS, which has not left yet, leave before a large piece of its body. Written together, Node copies both into
+ * fresh memory before it encrypts them, which took a third of a download of 1 MiB.
+ */
+export function headFirst(to: Writable): void {
+  if (to instanceof OutgoingMessage && to.socket instanceof TLSSocket) to.flushHeaders()
+}
+
 /** Writes to a stream with its back-pressure, and notices at any time that it closed or that the signal fired. */
 export class Outlet implements Disposable {
   readonly #to: Writable
@@ -76,6 +86,7 @@ export class Outlet implements Disposable {
     return new Promise((resolve, reject) => {
       if (this.#failure) return reject(this.#failure)
       this.#reject = reject
+      if (!(this.#to as Partial<OutgoingMessage>).headersSent) headFirst(this.#to)
       this.#to.write(chunk, (error) => {
         this.#reject = null
         if (error) reject(this.#failure ?? gone(error))

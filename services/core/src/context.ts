@@ -1,5 +1,6 @@
 import type { ArtifactDeps } from '@haven/artifacts'
 import type { Database } from '@haven/db'
+import type { AuditDays } from '@haven/events'
 import type { Authorities, LdapClient, Sealer, Sessions, SignInDeps } from '@haven/identity'
 import type { OutboundClient } from '@haven/outbound'
 import type { ProjectDirectory } from '@haven/projects'
@@ -28,6 +29,8 @@ export type Facts = {
 /** What handlers work with: one for each core. */
 export type CoreContext = {
   db: Database
+  /** Where in the audit log lines are. */
+  auditDays: AuditDays
   log: Logger
   metrics: Metrics
   trust: Trust

@@ -2,6 +2,7 @@ import { statfs } from 'node:fs/promises'
 import { artifactDeps, countRepositories, projectPolicies, type RecentAnswers } from '@haven/artifacts'
 import type { Database } from '@haven/db'
 import { problems } from '@haven/errors'
+import { AuditDays } from '@haven/events'
 import {
   ensureAdmin,
   ensurePresets,
@@ -74,6 +75,7 @@ export function createCore(deps: CoreDeps): Service {
   })
   const context: CoreContext = {
     db,
+    auditDays: new AuditDays(),
     log: deps.log,
     metrics: deps.metrics,
     trust: deps.trust,

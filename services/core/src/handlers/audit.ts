@@ -36,13 +36,20 @@ export const auditHandlers: Handlers = {
 
 type ListCall = Pick<Call<'listAuditLogExts'>, 'query' | 'at'>
 
-async function listed({ query, at }: ListCall, { db }: CoreContext, scope: AuditScope): Promise<Answer> {
-  const { total, entries } = await listAudit(db, {
-    scope,
-    conditions: parseQ(query.q),
-    sort: parseSort(query.sort),
-    page: pageOf(query),
-  })
+async function listed(
+  { query, at }: ListCall,
+  { db, auditDays: days }: CoreContext,
+  scope: AuditScope,
+): Promise<Answer> {
+  const { total, entries } = await listAudit(
+    { db, days },
+    {
+      scope,
+      conditions: parseQ(query.q),
+      sort: parseSort(query.sort),
+      page: pageOf(query),
+    },
+  )
   return listAnswer(at, query, total, entries.map(presentAuditEntry))
 }
 

@@ -28,6 +28,7 @@ export {
   type Scalar,
   type Sort,
 } from './list-query.ts'
+export { keyOfList } from './kept-lists.ts'
 export { migrate, migrations, missingMigrations, NewerSchema, type Migration } from './migrate.ts'
 export { Prisma, type PrismaClient } from './gen/prisma/client.ts'
 export { cacheUses, TwoGenerations } from './two-generations.ts'

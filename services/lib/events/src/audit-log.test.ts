@@ -17,6 +17,7 @@ import {
 } from '@haven/proto/events'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { auditLine } from './audit.ts'
+import { AuditDays } from './audit-days.ts'
 import { foldAuditNames } from './audit-names.ts'
 import { ensureAuditPartitions } from './audit-partitions.ts'
 import { OutboxDispatcher } from './dispatcher.ts'
@@ -29,6 +30,7 @@ import { countPurgeableAudit, purgeAudit } from './purge-audit.ts'
 import { auditPolicy, auditWriter, type AuditPolicy } from './write-audit.ts'
 
 let database: TestDatabase
+const days = new AuditDays()
 beforeAll(async () => {
   database = await testDatabase()
 })
@@ -61,7 +63,7 @@ async function seed(...entries: Seed[]): Promise<void> {
   }
 }
 const list = (query: Partial<AuditQuery> = {}, db: Pick<Database, 'prisma'> = database.db) =>
-  listAudit(db, { scope: 'all', page: { number: 1, size: 10 }, ...query })
+  listAudit({ db, days }, { scope: 'all', page: { number: 1, size: 10 }, ...query })
 const times = async (query: Partial<AuditQuery>) =>
   (await list(query)).entries.map((entry) => entry.occurredAt.toISOString())
 const drain = (policy: Partial<AuditPolicy> = {}) => {
@@ -297,30 +299,86 @@ describe('listAudit', () => {
     expect(await foldAuditNames(database.db)).toBe(0)
   })
 
-  it('reads the lines of a page in three statements at most by an index, wherever in a long log the page is', async () => {
+  it('reads a page in two statements by an index, wherever in a long log it is, once it knows where lines are', async () => {
     await ensureAuditPartitions(database.db)
     for (const month of ['01', '02', '03']) await seed({ at: `2026-${month}-01T00:00:00Z`, count: 4000, project: 5 })
     await seed({ at: '2026-02-10T00:00:00Z', count: 30, project: 6, type: 'delete_artifact' })
     await database.db.prisma.$executeRaw`vacuum (analyze) events.audit_entries`
-    for (const [query, most] of [
-      [{}, 10],
-      [{ page: { number: 401, size: 10 } }, 20],
-      [{ page: { number: 805, size: 10 } }, 50],
-      [{ scope: { projects: [6] } }, 10],
-      [{ scope: { projects: [5, 6] } }, 10],
-      [{ scope: { projects: [5] }, page: { number: 2, size: 100 } }, 200],
-      [{ scope: { projects: [5] }, page: { number: 101, size: 10 } }, 1030],
-      [{ sort: [{ field: 'op_time', descending: false }] }, 10],
-    ] satisfies [Partial<AuditQuery>, number][]) {
+    const said = { field: 'op_desc', match: 'exact', value: '' } as const
+    const during = {
+      field: 'op_time',
+      match: 'range',
+      min: new Date('2026-01-01T00:30:00Z'),
+      max: new Date('2026-03-01T00:30:00Z'),
+    } as const
+    for (const [query, atFirst, most] of [
+      [{}, 2, 10],
+      [{ page: { number: 381, size: 10 } }, 4, 80],
+      [{ page: { number: 605, size: 10 } }, 3, 80],
+      [{ page: { number: 1203, size: 10 } }, 2, 80],
+      [{ page: { number: 605, size: 10 }, conditions: [said] }, 4, 80],
+      [{ page: { number: 305, size: 10 }, conditions: [said, during] }, 3, 80],
+      [{ page: { number: 305, size: 10 }, conditions: [during] }, 4, 80],
+      [{ scope: { projects: [6] } }, 2, 10],
+      [{ scope: { projects: [5, 6] } }, 2, 10],
+      [{ scope: { projects: [5] }, page: { number: 2, size: 100 } }, 2, 200],
+      [{ scope: { projects: [5] }, page: { number: 101, size: 10 } }, 4, 80],
+      [{ sort: [{ field: 'op_time', descending: false }] }, 2, 10],
+    ] satisfies [Partial<AuditQuery>, number, number][]) {
       const asked: Prisma.Sql[] = []
       const db = recording(asked)
       const { entries } = await list(query, db)
       expect(entries.length).toBeGreaterThan(0)
-      expect(asked.length).toBeLessThanOrEqual(3)
+      expect([query, asked.length]).toEqual([query, atFirst])
+      asked.length = 0
+      expect((await list(query, db)).entries).toEqual(entries)
+      const times = query.conditions?.includes(during) ? 1 : 0
+      expect([query, asked.length]).toEqual([query, 2 + times])
       const { scans, rows } = await explained(asked.at(-1)!)
       expect([query, ...scans]).toEqual([query, 'Index Scan'])
-      expect([query, rows > most]).toEqual([query, false])
+      expect([query, rows > most, rows]).toEqual([query, false, rows])
     }
+  })
+
+  it('sees lines that were written, removed or changed since, on whatever day', async () => {
+    for (const month of ['01', '02']) await seed({ at: `2026-${month}-05T00:00:00Z`, count: 300, resource: 'p1/a:1' })
+    const filters = [
+      [],
+      [{ field: 'op_desc', match: 'exact', value: '' } as const],
+      [
+        { field: 'username', match: 'contains', value: 'n' } as const,
+        { field: 'op_result', match: 'exact', value: 'true' } as const,
+      ],
+    ]
+    const deep = async () => {
+      const answers = []
+      for (const conditions of filters) {
+        const { total, entries } = await list({ conditions, page: { number: 23, size: 20 } })
+        answers.push([total, entries.map(({ actor }) => actor), entries[0]!.occurredAt.toISOString()])
+      }
+      return answers
+    }
+    const everywhere = (total: number, actors: string[], at: string) => filters.map(() => [total, actors, at])
+    const anns = Array.from({ length: 20 }, () => 'ann')
+    expect(await deep()).toEqual(everywhere(600, anns, '2026-01-05T00:02:39.000Z'))
+    await seed({ at: '2026-02-05T12:00:00Z', count: 10 })
+    expect(await deep()).toEqual(everywhere(610, anns, '2026-01-05T00:02:49.000Z'))
+    await seed({ at: '2026-01-05T12:00:00Z', count: 10 })
+    expect(await deep()).toEqual(everywhere(620, anns, '2026-01-05T00:02:59.000Z'))
+    await database.db.prisma.$executeRaw`
+      delete from events.audit_entries where occurred_at between '2026-02-05T00:00:00Z' and '2026-02-05T00:00:09.5Z'`
+    expect(await deep()).toEqual(everywhere(610, anns, '2026-01-05T00:02:49.000Z'))
+    // As many come as go, on another day of that month.
+    await database.db.prisma.$executeRaw`
+      with gone as (
+        delete from events.audit_entries where occurred_at between '2026-01-05T00:00:00Z' and '2026-01-05T00:00:09.5Z' returning *)
+      insert into events.audit_entries (occurred_at, project_id, operation, resource_type, resource, actor)
+      select occurred_at + interval '1 day', project_id, operation, resource_type, resource, actor from gone`
+    expect(await deep()).toEqual(everywhere(610, anns, '2026-01-05T00:02:59.000Z'))
+    // Counts no line more or less, and yet what was known of its day is no longer so.
+    await database.db.prisma.$executeRaw`
+      update events.audit_entries set description = 'other' where occurred_at between '2026-01-05T00:00:10Z' and '2026-01-05T00:00:19.5Z'`
+    expect((await deep()).map(([total]) => total)).toEqual([610, 600, 610])
   })
 })
 

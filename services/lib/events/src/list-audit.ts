@@ -10,6 +10,7 @@ import {
   type Page,
   type Sort,
 } from '@haven/db'
+import { columns, countMonths, type AuditDays, type AuditScope, type Row, type Span, type Time } from './audit-days.ts'
 
 /** A line of the audit log as it was kept. */
 export type AuditEntry = {
@@ -23,9 +24,6 @@ export type AuditEntry = {
   description: string
   success: boolean
 }
-
-/** Whose lines are seen: all, those of some projects, or those of every project but some. */
-export type AuditScope = 'all' | { projects: readonly number[] } | { everyProjectBut: readonly number[] }
 
 export type AuditQuery = {
   scope: AuditScope
@@ -52,57 +50,54 @@ const fields: Fields = {
   operation_result: { column: Prisma.sql`success::text`, type: 'text' },
 }
 
-type Row = {
-  id: bigint
-  occurred_at: Date
-  project_id: number | null
-  operation: string
-  resource_type: string
-  resource: string
-  actor: string
-  description: string
-  success: boolean
-}
+/** `days`: one for each process. */
+export type AuditDeps = { readonly db: Pick<Database, 'prisma'>; readonly days: AuditDays }
 
 /**
- * A page of the audit log, newest first unless asked otherwise, and how many lines there are in all: three statements at most. By time and
- * kind, which is how the log is read, none depends on its length: the total comes from the counts of each month, and these say in which
- * month a page begins and those of its days on which day, so that only lines of that day are passed over. A name, or part of one, is looked
- * for among the names, which know their lines in each month. By anything else, what is found is found once, to be counted and shown.
+ * A page of the audit log, newest first unless asked otherwise, and how many lines there are in all. What is asked by time and kind is counted
+ * already: first pages take the counts of months and the lines. Of few names the names know the lines. All else is found day by day and
+ * remembered (`AuditDays`): two statements then, three for a time, and neither depends on the length of the log. In another order than that
+ * of time, everything is found for each page.
  */
 export async function listAudit(
-  db: Pick<Database, 'prisma'>,
+  { db, days }: AuditDeps,
   { scope, conditions = [], sort = [], page }: AuditQuery,
 ): Promise<{ total: number; entries: AuditEntry[] }> {
-  const filters = conditionsToSql(conditions, fields)
-  const counted = conditionsToSql(conditions, countedFields)
-  const where = [visible(scope), ...filters]
   const newestFirst = timeOrderOf(sort)
-  const order =
-    newestFirst === null ? orderToSql(sort, fields, Prisma.empty, Prisma.sql`id desc`) : byTime({ newestFirst })
-  if (counted.length < filters.length) {
-    if (newestFirst === null) return readFound(db, where, order, page)
-    const naming = conditions.find(isNaming)
-    const asked = { scope, where, newestFirst, page }
-    if (naming) return readNamed(db, { ...asked, naming, alone: scope === 'all' && filters.length === 1 })
-    const during = conditions.find(isDuring)
-    if (during && counted.length === filters.length - 1) return readDuring(db, { ...asked, counted, during })
-    return readFound(db, where, order, page)
+  const times = newestFirst === null ? [] : conditions.filter(isDuring)
+  const others = conditions.filter((condition) => !times.includes(condition as During))
+  const filters = conditionsToSql(others, fields)
+  const counted = conditionsToSql(others, countedFields)
+  const isCounted = counted.length === filters.length
+  const where = [visible(scope), ...filters]
+  const offset = (page.number - 1) * page.size
+  if (newestFirst === null) {
+    const order = orderToSql(sort, fields, Prisma.empty, Prisma.sql`id desc`)
+    if (!isCounted) return readFound(db, where, order, page)
+    const total = sum(await countMonths(db, { scope, counted }))
+    return { total, entries: await read(db, where, order, pageToSql(page)) }
   }
-  const months = await countSpans(db, scope, counted, 'month')
-  const total = months.reduce((sum, month) => sum + month.entries, 0)
-  if (newestFirst === null) return { total, entries: await read(db, where, order, pageToSql(page)) }
-  const inMonths = placeOf(months, (page.number - 1) * page.size, page.size, newestFirst)
-  if (inMonths === null) return { total, entries: [] }
-  const { from, until, skip } = inMonths
-  if (skip < MANY) return { total, entries: await readSpan(db, inMonths, where, newestFirst, page.size) }
-  const days = await countSpans(db, scope, counted, 'day', { from, until })
-  const inDays = placeOf(days, skip, page.size, newestFirst)
-  return { total, entries: await readSpan(db, inDays ?? inMonths, where, newestFirst, page.size) }
+  if (isCounted && times.length === 0 && offset < MANY) {
+    const months = await countMonths(db, { scope, counted })
+    return readPlace(db, months, { where, newestFirst, page })
+  }
+  const naming = others.find(isNaming)
+  if (naming) {
+    const named = { naming, alone: scope === 'all' && filters.length + times.length === 1 }
+    const during = conditionsToSql(times, fields)
+    const found = await readNamed(db, { where: [...where, ...during], newestFirst, page, ...named })
+    if (found) return found
+  }
+  const filter = { scope, counted, where, isCounted }
+  const during = between(times)
+  const { total, rows } = await days.page(db, filter, { during, offset, size: page.size, newestFirst })
+  return { total, entries: rows.map(toEntry) }
 }
 
-/** Passing over this many lines is done in the index alone, before the lines of the page are read. */
+/** Passing over this many lines costs little. */
 const MANY = 200
+
+const sum = (spans: readonly Span[]) => spans.reduce((all, { entries }) => all + entries, 0)
 
 const byTime = ({ newestFirst }: { newestFirst: boolean }) =>
   newestFirst ? Prisma.sql`occurred_at desc, id desc` : Prisma.sql`occurred_at asc, id asc`
@@ -120,49 +115,6 @@ function visible(scope: AuditScope): Prisma.Sql {
   if ('projects' in scope && scope.projects.length === 1) return Prisma.sql`project_id = ${scope.projects[0]}`
   if ('projects' in scope) return Prisma.sql`project_id = any(${[...scope.projects]}::int[])`
   return Prisma.sql`project_id is not null and project_id <> all(${[...scope.everyProjectBut]}::int[])`
-}
-
-/** From when until when there are how many lines. */
-type Span = { from: Date; until: Date; entries: number }
-
-const ALL = -1
-const NO_PROJECT = 0
-
-/** Oldest first; those without a line are left out. */
-async function countSpans(
-  { prisma }: Pick<Database, 'prisma'>,
-  scope: AuditScope,
-  conditions: readonly Prisma.Sql[],
-  each: 'month' | 'day',
-  during?: { from: Date; until: Date },
-): Promise<Span[]> {
-  const scopes =
-    scope === 'all'
-      ? [ALL]
-      : 'projects' in scope
-        ? [...new Set(scope.projects)]
-        : [ALL, NO_PROJECT, ...new Set(scope.everyProjectBut)]
-  // Of every project but some: all, less those.
-  const counted =
-    scope === 'all' || 'projects' in scope
-      ? Prisma.sql`sum(entries)`
-      : Prisma.sql`sum(case scope when ${ALL} then entries else -entries end)`
-  const column = Prisma.raw(each)
-  const counts = each === 'month' ? Prisma.sql`events.audit_counts` : Prisma.sql`events.audit_day_counts`
-  const where = [
-    Prisma.sql`scope = any(${scopes}::int[])`,
-    ...(during
-      ? [
-          Prisma.sql`${column} >= (${during.from} at time zone 'UTC')::date and ${column} < (${during.until} at time zone 'UTC')::date`,
-        ]
-      : []),
-    ...conditions,
-  ]
-  const rows = await prisma.$queryRaw<{ from: Date; until: Date; entries: bigint }[]>`
-    select ${column}::timestamptz as from, (${column} + ${`1 ${each}`}::interval)::timestamptz as until, ${counted}::bigint as entries
-      from ${counts} where ${Prisma.join(where, ' and ')}
-     group by ${column} having ${counted} > 0 order by ${column}`
-  return rows.map(({ entries, ...span }) => ({ ...span, entries: Number(entries) }))
 }
 
 type Place = Span & { skip: number }
@@ -187,7 +139,7 @@ function placeOf(spans: readonly Span[], offset: number, size: number, newestFir
   return { from: first.from, until: last.until, entries, skip }
 }
 
-type Asked = { scope: AuditScope; where: readonly Prisma.Sql[]; newestFirst: boolean; page: Page }
+type Asked = { where: readonly Prisma.Sql[]; newestFirst: boolean; page: Page }
 
 const kinds = new Map([
   [fields.username, 'actor'],
@@ -196,33 +148,40 @@ const kinds = new Map([
 const kindOf = ({ field }: Condition) => kinds.get(fieldOf(fields, field))
 const isNaming = (condition: Condition) => condition.match !== 'all' && kindOf(condition) !== undefined
 
-/** The lines of so many names are read name by name; of more, there are many among all lines. */
+/** So many names at most, of so many lines together, are read name by name. */
 const FEW_NAMES = 20
+const FEW_LINES = 5_000
 
 /**
- * Lines of whom or what a condition names.
+ * Lines of whom or what a condition names; null where there are many.
  * @param alone nothing else is asked, so that the names know how many lines there are.
  */
 async function readNamed(
   db: Pick<Database, 'prisma'>,
   { naming, where, newestFirst, page, alone }: Asked & { naming: Condition; alone: boolean },
-): Promise<{ total: number; entries: AuditEntry[] }> {
+): Promise<{ total: number; entries: AuditEntry[] } | null> {
   const kind = kindOf(naming)!
   const nameField = { name: { column: Prisma.sql`name`, type: 'text' } } as const
   const isNamed = Prisma.join(conditionsToSql([{ ...naming, field: 'name' }], nameField), ' and ')
-  const rows = await db.prisma.$queryRaw<{ from: Date; until: Date; entries: bigint; names: string[] | null }[]>`
+  const someOf = (table: Prisma.Sql) => Prisma.sql`
+    (select name from ${table} where kind = ${kind} and ${isNamed} group by name limit ${FEW_NAMES + 1})`
+  const linesOf = (table: Prisma.Sql) => Prisma.sql`
+    select name, month, entries from ${table} where kind = ${kind} and name = any(array(select name from chosen))`
+  const tables = [Prisma.sql`events.audit_names`, Prisma.sql`events.audit_name_deltas`]
+  const rows = await db.prisma.$queryRaw<
+    { from: Date; until: Date; entries: bigint; names: string[]; matching: bigint }[]
+  >`
+    with chosen as materialized (${Prisma.join(tables.map(someOf), ' union ')})
     select month::timestamptz as from, (month + interval '1 month')::timestamptz as until, sum(entries)::bigint as entries,
-           case when count(distinct name) <= ${FEW_NAMES} then array_agg(distinct name) end as names
-      from (select name, month, entries from events.audit_names where kind = ${kind} and ${isNamed}
-             union all
-            select name, month, entries from events.audit_name_deltas where kind = ${kind} and ${isNamed}) named
-     group by month having sum(entries) > 0 order by month`
-  const months = rows.map((month) => ({ ...month, entries: Number(month.entries) }))
-  const names = new Set(months.flatMap((month) => month.names ?? []))
-  const few = names.size <= FEW_NAMES && months.every((month) => month.names !== null)
-  const among = few ? { column: Prisma.raw(kind), names: [...names] } : undefined
+           array_agg(distinct name) as names, matching
+      from (select count(*) as matching from chosen) counted left join (${Prisma.join(tables.map(linesOf), ' union all ')}) named on true
+     group by matching, month having sum(entries) > 0 or month is null order by month`
+  if (rows.some(({ matching }) => matching > FEW_NAMES)) return null
+  const months = rows.filter(({ from }) => from !== null).map((month) => ({ ...month, entries: Number(month.entries) }))
+  const names = new Set(months.flatMap((month) => month.names))
+  if (sum(months) > FEW_LINES) return null
+  const among = { column: Prisma.raw(kind), names: [...names] }
   if (alone) return readPlace(db, months, { where, newestFirst, page }, among)
-  if (!among) return readFound(db, where, byTime({ newestFirst }), page)
   const [first, last] = [months[0], months.at(-1)]
   if (!first || !last) return { total: 0, entries: [] }
   const [counted] = await db.prisma.$queryRaw<[{ entries: bigint }]>`
@@ -240,50 +199,31 @@ const isDuring = (condition: Condition): condition is During =>
   isTime(condition.min) &&
   isTime(condition.max)
 
-const DAY_MS = 86_400_000
-const [BEFORE_ALL, AFTER_ALL] = [new Date(0), new Date('9999-12-31')]
-
-/** Lines of a time: whole days are counted already, so that only what lies in parts of days is counted now. */
-async function readDuring(
-  db: Pick<Database, 'prisma'>,
-  { scope, counted, during, ...asked }: Asked & { counted: readonly Prisma.Sql[]; during: During },
-): Promise<{ total: number; entries: AuditEntry[] }> {
-  const { min = BEFORE_ALL, max = AFTER_ALL } = during
-  const [firstDay, lastDay] = [
-    new Date(Math.ceil(min.getTime() / DAY_MS) * DAY_MS),
-    new Date(Math.floor(max.getTime() / DAY_MS) * DAY_MS),
-  ]
-  const end = new Date(max.getTime() + 1) // times are kept to the millisecond
-  const parts =
-    firstDay > lastDay
-      ? [{ from: min, until: end }]
-      : [
-          { from: min, until: firstDay },
-          { from: lastDay, until: end },
-        ]
-  const count = ({ from, until }: { from: Date; until: Date }) => Prisma.sql`(
-    select count(*) from events.audit_entries where ${Prisma.join([...within(from, until), ...asked.where], ' and ')})`
-  const [[{ entries }], days] = await Promise.all([
-    db.prisma.$queryRaw<[{ entries: bigint[] }]>`select array[${Prisma.join(parts.map(count))}] as entries`,
-    firstDay < lastDay ? countSpans(db, scope, counted, 'day', { from: firstDay, until: lastDay }) : [],
-  ])
-  const [first, ...last] = parts.map((part, n) => ({ ...part, entries: Number(entries[n]) }))
-  return readPlace(db, [first!, ...days, ...last], asked)
+/** All of the times as one. */
+function between(times: readonly During[]): Time {
+  const [froms, untils] = [[] as number[], [] as number[]]
+  for (const { min, max, exclusive } of times) {
+    // Times are kept to the millisecond.
+    if (min) froms.push(min.getTime() + (exclusive ? 1 : 0))
+    if (max) untils.push(max.getTime() + (exclusive ? 0 : 1))
+  }
+  return {
+    ...(froms.length > 0 && { from: new Date(Math.max(...froms)) }),
+    ...(untils.length > 0 && { until: new Date(Math.min(...untils)) }),
+  }
 }
 
 /** The page of lines that lie in these spans, and how many there are. */
 async function readPlace(
   db: Pick<Database, 'prisma'>,
   spans: readonly Span[],
-  { where, newestFirst, page }: Omit<Asked, 'scope'>,
+  { where, newestFirst, page }: Asked,
   among?: Names,
 ): Promise<{ total: number; entries: AuditEntry[] }> {
-  const total = spans.reduce((sum, { entries }) => sum + entries, 0)
+  const total = sum(spans)
   const place = placeOf(spans, (page.number - 1) * page.size, page.size, newestFirst)
   return { total, entries: place ? await readSpan(db, place, where, newestFirst, page.size, among) : [] }
 }
-
-const columns = Prisma.sql`id, occurred_at, project_id, operation, resource_type, resource, actor, description, success`
 
 const within = (from: Date, until: Date) => [Prisma.sql`occurred_at >= ${from}`, Prisma.sql`occurred_at < ${until}`]
 

@@ -110,6 +110,9 @@ const first = (list: string, path: string): Probe => ({
 })
 const q = (text: string) => `&q=${encodeURIComponent(text)}`
 
+/** As people type it. */
+const daysAgo = (days: number) => new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 19).replace('T', ' ')
+
 const probes: readonly Probe[] = [
   ...pages('users', 'users', '/users'),
   ...pages('users', 'users', '/users', '&sort=username'),
@@ -132,6 +135,9 @@ const probes: readonly Probe[] = [
   ...pages('audit log', 'audit', '/auditlog-exts'),
   ...pages('audit log', 'audit', '/auditlog-exts', '&sort=op_time'),
   ...pages('audit log', 'audit', '/auditlog-exts', q('operation=pull'), 0.6),
+  ...pages('audit log', 'audit', '/auditlog-exts', q('resource_type=artifact')),
+  ...pages('audit log', 'audit', '/auditlog-exts', q('username=~person')),
+  ...pages('audit log', 'audit', '/auditlog-exts', q(`op_time=[${daysAgo(80)}~${daysAgo(10)}]`), 0.77),
   ...pages('audit log', 'audit', '/projects/library/auditlog-exts'),
   first('audit log', `/auditlog-exts?${q(`username=person-${NAME}`).slice(1)}`),
   first('audit log', `/auditlog-exts?${q(`username=~${WORD}`).slice(1)}`),

@@ -153,6 +153,20 @@ describe('listAudit', () => {
     expect(await list({ conditions: [{ ...conditions[0]!, value: 'x' }] })).toEqual({ total: 0, entries: [] })
   })
 
+  it('shows every page in another order than that of time', async () => {
+    for (const n of [1, 2, 3, 4]) await seed({ at: '2026-01-10T00:00:00Z', resource: `p1/${n % 3}`, count: 90 })
+    for (const field of ['resource', 'id', 'op_result']) {
+      const sort = [{ field, descending: false }]
+      const all = (await list({ sort, page: { number: 1, size: 1000 } })).entries.map(({ id }) => id)
+      const pages: number[] = []
+      for (let number = 1; number <= 4; number++) {
+        pages.push(...(await list({ sort, page: { number, size: 100 } })).entries.map(({ id }) => id))
+      }
+      expect([field, pages]).toEqual([field, all])
+      expect(new Set(all).size).toBe(360)
+    }
+  })
+
   it('shows each of entries of one moment once', async () => {
     await database.db.prisma.$executeRaw`
       insert into events.audit_entries (occurred_at, operation, resource_type, resource, actor)

@@ -57,7 +57,7 @@ export type AuditDeps = { readonly db: Pick<Database, 'prisma'>; readonly days: 
  * A page of the audit log, newest first unless asked otherwise, and how many lines there are in all. What is asked by time and kind is counted
  * already: first pages take the counts of months and the lines. Of few names the names know the lines. All else is found day by day and
  * remembered (`AuditDays`): two statements then, three for a time, and neither depends on the length of the log. In another order than that
- * of time, everything is found for each page.
+ * of time, everything is sorted for each page.
  */
 export async function listAudit(
   { db, days }: AuditDeps,
@@ -75,7 +75,7 @@ export async function listAudit(
     const order = orderToSql(sort, fields, Prisma.empty, Prisma.sql`id desc`)
     if (!isCounted) return readFound(db, where, order, page)
     const total = sum(await countMonths(db, { scope, counted }))
-    return { total, entries: await read(db, where, order, pageToSql(page)) }
+    return { total, entries: await readSorted(db, where, order, page) }
   }
   if (isCounted && times.length === 0 && offset < MANY) {
     const months = await countMonths(db, { scope, counted })
@@ -254,6 +254,14 @@ async function readSpan(
          order by ${way} limit ${take} offset ${offset}`
     : Prisma.sql`select id, occurred_at from events.audit_entries where ${all} order by ${way} limit ${take} offset ${offset}`
   return read(db, [...during, Prisma.sql`(id, occurred_at) in (${ids})`], order, Prisma.empty)
+}
+
+/** Far inside, the page's ids are found in an index and sorted without their lines. */
+function readSorted(db: Pick<Database, 'prisma'>, where: readonly Prisma.Sql[], order: Prisma.Sql, page: Page) {
+  if ((page.number - 1) * page.size < MANY) return read(db, where, order, pageToSql(page))
+  const ids = Prisma.sql`
+    select id, occurred_at from events.audit_entries where ${Prisma.join([...where], ' and ')} order by ${order} ${pageToSql(page)}`
+  return read(db, [Prisma.sql`(id, occurred_at) in (${ids})`], order, Prisma.empty)
 }
 
 /** The planner would rather walk through the whole log in its order than believe that few lines are found. */

@@ -1,4 +1,4 @@
-import type { IncomingMessage } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 
 // RFC 9110, 7.6.1. Transfer-Encoding stays: it frames the body that follows.
 const hopByHop: ReadonlySet<string> = new Set([
@@ -73,8 +73,10 @@ function namedByConnection(connection: string): Set<string> | null {
 }
 
 /** The headers of a service's answer as the client gets them: without hop-by-hop and internal ones. */
-export function outboundHeaders(upstream: IncomingMessage, omit: ReadonlySet<string> = new Set()): string[] {
-  const { rawHeaders, headers } = upstream
+export function outboundHeaders(
+  { rawHeaders, headers }: { readonly rawHeaders: readonly string[]; readonly headers: IncomingHttpHeaders },
+  omit: ReadonlySet<string> = nothing,
+): string[] {
   const named = headers.connection === undefined ? null : namedByConnection(headers.connection)
   const clean: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
@@ -85,3 +87,5 @@ export function outboundHeaders(upstream: IncomingMessage, omit: ReadonlySet<str
   }
   return clean
 }
+
+const nothing: ReadonlySet<string> = new Set()

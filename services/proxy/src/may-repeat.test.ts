@@ -20,7 +20,7 @@ describe('a request that was not answered may be sent again', () => {
     expect(namesOf('ECONNREFUSED')).toEqual(['GET', 'HEAD', 'POST without a body', 'DELETE'])
   })
 
-  it.each(['ECONNRESET', 'EPIPE'])('when its connection broke (%s): what has no effect', (code) => {
+  it.each(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'])('when its connection broke (%s): what has no effect', (code) => {
     expect(namesOf(code)).toEqual(['GET', 'HEAD'])
   })
 

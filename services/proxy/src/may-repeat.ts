@@ -1,5 +1,12 @@
 import type { IncomingMessage } from 'node:http'
 
+export function hasBody({ headers }: Pick<IncomingMessage, 'headers'>): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+}
+
+/** Of Node's clients, and of undici. */
+const BROKEN: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'])
+
 /**
  * The service may have several processes, one of which went away: a new connection finds another. What never got there may be sent again, and what
  * has no effect also when it did, unless there is a body, which is gone.
@@ -8,10 +15,8 @@ export function mayRepeat(
   req: Pick<IncomingMessage, 'method' | 'headers' | 'complete'>,
   error: NodeJS.ErrnoException,
 ): boolean {
-  const { method, headers } = req
-  const { code } = error
-  if (!req.complete || headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0)
-    return false
-  if (code === 'ECONNREFUSED') return true
-  return (method === 'GET' || method === 'HEAD') && (code === 'ECONNRESET' || code === 'EPIPE')
+  const { method } = req
+  if (!req.complete || hasBody(req)) return false
+  if (error.code === 'ECONNREFUSED') return true
+  return (method === 'GET' || method === 'HEAD') && BROKEN.has(error.code)
 }

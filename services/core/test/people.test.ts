@@ -57,6 +57,49 @@ describe('accounts', () => {
     expect((await as(ADMIN, 'GET', '/users/1')).body).toMatchObject({ username: 'admin', sysadmin_flag: true })
   })
 
+  it('have no password against the rule, whoever sets it, and not the same again (A68)', async () => {
+    const account = (password: string) => ({
+      username: 'rita',
+      email: 'rita@example.com',
+      realname: 'Rita',
+      password,
+    })
+    const wrong = [
+      'Passw0r',
+      `Aa1${'x'.repeat(126)}`,
+      'passw0rd',
+      'PASSW0RD',
+      'Password',
+      '',
+      'ÄÖÜß1234',
+      'a'.repeat(100_000),
+    ]
+    const huge = `Aa1${'x'.repeat(10 * 1024 * 1024)}`
+    const statuses = async (set: (password: string) => Promise<{ status: number }>) => {
+      const answered: [string, number][] = []
+      for (const password of wrong) answered.push([password.slice(0, 10), (await set(password)).status])
+      return [...answered, ['huge', (await set(huge)).status]]
+    }
+    const refused = [...wrong.map((password) => [password.slice(0, 10), 400]), ['huge', 413]]
+    expect(await statuses((password) => core.admin('POST', '/users', account(password)))).toEqual(refused)
+    const made = await core.admin('POST', '/users', account(PASSWORD))
+    const path = `${made.headers.get('location')!.slice('/api/v2.0'.length)}/password`
+    const rita = { name: 'rita', password: PASSWORD }
+    const change = (new_password: string) => as(rita, 'PUT', path, { old_password: PASSWORD, new_password })
+    expect(await statuses((password) => core.admin('PUT', path, { new_password: password }))).toEqual(refused)
+    expect(await statuses(change)).toEqual(refused)
+    expect((await change(PASSWORD)).status).toBe(400)
+    expect((await change(`${PASSWORD}\0after`)).status).toBe(422)
+    // As it was typed: nothing is trimmed, and letters that look alike are not the same.
+    for (const password of [` ${PASSWORD} `, `${PASSWORD}\u00e9`]) {
+      expect((await core.admin('PUT', path, { new_password: password })).status).toBe(200)
+      expect((await current({ name: 'rita', password })).status).toBe(200)
+      for (const other of [PASSWORD, `${PASSWORD}e\u0301`]) {
+        expect((await current({ name: 'rita', password: other })).status).toBe(401)
+      }
+    }
+  })
+
   it('are changed by nobody else (A03, A04, A05, A15)', async () => {
     const ann = await core.user('ann')
     const ben = await core.user('ben')

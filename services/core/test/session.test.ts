@@ -151,7 +151,28 @@ describe('a change that a browser asks for (A58)', () => {
 })
 
 describe('self-registration', () => {
-  it('is for pages, when it is on', async () => {
+  it('is for nobody while it is off, or while accounts are kept elsewhere (A68)', async () => {
+    const elsewhere = await startCore({
+      CONFIG_OVERWRITE_JSON: '{"self_registration": true, "auth_mode": "ldap_auth"}',
+    })
+    try {
+      for (const [where, status] of [
+        [core, 401],
+        [elsewhere, 403],
+      ] as const) {
+        const browser = new Browser(where)
+        await browser.send('GET', '/c/log_out')
+        await browser.send('GET', '/api/v2.0/systeminfo')
+        const account = { username: 'zoe', email: 'zoe@example.com', realname: 'Zoe', password: PASSWORD }
+        expect((await browser.send('POST', '/api/v2.0/users', { body: account })).status).toBe(status)
+        expect(await where.db.prisma.user.findFirst({ where: { username: 'zoe' } })).toBeNull()
+      }
+    } finally {
+      await elsewhere[Symbol.asyncDispose]()
+    }
+  })
+
+  it('is for pages, when it is on, and for no program (A68)', async () => {
     const open = await startCore({ CONFIG_OVERWRITE_JSON: '{"self_registration": true}' })
     try {
       const account = {

@@ -62,8 +62,13 @@ function hostOf(req: IncomingMessage): string | null {
     host = rawHeaders[i + 1]!
   }
   if (host === null) return req.httpVersion === '1.0' ? '' : null
-  const match = hostPattern.exec(host)
-  return match && Number(match[1] ?? 0) <= 65535 && host.length <= 260 ? host : null
+  return isAuthority(host) ? host : null
+}
+
+/** Whether a text is what a Host header may say. */
+export function isAuthority(host: string | undefined): host is string {
+  const match = host === undefined ? null : hostPattern.exec(host)
+  return match !== null && Number(match[1] ?? 0) <= 65535 && match[0].length <= 260
 }
 
 function printable(target: string): string {

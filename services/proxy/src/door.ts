@@ -1,7 +1,15 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { isIPv6 } from 'node:net'
 import { harborEnvelope, Problem } from '@haven/errors'
-import { listen, sendProblem, type Limits, type Listening, type Logger, type RequestHandler } from '@haven/runtime'
+import {
+  listen,
+  sendProblem,
+  type Limits,
+  type Listening,
+  type Logger,
+  type RequestHandler,
+  type Shortcut,
+} from '@haven/runtime'
 import { admit } from './admission.ts'
 import { readCertificate, watchCertificate, type CertificateFiles } from './certificate.ts'
 
@@ -19,6 +27,8 @@ export interface DoorOptions {
   readonly externalUrl?: string | undefined
   /** Those that are not given are the defaults of `listen`. */
   readonly limits?: Partial<Limits>
+  /** For the port that serves. */
+  readonly shortcut?: Shortcut | undefined
   readonly log: Logger
 }
 
@@ -33,18 +43,19 @@ export interface Door {
 
 /** Opens the ports that face the world, with the limits of a door. */
 export async function openDoor(handler: RequestHandler, options: DoorOptions): Promise<Door> {
-  const { host, port, tls, log, reusePort = false, limits = {} } = options
+  const { host, port, tls, log, shortcut, reusePort = false, limits = {} } = options
   const onError = (err: Error) => log.error({ err }, 'the door reported an error')
   const settings = options.portSettings ?? { plain: 'PROXY_PORT', tls: 'PROXY_TLS_PORT' }
   const common = { host, reusePort, limits, onError }
   if (!tls) {
     if (port === null) throw new Error('a door without TLS has a plain port')
-    const plain = await listen(handler, { ...common, port, portSetting: settings.plain })
+    const plain = await listen(handler, { ...common, shortcut, port, portSetting: settings.plain })
     return { port: plain.port, tlsPort: null, listening: [plain] }
   }
   const files = await filesOf(tls.certificate, options)
   const secured = await listen(handler, {
     ...common,
+    shortcut,
     port: tls.port,
     portSetting: settings.tls,
     tls: await readCertificate(files),

@@ -37,8 +37,10 @@ async function door(shape: 'one process' | 'split') {
     log,
     metrics,
     portalFolder: import.meta.dirname,
+    ...(shape === 'one process' && { fromMemory: () => null }),
   })
-  const { port, listening } = await openDoor(proxy.handler, { host: '127.0.0.1', port: 0, log })
+  const { handler, shortcut } = proxy
+  const { port, listening } = await openDoor(handler, { host: '127.0.0.1', port: 0, log, shortcut })
   return {
     port: port!,
     connections: () => [...listening, ...(behind ? [behind] : [])].reduce((sum, each) => sum + each.connections, 0),

@@ -1,5 +1,23 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 
+// Harbor's nginx sends these (harbor-api.md §6), and HSTS over TLS.
+const securityHeaders = [
+  'X-Frame-Options',
+  'DENY',
+  'Content-Security-Policy',
+  "frame-ancestors 'none'",
+  'X-Content-Type-Options',
+  'nosniff',
+  'Referrer-Policy',
+  'no-referrer',
+]
+const HSTS = 'max-age=31536000; includeSubdomains; preload'
+const securityHeadersOfTls = [...securityHeaders, 'Strict-Transport-Security', HSTS]
+
+/** Of every answer to a client that came so, as a list of names and values. */
+export const securityHeadersOf = (scheme: 'http' | 'https'): readonly string[] =>
+  scheme === 'https' ? securityHeadersOfTls : securityHeaders
+
 // RFC 9110, 7.6.1. Transfer-Encoding stays: it frames the body that follows.
 const hopByHop: ReadonlySet<string> = new Set([
   'connection',

@@ -22,6 +22,6 @@ await run(
   },
   proxyConfig,
   {
-    open: (service, { config, log }, health) => openProxyPorts(service.handler, { config, log, health }),
+    open: (service, { config, log }, health) => openProxyPorts(service, { config, log, health }),
   },
 )

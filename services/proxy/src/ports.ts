@@ -1,10 +1,10 @@
-import { healthOnly, listen, type Health, type Listening, type Logger, type RequestHandler } from '@haven/runtime'
+import { healthOnly, listen, type Health, type Listening, type Logger, type Service } from '@haven/runtime'
 import { certificateSource, type ProxyConfig } from './config.ts'
 import { openDoor, type DoorOptions } from './door.ts'
 
 /** Opens what the settings ask for: the door, with TLS or without, and the port of health and metrics. */
 export async function openProxyPorts(
-  handler: RequestHandler,
+  { handler, shortcut }: Pick<Service, 'handler' | 'shortcut'>,
   { config, log, health }: { config: ProxyConfig; log: Logger; health: Health },
   shared: Pick<DoorOptions, 'reusePort' | 'portSettings'> = {},
 ): Promise<readonly Listening[]> {
@@ -12,6 +12,7 @@ export async function openProxyPorts(
   const certificate = certificateSource(config)
   const door = await openDoor(handler, {
     ...shared,
+    shortcut,
     host,
     port: certificate && !config.tlsRedirect ? null : port,
     externalUrl,

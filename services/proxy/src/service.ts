@@ -14,9 +14,10 @@ import {
 import type { BlobStorage } from '@haven/storage'
 import { admit } from './admission.ts'
 import { Forwarder, type Vouched } from './forward.ts'
-import { stripInbound } from './headers.ts'
+import { securityHeadersOf, stripInbound } from './headers.ts'
 import { PortalFiles } from './portal-files.ts'
 import { destinationOf, type Destination } from './routes.ts'
+import { proxyShortcut } from './shortcut.ts'
 import { TrustedProxies } from './trusted-proxies.ts'
 
 /** A service in this process, or the base URL of one in another. */
@@ -24,6 +25,8 @@ export type Target = RequestHandler | string
 
 export interface ProxyDeps {
   readonly targets: Readonly<Record<'registry' | 'token' | 'core', Target>>
+  /** Of a registry in this process: what it can answer at once. */
+  readonly fromMemory?: Service['fromMemory']
   /** The store whose blobs a service in another process may leave to the proxy; null when the proxy cannot read it. */
   readonly storage: BlobStorage | null
   /** What the proxy shows to services in other processes. */
@@ -38,30 +41,16 @@ export interface ProxyDeps {
   readonly answerWithinMs?: number
 }
 
-// Harbor's nginx sends these (harbor-api.md §6), and HSTS over TLS.
-const HSTS = 'max-age=31536000; includeSubdomains; preload'
-const securityHeaders = [
-  'X-Frame-Options',
-  'DENY',
-  'Content-Security-Policy',
-  "frame-ancestors 'none'",
-  'X-Content-Type-Options',
-  'nosniff',
-  'Referrer-Policy',
-  'no-referrer',
-]
-const securityHeadersOfTls = [...securityHeaders, 'Strict-Transport-Security', HSTS]
-
 /** The only door. Its handler may be given to `listen` directly; `openDoor` adds TLS and the limits of a door. */
 export function createProxy(deps: ProxyDeps): Service {
-  const { targets, log, metrics } = deps
+  const { targets, log, metrics, fromMemory, trustedProxies: trusted = nobody } = deps
   const portal = new PortalFiles(deps.portalFolder)
   const forwarders: Forwarder[] = []
   const reach = (name: keyof ProxyDeps['targets']) => {
     const target = targets[name]
     if (typeof target === 'function') {
       return (req: IncomingMessage, res: ServerResponse, vouched: Vouched) => {
-        handOverRequest(req, vouched, vouched.scheme === 'https' ? securityHeadersOfTls : securityHeaders)
+        handOverRequest(req, vouched, securityHeadersOf(vouched.scheme))
         target(req, res)
       }
     }
@@ -76,7 +65,7 @@ export function createProxy(deps: ProxyDeps): Service {
   const handler: RequestHandler = (req, res) => {
     const startedAt = performance.now()
     const sentBefore = req.socket.bytesWritten
-    const vouched = vouchFor(req, log, deps.trustedProxies ?? nobody)
+    const vouched = vouchFor(req, log, trusted)
     const { method = '', url = '' } = req
     const agent = req.headers['user-agent']
     let to: Destination | 'refused' = 'refused'
@@ -134,6 +123,7 @@ export function createProxy(deps: ProxyDeps): Service {
   return {
     name: 'proxy',
     handler,
+    ...(fromMemory && { shortcut: proxyShortcut(fromMemory, { log, metrics, trusted }) }),
     checks: {},
     async [Symbol.asyncDispose]() {
       for (const forwarder of forwarders) forwarder[Symbol.dispose]()
@@ -144,7 +134,7 @@ export function createProxy(deps: ProxyDeps): Service {
 const nobody = new TrustedProxies([])
 
 function vouchFor(req: IncomingMessage, log: Logger, trusted: TrustedProxies): Vouched {
-  const { clientAddress, scheme } = trusted.clientOf(req)
+  const { clientAddress, scheme } = trusted.clientOf(req.socket, (name) => req.headers[name])
   return {
     requestId: saneRequestId(req.headers['x-request-id']) ?? randomUUID(),
     clientAddress,
@@ -155,7 +145,7 @@ function vouchFor(req: IncomingMessage, log: Logger, trusted: TrustedProxies): V
 }
 
 function setSecurityHeaders(res: ServerResponse, { scheme, requestId }: Vouched): void {
-  const headers = scheme === 'https' ? securityHeadersOfTls : securityHeaders
+  const headers = securityHeadersOf(scheme)
   for (let i = 0; i < headers.length; i += 2) res.setHeader(headers[i]!, headers[i + 1]!)
   res.setHeader('X-Request-Id', requestId)
 }

@@ -1,5 +1,4 @@
-import type { IncomingMessage } from 'node:http'
-import { BlockList, isIP } from 'node:net'
+import { BlockList, isIP, type Socket } from 'node:net'
 import { list, type Setting } from '@haven/config'
 import { socketAddress } from '@haven/runtime'
 
@@ -19,18 +18,19 @@ export class TrustedProxies {
   /**
    * Who the client of a request is, and how he came: by the connection, or by `X-Forwarded-*` where that is a balancer's. Of several addresses
    * the last counts that is no balancer's: those before it are what the client himself said.
+   * @param header of the request, by its name in small letters
    */
-  clientOf(req: IncomingMessage): Forwarded {
+  clientOf(socket: Socket, header: (name: string) => string | readonly string[] | undefined): Forwarded {
     const connected: Forwarded = {
-      clientAddress: socketAddress(req),
-      scheme: 'encrypted' in req.socket ? 'https' : 'http',
+      clientAddress: socketAddress({ socket }),
+      scheme: 'encrypted' in socket ? 'https' : 'http',
     }
     if (this.networks.length === 0 || !this.#has(connected.clientAddress)) return connected
-    const said = wordsOf(req.headers['x-forwarded-for']).toReversed()
+    const said = wordsOf(header('x-forwarded-for')).toReversed()
     // Beyond what is no address nobody can be told from anybody.
     const end = said.findIndex((address) => isIP(address) === 0)
     const known = end === -1 ? said : said.slice(0, end)
-    const scheme = wordsOf(req.headers['x-forwarded-proto']).at(-1)
+    const scheme = wordsOf(header('x-forwarded-proto')).at(-1)
     return {
       clientAddress: known.find((address) => !this.#has(address)) ?? known.at(-1) ?? connected.clientAddress,
       scheme: scheme === 'http' || scheme === 'https' ? scheme : connected.scheme,

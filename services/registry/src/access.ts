@@ -13,7 +13,7 @@ import {
 } from '@haven/identity'
 import { formatChallenge, splitProject, type RepositoryName, type Scope } from '@haven/oci'
 import type { ProjectDirectory, ProjectFacts } from '@haven/projects'
-import { contextOf } from '@haven/runtime'
+import { bearerToken, contextOf } from '@haven/runtime'
 
 /** Proves a name and password; throws `unauthorized` or `tooManyRequests`. */
 export type PasswordCheck = (given: {
@@ -34,6 +34,10 @@ export type AccessDeps = {
 
 /** Who asks. `token` is null for a password, which may do whatever its owner may. */
 type Caller = { authority: Authority; token: VerifiedToken | null }
+
+/** Which request it is, and from where. */
+type Asker = { readonly requestId: string; readonly clientAddress: string }
+export type Recalled = <R extends Right>(right: R, asker: Asker) => Grant<R> | null
 
 // On the request: an entry in a WeakMap for each of them is work for the collector.
 const CALLER = Symbol('caller')
@@ -76,7 +80,7 @@ export class Access {
 
     const project = await this.#deps.projects.byName(parts.project)
     if (project && this.#mayUse(caller, right, project, name, parts.path) && also.every((one) => names(caller, one))) {
-      return this.#grant(req, right, caller, project, parts.path)
+      return this.#grant(contextOf(req), right, caller, project, parts.path)
     }
     if (!project && caller.authority.systemAdmin) throw problems.projectNotFound({ project: parts.project })
     throw this.#refuse(req, { repository: name, action: right }, scopes, 'insufficient_scope')
@@ -87,18 +91,23 @@ export class Access {
    * or checked, or the answer is no: then `require` says which. Most requests of a pull end here, and a promise for each step costs more than the steps.
    */
   known<R extends Right>(req: IncomingMessage, right: R, name: RepositoryName): Grant<R> | null {
-    const { authorization } = req.headers
-    if (authorization === undefined || !authorization.startsWith('Bearer ')) return null
+    const token = bearerToken(req.headers.authorization)
+    return (token === null ? null : this.recall(token, name)?.(right, contextOf(req))) ?? null
+  }
+
+  /** What memory says of whoever shows this token, in this repository: a grant for a right that he has. Null when something has to be read or checked. */
+  recall(text: string, name: RepositoryName): Recalled | null {
     const { tokens, authorities, projects } = this.#deps
-    const token = tokens.remembered(authorization.slice('Bearer '.length))
+    const token = tokens.remembered(text)
     const authority = token && authorities.remembered(token.principal)
     const parts = authority && splitProject(name)
     const project = parts && projects.remembered(parts.project)
     if (!project) return null
     const caller = { token, authority }
-    return this.#mayUse(caller, right, project, name, parts.path)
-      ? this.#grant(req, right, caller, project, parts.path)
-      : null
+    return (right, asker) =>
+      this.#mayUse(caller, right, project, name, parts.path)
+        ? this.#grant(asker, right, caller, project, parts.path)
+        : null
   }
 
   /** As `require`, for what the caller did not ask for by name: null where it may not. */
@@ -107,7 +116,7 @@ export class Access {
     const caller = parts && (await this.#caller(req, []))
     const project = caller && (await this.#deps.projects.byName(parts.project))
     if (!project || !this.#mayUse(caller, right, project, name, parts.path)) return null
-    return this.#grant(req, right, caller, project, parts.path)
+    return this.#grant(contextOf(req), right, caller, project, parts.path)
   }
 
   /** As `allows`, by what the caller's owner may pull: for a token that was made for mounting from anywhere. */
@@ -118,7 +127,7 @@ export class Access {
     if (!project || (caller.token && !holds(caller.token, mountScope, 'pull'))) return null
     const whole = { ...caller, token: null }
     return this.#mayUse(whole, 'pull', project, name, parts.path)
-      ? this.#grant(req, 'pull', caller, project, parts.path)
+      ? this.#grant(contextOf(req), 'pull', caller, project, parts.path)
       : null
   }
 
@@ -152,13 +161,12 @@ export class Access {
   }
 
   #grant<R extends Right>(
-    req: IncomingMessage,
+    { requestId, clientAddress }: Asker,
     right: R,
     { authority }: Caller,
     project: ProjectFacts,
     repository: string,
   ) {
-    const { requestId, clientAddress } = contextOf(req)
     const { principal } = authority
     if (principal.kind === 'group') throw new Error('a group calls nobody: its members do')
     return grant(right, { project, repository, principal, requestId, address: clientAddress, door: 'registry' })

@@ -57,6 +57,13 @@ export class RegistryMetrics {
     this.#kind(route).flying += 1
   }
 
+  /** A request that was answered at once. @param sentBytes of the answer with its head */
+  answered(route: string, sentBytes: number): void {
+    const kind = this.#kind(route)
+    kind.received.add(0)
+    kind.sent.add(sentBytes)
+  }
+
   #kind(route: string): Kind {
     const handler = handlerOf(route)
     let kind = this.#kinds.get(handler)

@@ -42,6 +42,9 @@ const routes: { [K in Kind]: Route<K> } = {
   referrers: { template: '/v2/{name}/referrers/{digest}', GET: referrers.list, HEAD: referrers.list },
 }
 
+/** How metrics name requests of a kind. */
+export const templateOf = (kind: Kind): string => routes[kind].template
+
 /** What pulls ask for again and again, and what causes nothing that would have to name its cause. */
 export function isPull({ method, url = '' }: IncomingMessage): boolean {
   if (method !== 'GET' && method !== 'HEAD') return false

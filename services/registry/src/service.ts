@@ -13,6 +13,7 @@ import type { ProjectDirectory } from '@haven/projects'
 import {
   answerProblem,
   enterDirectly,
+  serviceShortcut,
   type Logger,
   type Metrics,
   type RequestHandler,
@@ -24,6 +25,7 @@ import type { BlobStorage } from '@haven/storage'
 import { causedBy } from '@haven/telemetry'
 import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
+import { answersFromMemory } from './from-memory.ts'
 import { blobReadsOf, type RegistrySettings } from './config.ts'
 import { RegistryMetrics } from './registry-metrics.ts'
 import { isPull, route } from './routes.ts'
@@ -101,9 +103,15 @@ export function createRegistry(deps: RegistryDeps): Service {
     else causedBy(requestId, () => answer(req, res))
   }
 
+  const remembered = answersFromMemory(context, { metrics, ofEvery: `${apiVersion.join(': ')}\r\n` })
+  // At the level debug each request leaves a line.
+  const fromMemory: typeof remembered = (asked) => (log.isLevelEnabled('debug') ? null : remembered(asked))
+
   return {
     name: 'registry',
     handler,
+    fromMemory,
+    shortcut: serviceShortcut(fromMemory, trust),
     checks: { database: () => db.check(), storage: () => storage.check() },
     async [Symbol.asyncDispose]() {
       await Promise.all([pulls[Symbol.asyncDispose](), pullLog[Symbol.asyncDispose]()])

@@ -27,6 +27,11 @@ export class SmallBlobs {
     this.#storage = storage
   }
 
+  /** The whole blob, when it is in memory. */
+  kept(key: string): Buffer | undefined {
+    return this.#kept.get(key)
+  }
+
   /**
    * The whole blob; null for one that is better streamed: it may never be asked for again.
    * @throws ObjectMissing, ObjectTruncated, ObjectCorrupt

@@ -19,7 +19,7 @@ import {
 } from '@haven/identity'
 import { parseScopes, splitProject, type RepositoryName } from '@haven/oci'
 import { createProject, ProjectDirectory } from '@haven/projects'
-import { createLogger, createMetrics, listen, open, seal, type RequestHandler } from '@haven/runtime'
+import { createLogger, createMetrics, listen, open, seal, type RequestHandler, type Service } from '@haven/runtime'
 import { Settings } from '@haven/settings'
 import { MemoryStorage, type BlobStorage } from '@haven/storage'
 import { testDatabase } from '@haven/testkit'
@@ -77,8 +77,8 @@ export async function startRegistry(
   })
 
   const cleanUp: (() => Promise<unknown> | void)[] = []
-  const serve = async (handler: RequestHandler) => {
-    const listening = await listen(handler, { host: '127.0.0.1', port: 0 })
+  const serve = async (handler: RequestHandler, { shortcut }: Service) => {
+    const listening = await listen(handler, { host: '127.0.0.1', port: 0, shortcut })
     cleanUp.unshift(() => listening.drain(0))
     return `http://127.0.0.1:${listening.port}`
   }
@@ -174,7 +174,7 @@ export async function startRegistry(
           (token) => res.end(JSON.stringify(token)),
           () => res.writeHead(401).end(),
         )
-      }),
+      }, service),
     )
   }
 

@@ -109,7 +109,7 @@ async function openPorts(
     const config = readConfig(proxyConfig, env)
     const tls = config.tls !== 'off'
     return openProxyPorts(
-      proxy.handler,
+      proxy,
       { config, log, health },
       { reusePort: true, portSettings: { plain: tls ? 'HAVEN_HTTP_PORT' : 'HAVEN_PORT', tls: 'HAVEN_PORT' } },
     )
@@ -119,7 +119,13 @@ async function openPorts(
     const prefix = name.toUpperCase().replaceAll('-', '_')
     const { host, port } = addressOf(prefix, env)
     opened.push(
-      await listen(withHealth(service.handler, health), { host, port, portSetting: `${prefix}_PORT`, onError }),
+      await listen(withHealth(service.handler, health), {
+        host,
+        port,
+        shortcut: service.shortcut,
+        portSetting: `${prefix}_PORT`,
+        onError,
+      }),
     )
   }
   return opened

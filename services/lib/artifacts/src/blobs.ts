@@ -26,11 +26,29 @@ export async function getBlob(
   digest: Digest,
 ): Promise<StoredBlob> {
   const where = { projectId: grant.project.id, path: grant.repository }
-  const key = `${storage.name} ${where.projectId}/${where.path} ${digest}`
+  const key = keyOf(storage, grant, digest)
   const blob =
     recent.blobs.get(key) ?? (await recent.blobs.read(key, () => findBlob(db.reads, where, digest, storage.name)))
   return blob ?? absent(db, grant, digest)
 }
+
+/**
+ * As `getBlob`, or as `headBlob` for `seen`, when all it takes is in memory.
+ * @param seen whether the object must have been seen in the store not long ago
+ */
+export function knownBlob(
+  { recent, seen, storage }: ArtifactDeps,
+  grant: PullGrant,
+  digest: Digest,
+  how: { seen: boolean },
+) {
+  const blob = recent.blobs.get(keyOf(storage, grant, digest))
+  return blob && (!how.seen || seen.lately(blob.key)) ? blob : null
+}
+
+/** Under which an answer about a blob is remembered. */
+const keyOf = (storage: ArtifactDeps['storage'], { project, repository }: PullGrant, digest: Digest) =>
+  `${storage.name} ${project.id}/${repository} ${digest}`
 
 /** As `getBlob`, for a client that is only told of it: what is said to be there has its bytes in the store (threats.md A88). */
 export async function headBlob(deps: ArtifactDeps, grant: PullGrant, digest: Digest): Promise<StoredBlob> {

@@ -43,6 +43,19 @@ export async function getManifest(
   return pullGate ? { ...found, warnings: await passGate(pullGate, grant, found) } : found
 }
 
+/**
+ * As `getManifest`, when all of it is in memory and there is nothing to promise and nobody to ask.
+ * @param mayPush whether the caller may push to the repository as well
+ */
+export function knownManifest(deps: ArtifactDeps, grant: PullGrant, reference: Reference, mayPush: boolean) {
+  const { manifestBytes, policies, recent } = deps
+  if (policies.pullGate) return null
+  const facts = recent.manifests.get(keyOf(grant, reference))
+  if (facts === null || (mayPush && needsPromise(deps, facts))) return null
+  const payload = manifestBytes.get(facts.digest)
+  return payload ? { facts, payload } : null
+}
+
 /** The facts say what there is; the bytes are asked for only when they are not in memory. */
 async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<StoredManifest | null> {
   const { db, manifestBytes, recent } = deps

@@ -2,7 +2,7 @@ export { addTag } from './add-tag.ts'
 export { appendToUpload, type Chunk } from './append-to-upload.ts'
 export { bulkInverse, bulkNeeds, isBulkKind, MAX_KEPT_CHANGES, type BulkKind } from './bulk-kinds.ts'
 export { countRepositories } from './count-repositories.ts'
-export { deleteBlob, getBlob, headBlob, headBlobForPush, reportUnreadable } from './blobs.ts'
+export { deleteBlob, getBlob, headBlob, headBlobForPush, knownBlob, reportUnreadable } from './blobs.ts'
 export { contentSize } from './content-size.ts'
 export { copyArtifact } from './copy-artifact.ts'
 export { deleteManifest, deleteTag } from './delete-manifest.ts'
@@ -17,7 +17,7 @@ export {
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
 export { detachLabel } from './detach-label.ts'
 export { finishUpload } from './finish-upload.ts'
-export { getManifest, headManifest, type ServedManifest } from './get-manifest.ts'
+export { getManifest, headManifest, knownManifest, type ServedManifest } from './get-manifest.ts'
 export {
   listArtifactRows,
   listTagRows,

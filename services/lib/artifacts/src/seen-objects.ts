@@ -19,9 +19,14 @@ export class SeenObjects {
     this.#seenAt.set(key, performance.now())
   }
 
+  /** Whether it was not long ago. */
+  lately(key: string): boolean {
+    return performance.now() - (this.#seenAt.get(key) ?? -Infinity) < SEEN_MS
+  }
+
   /** False only when the store says that the object is not there or has another size. */
   async holds(storage: Pick<BlobStorage, 'stat'>, { key, sizeBytes }: { key: string; sizeBytes: number }) {
-    if (performance.now() - (this.#seenAt.get(key) ?? -Infinity) < SEEN_MS) return true
+    if (this.lately(key)) return true
     const waiting = new AbortController()
     const unknown = pause(PATIENCE_MS, undefined, { signal: waiting.signal, ref: false })
     try {

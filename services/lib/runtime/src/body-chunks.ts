@@ -72,7 +72,8 @@ export function bodyChunks(req: IncomingMessage): AsyncIterableIterator<Buffer> 
   }
 }
 
-function release(chunk: Buffer): void {
+/** Gives the memory of a piece that was read from a socket back, once nothing needs it any more. */
+export function release(chunk: Buffer): void {
   const { buffer, byteLength } = chunk
   // Only memory that is this piece's alone. Detaching is how memory is freed without the collector.
   if (buffer instanceof ArrayBuffer && byteLength >= WORTH_FREEING_BYTES && buffer.byteLength === byteLength) {

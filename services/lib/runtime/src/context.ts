@@ -64,9 +64,13 @@ export function saneRequestId(text: string | string[] | undefined): string | nul
   return typeof text === 'string' && /^[A-Za-z0-9._-]{1,128}$/.test(text) ? text : null
 }
 
+/** What an `Authorization` header shows as a bearer token, in the spelling of nearly all clients. */
+export const bearerToken = (authorization: string | undefined): string | null =>
+  authorization?.startsWith('Bearer ') ? authorization.slice('Bearer '.length) : null
+
 /** The address of the other end, IPv4 written as IPv4. */
-export function socketAddress(req: IncomingMessage): string {
-  const address = req.socket.remoteAddress ?? ''
+export function socketAddress({ socket }: Pick<IncomingMessage, 'socket'>): string {
+  const address = socket.remoteAddress ?? ''
   return address.startsWith('::ffff:') ? address.slice(7) : address
 }
 
@@ -109,7 +113,9 @@ export function writeHead(req: IncomingMessage, res: ServerResponse, status: num
 /** As `enter`, for a handler that ends the request by `writeHead` or `settle`: the proxy's headers and the id are not set yet. */
 export function enterDirectly(req: IncomingMessage, res: ServerResponse, gate: Gate): RequestContext {
   const given = (req as Carrier)[CONTEXT]
-  const context = given ?? (isProxy(req, gate.trust) ? fromProxy(req, gate.log) : fromSocket(req, gate.log))
+  const context =
+    given ??
+    (isProxy(req.headers[internalHeaders.proxy], gate.trust) ? fromProxy(req, gate.log) : fromSocket(req, gate.log))
   if (!given) (req as Carrier)[CONTEXT] = context
   context.adopt(gate)
   const startedAt = performance.now()
@@ -233,8 +239,7 @@ class Context implements RequestContext {
   }
 }
 
-function isProxy(req: IncomingMessage, trust: Trust): boolean {
-  const shown = req.headers[internalHeaders.proxy]
+export function isProxy(shown: string | string[] | undefined, trust: Trust): boolean {
   return typeof shown === 'string' && trust.proxySecret !== null && sameSecret(shown, trust.proxySecret)
 }
 

@@ -2,6 +2,7 @@ export { answerProblem, finish, named, sendProblem, serviceApp, type Envelope } 
 export { bodyChunks } from './body-chunks.ts'
 export { parseJson, readBody, readJson, type JsonLimits } from './body.ts'
 export {
+  bearerToken,
   contextOf,
   enter,
   enterDirectly,
@@ -36,6 +37,8 @@ export {
   type RunOptions,
 } from './run.ts'
 export { encryptionKey, open, seal } from './seal.ts'
-export type { RequestHandler, Service } from './service.ts'
+export type { Asked, RequestHandler, Service } from './service.ts'
+export { serviceShortcut } from './service-shortcut.ts'
+export { harmlessHeaders, type ShortAnswer, type Shortcut } from './shortcut.ts'
 export { tracedService } from './traced-service.ts'
 export { knownSecrets, pairSecret, serviceSettings } from './settings.ts'

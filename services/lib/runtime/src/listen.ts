@@ -6,6 +6,8 @@ import type { SecureContextOptions } from 'node:tls'
 import { problems } from '@haven/errors'
 import { lingerAfterEarlyAnswer, type LingerLimits } from './linger.ts'
 import type { RequestHandler } from './service.ts'
+import type { Shortcut } from './shortcut.ts'
+import { Wire } from './wire.ts'
 
 /** Threats.md §5. */
 export interface Limits {
@@ -56,6 +58,8 @@ export const defaultLimits: Limits = {
 export interface ListenOptions {
   readonly host: string
   readonly port: number
+  /** Answers what it can from memory, before `handler` is asked. */
+  readonly shortcut?: Shortcut | undefined
   readonly limits?: Partial<Limits>
   /** Several processes of one installation accept on the same port. */
   readonly reusePort?: boolean
@@ -94,6 +98,11 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   const bodies = new Set<OpenRequest>()
   const perAddress = new Map<string, number>()
   const refused = new WeakSet<Duplex>()
+  const toError = (error: unknown) => (error instanceof Error ? error : new Error(String(error)))
+  const { shortcut } = options
+  const wire = shortcut
+    ? new Wire({ ...limits, shortcut, onError: (error) => options.onError?.(toError(error)) })
+    : null
   let connections = 0
   let draining = false
   let idleMayStay = true
@@ -117,6 +126,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     // RFC 9112, 9.6: behind an answer that closes the connection nothing is served, not even what came in the same packet.
     if (refused.has(socket) || !socket.writable || hasClosed(answering.get(socket))) return
     if (draining) res.shouldKeepAlive = false
+    wire?.began(req, res)
     answering.set(socket, res)
     res.once('close', () => {
       if (answering.get(socket) === res) answering.delete(socket)
@@ -136,7 +146,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
       handler(req, res)
     } catch (error) {
       // A handler answers its own errors; this one is a bug, and only its request may suffer.
-      options.onError?.(error instanceof Error ? error : new Error(String(error)))
+      options.onError?.(toError(error))
       if (res.headersSent) res.destroy()
       else answerPlainly(res, 500)
     }
@@ -155,6 +165,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   server.timeout = limits.stalledReaderMs
 
   server.on('request', onRequest)
+  if (wire) server.on(options.tls ? 'secureConnection' : 'connection', (socket: Socket) => wire.watch(socket))
   server.on('connection', (socket: Socket) => {
     const address = socket.remoteAddress ?? ''
     const count = (perAddress.get(address) ?? 0) + 1
@@ -188,6 +199,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   })
   server.on('tlsClientError', (_error, socket) => socket.destroy())
   server.on('connect', (_req, socket) => {
+    wire?.forget(socket)
     socket.on('error', ignoreClientGone)
     endWith(socket, 405)
   })
@@ -233,6 +245,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     },
     async drain(ms) {
       draining = true
+      wire?.close()
       for (const res of answering.values()) {
         if (!res.headersSent) res.shouldKeepAlive = false
         // It has no end of its own, and its client comes back for the rest.
@@ -303,10 +316,10 @@ function sweepBodies(bodies: Set<OpenRequest>, limits: Limits): void {
 /** Not the catalogue's envelope: who speaks no proper HTTP, or not in time, has no API surface yet. */
 function answerPlainly(res: ServerResponse, status: number): void {
   const body = `${STATUS_CODES[status]}\n`
+  res.shouldKeepAlive = false
   res.writeHead(status, {
     'Content-Type': 'text/plain; charset=utf-8',
     'Content-Length': Buffer.byteLength(body),
-    Connection: 'close',
   })
   res.end(body)
 }

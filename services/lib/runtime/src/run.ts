@@ -92,6 +92,7 @@ export async function run<S extends Settings>(
           await listen(withHealth(service.handler, health), {
             host: config.host,
             port: config.port,
+            shortcut: service.shortcut,
             portSetting: `${definition.prefix}_PORT`,
             ...(limits && { limits }),
             onError: (err) => log?.error({ err }, 'the server reported an error'),

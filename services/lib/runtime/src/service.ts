@@ -1,6 +1,18 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { ShortAnswer, Shortcut } from './shortcut.ts'
 
 export type RequestHandler = (req: IncomingMessage, res: ServerResponse) => void
+
+/** What an answer from memory depends on: a GET or HEAD without a body, by somebody who showed a bearer token. */
+export interface Asked {
+  readonly method: 'GET' | 'HEAD'
+  readonly target: string
+  readonly token: string
+  readonly requestId: string
+  readonly clientAddress: string
+  /** As in `RequestContext`. */
+  readonly handOver: boolean
+}
 
 /** What every service is to the process that hosts it, alone or beside others. */
 export interface Service extends AsyncDisposable {
@@ -8,6 +20,10 @@ export interface Service extends AsyncDisposable {
   readonly name: string
   /** Called for a request over a socket, or directly by the proxy in the same process. */
   readonly handler: RequestHandler
+  /** For the port that it is served at. */
+  readonly shortcut?: Shortcut | undefined
+  /** Answers what is in memory, or says by null that the handler has to. Called by the proxy in the same process. */
+  readonly fromMemory?: ((asked: Asked) => ShortAnswer | null) | undefined
   /** Readiness by component; each rejects with a reason that may be shown. */
   readonly checks: Readonly<Record<string, () => Promise<void>>>
   /** Background work, started when everything is constructed. */

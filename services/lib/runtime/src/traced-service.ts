@@ -8,7 +8,8 @@ export function tracedService<S extends Service>(service: S): S {
   const on = tracing()
   if (on === null || service.name === 'log-collector') return service
   const handler = tracedHandler(service, on)
-  return Object.create(service, { handler: { value: handler } }) as S
+  // Each of its requests is a span, so none takes the shortcut.
+  return Object.create(service, { handler: { value: handler }, shortcut: { value: undefined } }) as S
 }
 
 /**

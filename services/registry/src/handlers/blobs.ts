@@ -93,7 +93,7 @@ export async function remove(call: Call, at: At, { access, artifacts }: Registry
   answer(call, 202)
 }
 
-const headersOf = (digest: Digest) => ({
+export const headersOf = (digest: Digest) => ({
   'Content-Type': 'application/octet-stream',
   'Accept-Ranges': 'bytes',
   'Docker-Content-Digest': digest,

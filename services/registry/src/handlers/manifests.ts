@@ -23,13 +23,14 @@ export async function get(call: Call, at: At, { access, artifacts, pulls, pullLo
   pullLog.note(grant, manifest, at.reference.tag)
   warn(call, manifest.warnings)
   begin(call, 200, headers)
-  const { payload } = manifest
-  // One write with the headers, where two buffers would be a vector of them.
-  if (payload.length <= MAX_JOINED_BYTES) call.res.end(payload.toString('latin1'), 'latin1')
-  else call.res.end(payload)
+  call.res.end(inOneWrite(manifest.payload), 'latin1')
 }
 
 const MAX_JOINED_BYTES = 8 * 1024
+
+/** As text, which leaves in one write with the headers, where two buffers would be a vector of them; large ones as they are. */
+export const inOneWrite = (payload: Buffer): string | Buffer =>
+  payload.length <= MAX_JOINED_BYTES ? payload.toString('latin1') : payload
 
 export async function head(call: Call, at: At, { access, artifacts }: RegistryContext): Promise<void> {
   const grant = access.known(call.req, 'pull', at.name) ?? (await access.require(call.req, 'pull', at.name))
@@ -73,7 +74,11 @@ export async function remove(call: Call, at: At, { access, artifacts }: Registry
  * Whatever `Accept` says: a client that hashes what it gets must get what was pushed, and old clients list types that they never
  * meant (clients.md §1.4).
  */
-const headersOf = ({ mediaType, sizeBytes, digest }: ServedManifest) => ({
+export const headersOf = ({
+  mediaType,
+  sizeBytes,
+  digest,
+}: Pick<ServedManifest, 'mediaType' | 'sizeBytes' | 'digest'>) => ({
   'Content-Type': mediaType,
   'Content-Length': sizeBytes,
   'Docker-Content-Digest': digest,

@@ -1,0 +1,154 @@
+import { Agent, request, type IncomingHttpHeaders } from 'node:http'
+import { setTimeout as pause } from 'node:timers/promises'
+import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { listen, type Listening } from '@haven/runtime'
+import { startRegistry, type Person, type TestRegistry } from './harness.ts'
+
+let registry: TestRegistry
+let server: Listening
+/** Requests that went the long way. */
+let handled = 0
+const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+
+beforeAll(async () => {
+  registry = await startRegistry()
+  const [{ handler, shortcut }] = registry.services as [TestRegistry['services'][0]]
+  const counting: typeof handler = (req, res) => {
+    handled += 1
+    handler(req, res)
+  }
+  server = await listen(counting, { host: '127.0.0.1', port: 0, shortcut })
+})
+afterAll(async () => {
+  agent.destroy()
+  await server.drain(0)
+  await registry[Symbol.asyncDispose]()
+})
+
+type Answer = { status: number; headers: IncomingHttpHeaders; body: string; long: boolean }
+
+/** Over one connection, with the headers of a client that has none of its own. */
+async function ask(method: string, path: string, token: string, headers: Record<string, string> = {}): Promise<Answer> {
+  const before = handled
+  return new Promise((resolve, reject) => {
+    const sent = request(
+      {
+        agent,
+        host: '127.0.0.1',
+        port: server.port,
+        method,
+        path,
+        headers: { authorization: `Bearer ${token}`, ...headers },
+      },
+      (res) => {
+        const pieces: Buffer[] = []
+        res.on('data', (piece: Buffer) => pieces.push(piece))
+        res.on('end', () => {
+          const { statusCode: status = 0, headers } = res
+          resolve({ status, headers, body: Buffer.concat(pieces).toString('latin1'), long: handled > before })
+        })
+      },
+    )
+    sent.on('error', reject).end()
+  })
+}
+
+/** Asks until an answer comes from memory; fails when none does. */
+async function fromMemory(method: string, path: string, token: string): Promise<Answer> {
+  for (let turn = 0; turn < 200; turn += 1) {
+    const answer = await ask(method, path, token)
+    if (!answer.long) return answer
+    await pause(2)
+  }
+  throw new Error(`${method} ${path} never comes from memory`)
+}
+
+async function image(tag: string) {
+  const pushed = await registry.pushImage('acme/app', tag)
+  expect(pushed.put.status).toBe(201)
+  const tokenOf = (who: Person, actions: string) =>
+    registry.issue(registry.principals[who]!, `repository:acme/app:${actions}`)
+  return { ...pushed, pulling: await tokenOf('gus', 'pull'), pushing: await tokenOf('mia', 'pull,push,delete') }
+}
+
+const alike = (headers: IncomingHttpHeaders) => ({ ...headers, date: '', 'x-request-id': '' })
+
+describe('pulls from memory', () => {
+  it('are answered as they are the long way', async () => {
+    const { digest, configDigest, pulling } = await image('same')
+    for (const [method, path] of [
+      ['GET', '/v2/acme/app/manifests/same'],
+      ['HEAD', '/v2/acme/app/manifests/same'],
+      ['GET', `/v2/acme/app/manifests/${digest}`],
+      ['HEAD', `/v2/acme/app/manifests/${digest}`],
+      ['GET', `/v2/acme/app/blobs/${configDigest}`],
+      ['HEAD', `/v2/acme/app/blobs/${configDigest}`],
+    ] as const) {
+      const long = await ask(method, path, pulling, { 'x-other': '1' })
+      const short = await fromMemory(method, path, pulling)
+      expect([long.long, long.status, short.status]).toEqual([true, 200, 200])
+      expect(alike(short.headers)).toEqual(alike(long.headers))
+      expect(short.body).toBe(long.body)
+      expect(short.headers['x-request-id']).toMatch(/^[0-9a-f-]{36}$/)
+      expect((await ask(method, path, pulling, { 'x-request-id': 'mine' })).headers['x-request-id']).toBe('mine')
+    }
+  })
+
+  it('are counted, and told to the audit log', async () => {
+    const { pulling, digest } = await image('counted')
+    const numberOf = async (sql: string) =>
+      (await registry.db.prisma.$queryRawUnsafe<[{ n: number }]>(`select ${sql}`))[0].n
+    const pulls = () => numberOf(`pull_count::int as n from artifacts.repositories where path = 'app'`)
+    const told = () => numberOf(`count(*)::int as n from events.outbox where type like '%.ArtifactPulled'`)
+    const [pulled, toldOf] = [await pulls(), await told()]
+    for (let turn = 0; turn < 10; turn += 1) await fromMemory('GET', `/v2/acme/app/manifests/${digest}`, pulling)
+    const deadline = performance.now() + 10_000
+    while ((await pulls()) < pulled + 10 || (await told()) === toldOf) {
+      if (performance.now() > deadline) throw new Error(`${await pulls()} pulls, ${await told()} told`)
+      await pause(50)
+    }
+  })
+
+  it('end when the tag is deleted or moved, at once', async () => {
+    for (let turn = 0; turn < 10; turn += 1) {
+      const { pulling, pushing, digest } = await image('gone')
+      const path = '/v2/acme/app/manifests/gone'
+      expect((await fromMemory('GET', path, pulling)).headers['docker-content-digest']).toBe(digest)
+      const moved = await image('gone')
+      expect((await ask('GET', path, pulling)).headers['docker-content-digest']).toBe(moved.digest)
+      await fromMemory('GET', path, pulling)
+      expect((await ask('DELETE', path, pushing)).status).toBe(202)
+      expect((await ask('GET', path, pulling)).status).toBe(404)
+    }
+  })
+
+  it('are no promise: whoever may push goes the long way for what he may refer to next', async () => {
+    const { pushing, configDigest } = await image('promised')
+    const path = `/v2/acme/app/blobs/${configDigest}`
+    for (let turn = 0; turn < 20; turn += 1) expect((await ask('HEAD', path, pushing)).long).toBe(true)
+  })
+
+  it('R10: are for whom it may concern: a token for elsewhere, a forged one and none go the long way, to a refusal', async () => {
+    const { pulling } = await image('mine')
+    const path = '/v2/acme/app/manifests/mine'
+    await fromMemory('GET', path, pulling)
+    const elsewhere = await registry.issue(registry.principals.gus!, 'repository:acme/other:pull')
+    const stranger = await registry.issue(registry.principals.stranger!, 'repository:acme/app:pull')
+    for (const token of [elsewhere, stranger, `${pulling.slice(0, -4)}AAAA`, '']) {
+      const { status, long } = await ask('GET', path, token)
+      expect([status, long]).toEqual([401, true])
+    }
+  })
+
+  it.each([
+    '/v2/acme/app/manifests/mine?x=1',
+    '/v2/acme/app/manifests/%6dine',
+    '/v2/acme//app/manifests/mine',
+    '/v2/acme/app/tags/list',
+    '/v2/',
+  ])('%s goes the long way', async (path) => {
+    const { pulling } = await image('mine')
+    await fromMemory('GET', '/v2/acme/app/manifests/mine', pulling)
+    expect((await ask('GET', path, pulling)).long).toBe(true)
+  })
+})

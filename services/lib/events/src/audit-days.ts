@@ -38,6 +38,7 @@ type Month = { readonly version: string; readonly days: readonly Day[] }
 const EACH = 64
 /** Where few lines of a day are found, so many others at most lie between two marks. */
 const BETWEEN = 2_000
+const BATCH = 250_000
 const MAX_BYTES = 8 * 1024 * 1024
 const MAX_MONTHS = 10_000
 const DAY_BYTES = 200
@@ -89,15 +90,17 @@ export async function countMonths(
   return rows.map((row) => ({ ...row, entries: Number(row.entries) }))
 }
 
+/** From the first of some months to the last. */
 async function countDays(
   { prisma }: Pick<Database, 'prisma'>,
   { scope, counted }: Filter,
   months: readonly Span[],
 ): Promise<Day[]> {
   const { scopes, entries } = countsOf(scope)
+  const [first, last] = [months[0]!, months.at(-1)!]
   const where = [
     Prisma.sql`scope = any(${scopes}::int[])`,
-    Prisma.sql`date_trunc('month', day)::date = any(${months.map(({ from }) => from.toISOString())}::text[]::date[])`,
+    Prisma.sql`day >= (${first.from} at time zone 'UTC')::date and day < (${last.until} at time zone 'UTC')::date`,
     ...counted,
   ]
   const rows = await prisma.$queryRaw<{ from: Date; until: Date; lines: bigint; version: string }[]>`
@@ -208,11 +211,15 @@ class DaysOfFilter {
   /** Looks where the lines of these days are, as far as that is not known. */
   async mark(days: readonly Day[]): Promise<void> {
     const unmarked = days.filter(({ marks }) => marks === null)
-    if (unmarked.length === 0) return
-    const found = await markDays(this.#db, this.#filter, unmarked)
-    const marksOf = new Map(unmarked.map((day, n) => [day, found[n]!]))
-    for (const [day, marks] of marksOf) this.#marked(day, marks)
-    this.#days = this.#days.map((day) => ({ ...day, marks: marksOf.get(day) ?? day.marks }))
+    const marksOf = new Map<Day, Marks>()
+    for (const some of batchesOf(unmarked)) {
+      const found = await markDays(this.#db, this.#filter, some)
+      for (const [n, day] of some.entries()) {
+        marksOf.set(day, found[n]!)
+        this.#marked(day, found[n]!)
+      }
+    }
+    if (marksOf.size > 0) this.#days = this.#days.map((day) => ({ ...day, marks: marksOf.get(day) ?? day.marks }))
   }
 
   #entriesOf = ({ lines, marks }: Day) => (this.#filter.isCounted ? lines : marks!.entries)
@@ -283,6 +290,21 @@ class DaysOfFilter {
     const next = marks && marks.keys[2 * Math.ceil((place - before) / marks.each)]
     return next ? Prisma.sql`occurred_at <= ${new Date(next)}` : Prisma.sql`occurred_at < ${until}`
   }
+}
+
+/** Days of so many lines together that looking at them takes a part of the time that a statement may take. */
+function batchesOf(days: readonly Day[]): Day[][] {
+  const batches: Day[][] = []
+  let lines = Infinity
+  for (const day of days) {
+    if (lines + day.lines > BATCH) {
+      batches.push([])
+      lines = 0
+    }
+    batches.at(-1)!.push(day)
+    lines += day.lines
+  }
+  return batches
 }
 
 /** From a mark of a day on, or from its beginning; and how many lines of it come before. */

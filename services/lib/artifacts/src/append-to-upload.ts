@@ -38,7 +38,7 @@ export async function appendToUpload(
   const limit = await uploadLimit(deps, grant, null)
   const { offsetBytes, state, hash } = await stageChunk(deps, held, chunk, limit)
   await faultPoint('chunk.afterStage')
-  if (!(await recordUpload(deps.db.writes, held.upload, offsetBytes, state))) {
+  if (!(await recordUpload(deps.db.shared, held.upload, offsetBytes, state))) {
     throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
   }
   held.settle()

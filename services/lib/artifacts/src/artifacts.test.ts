@@ -653,14 +653,16 @@ describe('a first push while the project is deleted', () => {
     const go = Promise.withResolvers<void>()
     const slow = new Proxy(database.db, {
       get: (db, key) =>
-        key === 'transaction'
-          ? (work: Parameters<typeof db.transaction>[0]) =>
-              db.transaction(async (tx) => {
-                const done = await work(tx)
-                counted.resolve()
-                await go.promise
-                return done
-              })
+        key === 'shared'
+          ? {
+              transaction: (keys: string[], work: Parameters<typeof db.transaction>[0]) =>
+                db.shared.transaction(keys, async (tx) => {
+                  const done = await work(tx)
+                  counted.resolve()
+                  await go.promise
+                  return done
+                }),
+            }
           : Reflect.get(db, key, db),
     })
     const pushing = push(replica({ db: slow }))

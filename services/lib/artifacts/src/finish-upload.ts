@@ -7,6 +7,7 @@ import { abandon, giveUp, stageChunk, type Chunk, type Staged } from './append-t
 import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import type { PushGrant } from './grants.ts'
+import { pushTransaction } from './push-transaction.ts'
 import { recordLink } from './record-link.ts'
 import { requireWritable } from './require-writable.ts'
 import { recordBlob, replaceDamagedBlob, trashObject } from './store/blobs.ts'
@@ -100,14 +101,11 @@ async function complete(
 /** Of a blob that is there already, so much is read again when it is pushed again; of a larger one only the length is looked at. */
 const READ_AGAIN_BYTES = 1024 * 1024
 
-/** The bytes of this push are not needed if those that are there already are sound: that is to be looked at outside of the transaction. */
-class AlreadyThere extends Error {
-  readonly key: string
-  constructor(key: string) {
-    super(`the bytes are already under ${key}`)
-    this.key = key
-  }
-}
+/** The key under which the blob's bytes are, or one that is to be looked at before: then nothing was recorded. */
+type Recorded = { key: string; unread: null } | { unread: string }
+
+/** Somebody else placed the bytes while this push recorded them. */
+class PlacedMeanwhile extends Error {}
 
 async function recordFinished(
   deps: ArtifactDeps,
@@ -117,30 +115,35 @@ async function recordFinished(
   sizeBytes: number,
 ): Promise<void> {
   for (let sound: string | null = null; ;) {
-    try {
-      deps.seen.note(await record(deps, grant, upload, { digest, sizeBytes }, sound))
+    const recorded: Recorded | null = await record(deps, grant, upload, { digest, sizeBytes }, sound).catch(
+      (error: unknown) => {
+        if (error instanceof PlacedMeanwhile) return null
+        throw error
+      },
+    )
+    if (recorded === null) continue
+    if (recorded.unread === null) {
+      deps.seen.note(recorded.key)
       return
-    } catch (error) {
-      if (!(error instanceof AlreadyThere)) throw error
-      await reportUnreadable(deps, error.key, sizeBytes <= READ_AGAIN_BYTES ? 'corrupt' : 'missing')
-      sound = error.key
     }
+    // The bytes of this push are not needed if those that are there already are sound: that is to be looked at outside of the transaction.
+    await reportUnreadable(deps, recorded.unread, sizeBytes <= READ_AGAIN_BYTES ? 'corrupt' : 'missing')
+    sound = recorded.unread
   }
 }
 
-/** @returns the key under which the blob's bytes are. */
 async function record(
   deps: ArtifactDeps,
   grant: PushGrant,
   upload: UploadRow,
   { digest, sizeBytes }: { digest: Digest; sizeBytes: number },
   sound: string | null,
-): Promise<string> {
+): Promise<Recorded> {
   const { promiseSeconds, trashSeconds } = deps.settings
   const { key, store } = upload
-  return deps.db.transaction(async (tx) => {
+  return pushTransaction(deps, grant, [digest], async (tx) => {
     const at = { projectId: grant.project.id, path: grant.repository }
-    const tryRecord = () => recordBlob(tx, at, upload, { digest, sizeBytes, store, key }, promiseSeconds)
+    const tryRecord = () => recordBlob(tx, at, upload, { digest, sizeBytes, store, key }, sound, promiseSeconds)
     let blob = await tryRecord()
     if (!blob) {
       // The first blob of a repository makes it.
@@ -148,9 +151,8 @@ async function record(
       blob = await tryRecord()
     }
     if (!blob) throw problems.blobUploadInvalid({ reason: 'another request continued the upload' })
-    if (!blob.placed && !blob.damaged && blob.knownKey !== null && blob.knownKey !== sound) {
-      throw new AlreadyThere(blob.knownKey)
-    }
+    if ('unread' in blob) return blob
+    if (!blob.placed && !blob.damaged && blob.knownKey !== null && blob.knownKey !== sound) throw new PlacedMeanwhile()
     let surplus = blob.placed ? null : key
     if (blob.damaged && !blob.placed) {
       surplus = await replaceDamagedBlob(tx, blob.id, { store, key, sizeBytes })
@@ -161,7 +163,7 @@ async function record(
       await trashObject(tx, { key: surplus, store, digest, sizeBytes, reason }, waitSeconds)
     }
     await recordLink(deps, tx, grant, { ...blob, sizeBytes, known: !blob.inserted })
-    return blob.placed || blob.damaged ? key : (blob.knownKey ?? key)
+    return { key: blob.placed || blob.damaged ? key : (blob.knownKey ?? key), unread: null }
   })
 }
 

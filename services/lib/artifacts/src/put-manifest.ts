@@ -18,6 +18,7 @@ import type { RecordDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
 import { pointTag } from './point-tag.ts'
+import { pushTransaction } from './push-transaction.ts'
 import { requireWritable } from './require-writable.ts'
 import { holdBlobs, holdFreshBlobs } from './store/blobs.ts'
 import { holdManifests, upsertManifest } from './store/manifests.ts'
@@ -50,8 +51,10 @@ export async function putManifest(deps: RecordDeps, grant: PushGrant, input: Man
   // In one order, so that two pushes of the same tags do not wait for each other.
   const tags = [...new Set([...named, ...(input.tags ?? [])])].sort()
 
+  const keys = [`${nameOf(grant)}@${manifest.digest}`, ...tags.map((tag) => `${nameOf(grant)}:${tag}`)]
+
   await faultPoint('manifest.beforeDb')
-  const { absent: absentChildren, moved } = await deps.db.transaction(async (tx) => {
+  const { absent: absentChildren, moved } = await pushTransaction(deps, grant, keys, async (tx) => {
     const { repositoryId, listed, childBytes, absent } = await requireContent(deps, tx, grant, manifest)
     await faultPoint('manifest.afterCheck')
     const stored = await upsertManifest(tx, repositoryId, manifest, {

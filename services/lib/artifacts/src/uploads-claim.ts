@@ -75,7 +75,7 @@ export async function claim(
   const { uploadLeaseSeconds } = deps.settings
   const deadline = performance.now() + (uploadLeaseSeconds + 1) * 1000
   for (let waitMs = FIRST_WAIT_MS; ; waitMs = Math.min(waitMs * 2, LONGEST_WAIT_MS)) {
-    const upload = await claimUpload(deps.db.writes, owner, uploadLeaseSeconds, offsetBytes)
+    const upload = await claimUpload(deps.db.shared, owner, uploadLeaseSeconds, offsetBytes)
     if (upload) {
       if (upload.store === deps.storage.name) return new Claim(deps, upload)
       await releaseUpload(deps.db.writes, upload)

@@ -25,7 +25,7 @@ export async function startUpload(
   const id = randomUUID()
   const { maxUploadsPerPrincipal, maxUploadsPerProject } = deps.settings
   const opened = await insertUpload(
-    deps.db.writes,
+    deps.db.shared,
     { id, projectId: grant.project.id, path: grant.repository, principal: principalKey(grant.principal) },
     { store: deps.storage.name, key: newObjectKey(), digestAlgorithm: algorithm },
     { perPrincipal: maxUploadsPerPrincipal, perProject: maxUploadsPerProject },

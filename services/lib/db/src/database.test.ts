@@ -179,6 +179,24 @@ describe('Database', () => {
     expect(await database.db.writes.rows(some, [])).toEqual([{ id: 30 }, { id: 33 }, { id: 34 }])
   })
 
+  it('asks nothing of the connection of a transaction that has ended, which is another’s by then', async () => {
+    const insert = statement('insert counter', 'insert into counters values ($1, 0)')
+    const late = Promise.withResolvers<unknown>()
+    const failing = database.db.transaction(async (tx) => {
+      const slow = async () => {
+        await tx.rows(insert, [40])
+        await new Promise((resolve) => setTimeout(resolve, 50))
+        await tx.rows(insert, [41])
+      }
+      slow().catch(late.resolve)
+      await tx.rows(insert, [40])
+    })
+    await expect(failing).rejects.toThrow('duplicate')
+    expect(await late.promise).toMatchObject({ message: expect.stringContaining('ended') })
+    const some = statement<{ id: number }>('forties', 'select id from counters where id between 40 and 49')
+    expect(await database.db.writes.rows(some, [])).toEqual([])
+  })
+
   it('repeats a transaction that lost a deadlock', async () => {
     const add = statement(
       'add',

@@ -6,6 +6,7 @@ import { KeptLists } from './kept-lists.ts'
 import { joinWrites, PIPELINED } from './pipeline.ts'
 import { PipelinedReads } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
+import { SharedTransactions } from './shared-transactions.ts'
 import { SilenceWatch } from './silence.ts'
 import { tracedPrisma, tracedReads, tracedRun } from './traced.ts'
 
@@ -31,6 +32,11 @@ export interface Tx extends Sql {
    * in their order, before the commit and travels with it. When it fails the transaction does.
    */
   last(statement: Statement<object>, row: readonly unknown[]): void
+  /**
+   * Said before work that a lock must keep from everybody else's.
+   * @throws in a transaction that is shared (`SharedTransactions`), after which the work is done again in one of its own.
+   */
+  alone(): void
 }
 
 export type DatabaseOptions = {
@@ -42,6 +48,8 @@ export type DatabaseOptions = {
 
 const STATEMENT_TIMEOUT_MS = 10_000
 const LOCK_TIMEOUT_MS = 3_000
+/** Others wait with whoever waits for a lock: each goes on alone then, and has the whole time. */
+const BEGIN_SHARED = "begin; set local lock_timeout = '250ms'"
 const IDLE_IN_TRANSACTION_MS = 15_000
 const CONNECT_TIMEOUT_MS = 5_000
 /** A serialization failure or deadlock is repeated this often before it is an error. */
@@ -57,6 +65,8 @@ export class Database implements AsyncDisposable {
   readonly reads: Sql
   /** Autocommit single statements that write. */
   readonly writes: Sql
+  /** Short changes that many make at once: pushes. */
+  readonly shared: SharedTransactions
   /** What lists held, until it changes. */
   readonly lists: KeptLists
   readonly #pool: pg.Pool
@@ -79,6 +89,11 @@ export class Database implements AsyncDisposable {
     this.announcements = new Announcements(config, this.#watch)
     this.reads = tracedReads(new SharedReads(new Queries(this.#pipelined.run)))
     this.writes = new Queries(pooled)
+    this.shared = new SharedTransactions(
+      (work) => this.transaction(work),
+      (work) => this.#once(work, true),
+      this.writes,
+    )
     this.lists = new KeptLists(this.reads)
   }
 
@@ -97,15 +112,15 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  #once<T>(work: (tx: Tx) => Promise<T>): Promise<T> {
+  #once<T>(work: (tx: Tx) => Promise<T>, shared = false): Promise<T> {
     return this.#lent(async (ask, broke) => {
+      const tx = new Transaction(ask, shared)
       try {
-        const tx = new Transaction(ask)
         const result = await work(tx)
         await tx.commit()
         return result
       } catch (error) {
-        await ask({ text: 'rollback' }).catch(broke)
+        await tx.rollback().catch(broke)
         throw error
       }
     })
@@ -227,15 +242,24 @@ class Queries implements Sql {
 
 class Transaction extends Queries implements Tx {
   readonly #ask: Run
+  /** From then on the connection is somebody else's. */
+  #ended = false
+  readonly #shared: boolean
   /** Not waited for: the first statement travels with it, and fails as it does. */
   readonly #begun: Promise<unknown>
   readonly #last = new Map<Statement<object>, (readonly unknown[])[]>()
 
-  constructor(ask: Run) {
+  constructor(ask: Run, shared: boolean) {
     super(ask)
     this.#ask = ask
-    this.#begun = ask({ text: 'begin' })
+    this.#shared = shared
+    this.#begun = ask({ text: shared ? BEGIN_SHARED : 'begin' })
     this.#begun.catch(() => undefined)
+  }
+
+  override rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    if (this.#ended) return Promise.reject(new Error(`${statement.name} was asked of a transaction that had ended`))
+    return super.rows(statement, values)
   }
 
   last(statement: Statement<object>, row: readonly unknown[]): void {
@@ -244,13 +268,23 @@ class Transaction extends Queries implements Tx {
     else this.#last.set(statement, [row])
   }
 
+  alone(): void {
+    if (this.#shared) throw new Error('not in a transaction that others share')
+  }
+
   /** @throws what failed, also when `work` did not care: Postgres then rolls back whatever it is asked. */
   async commit(): Promise<void> {
     const lasts = [...this.#last].map(([statement, rows]) => this.rows(statement, columnsOf(rows)))
     const committed = this.#ask({ text: 'commit' })
+    this.#ended = true
     await Promise.all([this.#begun, ...lasts, committed])
     const { command } = await committed
     if (command !== 'COMMIT') throw new Error('a statement of the transaction had failed: it was rolled back')
+  }
+
+  async rollback(): Promise<void> {
+    this.#ended = true
+    await this.#ask({ text: 'rollback' })
   }
 }
 

@@ -7,6 +7,10 @@ const STUCK_MS = 250
 /** SQLSTATE of a server that ends our connection, and has not answered. */
 const SHUTTING_DOWN = /^57P0[1-5]$/
 
+/** Postgres answered, and will not do it: nothing that was asked is done or may yet be. */
+export const saidNo = (error: unknown): boolean =>
+  error instanceof pg.DatabaseError && !SHUTTING_DOWN.test(error.code ?? '')
+
 type Waiting = {
   readonly query: pg.QueryConfig
   readonly resolve: (result: pg.QueryResult | Promise<pg.QueryResult>) => void
@@ -102,8 +106,7 @@ class Lane {
   }
 
   #failed({ query, resolve, reject }: Waiting, error: unknown) {
-    const saidNo = error instanceof pg.DatabaseError && !SHUTTING_DOWN.test(error.code ?? '')
-    if (saidNo || error instanceof ServerSilent) reject(error)
+    if (saidNo(error) || error instanceof ServerSilent) reject(error)
     else resolve(this.#apart(query))
   }
 

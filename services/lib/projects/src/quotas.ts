@@ -8,6 +8,7 @@ import {
   type Page,
   type Sort,
   type Sql,
+  type Tx,
 } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
@@ -64,11 +65,12 @@ export type QuotaUsage = { hardBytes: number; usedBytes: number }
  * insert and never waits; one with a limit lets its pushes through one after another, so that two cannot both take the last bytes.
  * @throws quotaExceeded
  */
-export async function charge(tx: Sql, projectId: number, bytes: number | bigint, reason: string): Promise<void> {
+export async function charge(tx: Sql | Tx, projectId: number, bytes: number | bigint, reason: string): Promise<void> {
   if (BigInt(bytes) === 0n) return
   const values = [projectId, bytes.toString(), reason]
   if (await tx.one(chargeUnlimited, values)) return
 
+  if ('alone' in tx) tx.alone()
   await tx.rows(queueUp, [projectId])
   // A statement of its own: its snapshot must be taken after the lock, to see what the one before us took.
   const usage = await tx.one(readUsage, [projectId])

@@ -60,10 +60,15 @@ type RecordedRow = {
   knownKey: string | null
 }
 
-const record = statement<RecordedRow>(
+const record = statement<RecordedRow & { unread: string | null }>(
   'blobs record',
   `with repository as materialized (${repository('for key share')}),
-   upload as (delete from artifacts.uploads where id = $3 and fence = $4 and exists (select from repository) returning id),
+   unread as materialized (
+     select l.key from artifacts.blobs b join artifacts.blob_locations l on l.blob_id = b.id and l.store = $8
+      where b.digest = $5 and b.damaged_at is null and l.key is distinct from $10),
+   upload as (
+     delete from artifacts.uploads
+      where id = $3 and fence = $4 and exists (select from repository) and not exists (select from unread) returning id),
    blob as (
      insert into artifacts.blobs as b (digest, size_bytes, promised_until) select $5, $6::bigint, ${until('$7')} from upload
      on conflict (digest) do update set promised_until = greatest(b.promised_until, excluded.promised_until)
@@ -78,8 +83,9 @@ const record = statement<RecordedRow>(
      returning repository_id, xmax = 0 as linked)
    select blob.id, link.repository_id as "repositoryId", blob.inserted, blob.damaged, exists (select from place) as placed, link.linked,
           case when not blob.inserted then
-            (select l.key from artifacts.blob_locations l where l.blob_id = blob.id and l.store = $8) end as "knownKey"
-     from blob, link`,
+            (select l.key from artifacts.blob_locations l where l.blob_id = blob.id and l.store = $8) end as "knownKey", null as unread
+     from blob, link
+   union all select null, null, null, null, null, null, null, key from unread`,
 )
 
 const replaceDamaged = statement<{ key: string }>(
@@ -217,17 +223,23 @@ export const findAndRenewBlob = (
 
 /**
  * Makes an upload's complete object known as a blob of a repository, or finds that the blob is known: then `placed` is false. Null, and
- * nothing done, when somebody else has claimed the upload or there is no such repository.
+ * nothing done, when somebody else has claimed the upload or there is no such repository; nor when the bytes are already under a key that is
+ * not the one that was found `sound`.
  */
 export async function recordBlob(
   tx: Sql,
   { projectId, path }: In,
   upload: { id: string; fence: number },
   blob: { digest: string; sizeBytes: number; store: string; key: string },
+  sound: string | null,
   promiseSeconds: number,
-): Promise<RecordedRow | null> {
+): Promise<RecordedRow | { unread: string } | null> {
   const { digest, sizeBytes, store, key } = blob
-  return tx.one(record, [projectId, path, upload.id, upload.fence, digest, sizeBytes, promiseSeconds, store, key])
+  const { id, fence } = upload
+  const row = await tx.one(record, [projectId, path, id, fence, digest, sizeBytes, promiseSeconds, store, key, sound])
+  if (row === null) return null
+  const { unread, ...recorded } = row
+  return unread === null ? recorded : { unread }
 }
 
 /** Puts our object in the place of one that was found damaged. Returns the damaged one's key. */

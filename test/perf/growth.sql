@@ -56,9 +56,9 @@ put as (
     from wanted w, artifacts.repositories r where r.path = 'multi'
   returning id, repository_id, digest, kind),
 edges as (
-  insert into artifacts.manifest_edges (manifest_id, position, repository_id, kind, digest, media_type, size_bytes, platform)
+  insert into artifacts.manifest_edges (manifest_id, position, repository_id, kind, digest, media_type, size_bytes, platform, urls)
   select put.id, row_number() over (partition by put.id), put.repository_id, 'child', c.digest, 'application/vnd.oci.image.manifest.v1+json', 2,
-         jsonb_build_object('os', c.os, 'architecture', c.architecture)
+         jsonb_build_object('os', c.os, 'architecture', c.architecture), '{}'
     from put join wanted w using (digest) join wanted c on c.n = w.n and c.os <> '' where put.kind = 'index')
 insert into artifacts.tags (repository_id, name, manifest_id)
 select put.repository_id, 'v' || w.n, put.id from put join wanted w using (digest) where put.kind = 'index';
@@ -87,5 +87,12 @@ update artifacts.manifests set pulled_day = (pulled_at at time zone 'UTC')::date
 
 insert into projects.quota_deltas (project_id, delta_bytes, reason)
 select p.id, 1000 * (:last - :first + 1)::bigint, 'seeded' from projects.projects p where p.name_key = 'library';
+
+-- Lists are counted anew, as after a failover: a job would have counted while it grew, a thousand at a time.
+truncate artifacts.listed_parts, artifacts.listing_changes, artifacts.listed_repository_parts, artifacts.repository_changes;
+
+select artifacts.total_listed(r.id) from artifacts.repositories r where r.path in ('many', 'multi', 'signed');
+
+select artifacts.find_listed_repositories(p.id, 0) from projects.projects p where p.name_key = 'library';
 
 vacuum analyze;

@@ -21,7 +21,7 @@ const search = statement<Row>(
 
 const countArtifacts = statement<{ repository_id: number; artifacts: number }>(
   'artifacts count',
-  `select r.id as repository_id, f.total::int as artifacts from unnest($1::int[]) as r (id), lateral artifacts.find_listed(r.id, 0) f`,
+  'select r.id as repository_id, artifacts.total_listed(r.id)::int as artifacts from unnest($1::int[]) as r (id)',
 )
 
 /**

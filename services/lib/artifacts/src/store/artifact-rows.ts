@@ -242,20 +242,49 @@ export type ArtifactQuery = ArtifactParts & {
   latest?: boolean
 }
 
-/** Where the repository's list goes on after `skipped` artifacts, and how many it has. A repository that is not there has none. */
-async function findListed({ prisma }: Pick<Database, 'prisma'>, place: Place, skipped: number): Promise<ListPlace> {
-  const [found] = await prisma.$queryRaw<ListPlace[]>`
-    select f.total::float8 as total, f.before_at as "beforeAt", f.before_id as "beforeId", f.rest::float8 as rest
-      from (${repositoriesOf(place)}) r, lateral artifacts.find_listed(r.id, ${skipped}::bigint) f`
-  return found ?? { total: 0, beforeAt: null, beforeId: null, rest: 0 }
+/** What of a repository's list is counted by its parts: all of it, what has a tag or none, what was pushed from a time until before another. */
+type Listed = { tagged: boolean | null; since: Date | null; until: Date | null; oldestFirst: boolean }
+
+/** How a list is read by its parts; null when it asks for more than they tell. */
+function listedOf(place: Place, { conditions = [], sort = [], latest = false, page }: ArtifactQuery): Listed | null {
+  if (place.path === undefined || latest || page.size === 0) return null
+  const fields = fieldsOf(place)
+  const sorted = sort.filter(({ field }) => fieldOf(fields, field))
+  if (sorted.length > 1 || sorted.some(({ field }) => fieldOf(fields, field) !== fields.push_time)) return null
+  const listed: Listed = { tagged: null, since: null, until: null, oldestFirst: sorted[0]?.descending === false }
+  for (const condition of conditions) {
+    if (condition.field === 'tags' && condition.match === 'exact' && ['*', 'nil'].includes(condition.value)) {
+      const tagged = condition.value === '*'
+      if (listed.tagged === !tagged) return null
+      listed.tagged = tagged
+    } else if (fieldOf(fields, condition.field) === fields.push_time && condition.match === 'range') {
+      const { min, max, exclusive = false } = condition
+      if ([min, max].some((time) => time !== undefined && !(time instanceof Date))) return null
+      // Times have milliseconds.
+      if (min instanceof Date) listed.since = latestOf(listed.since, new Date(min.getTime() + (exclusive ? 1 : 0)))
+      if (max instanceof Date) listed.until = earliestOf(listed.until, new Date(max.getTime() + (exclusive ? 0 : 1)))
+    } else if (hasField(place, condition.field)) return null
+  }
+  return listed
 }
 
-/** Behind `rest` artifacts of those that come before (in time: were pushed before) this one. */
-type ListPlace = { total: number; beforeAt: Date | null; beforeId: bigint | null; rest: number }
+const latestOf = (a: Date | null, b: Date) => (a && a > b ? a : b)
+const earliestOf = (a: Date | null, b: Date) => (a && a < b ? a : b)
 
-/** The whole list of a repository in its own order: its parts are counted already. */
-const isPlain = ({ path }: Place, { conditions = [], sort = [], latest = false, page }: ArtifactQuery) =>
-  path !== undefined && conditions.length === 0 && sort.length === 0 && !latest && page.size > 0
+/** A repository that is not there has none. */
+async function pageListed(
+  { prisma }: Pick<Database, 'prisma'>,
+  place: Place,
+  { number, size }: Page,
+  { tagged, since, until, oldestFirst }: Listed,
+): Promise<{ total: number; ids: bigint[] }> {
+  const [found] = await prisma.$queryRaw<{ total: number; ids: bigint[] }[]>`
+    select f.total::float8 as total, f.ids
+      from (${repositoriesOf(place)}) r,
+           lateral artifacts.page_listed(r.id, ${(number - 1) * size}::bigint, ${size}::bigint, ${oldestFirst}::boolean, ${tagged}::boolean,
+                                         coalesce(${since}::timestamptz, '-infinity'), coalesce(${until}::timestamptz, 'infinity')) f`
+  return found ?? { total: 0, ids: [] }
+}
 
 /**
  * A page of a project's or repository's artifacts, and how many there are: two statements, however much hangs on them. Accessories are not
@@ -278,24 +307,25 @@ export async function artifactRows(
   }
   const order = orderToSql(query.sort ?? [], fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
   // Materialized, so that what hangs on an artifact is looked up for those of the page and no others.
-  const read = (source: Prisma.Sql, limit: Prisma.Sql) => prisma.$queryRaw<ArtifactRow[]>`
-    with page as materialized (
-      select f.id, row_number() over () as place from (select m.id from ${source} order by ${order} ${limit}) f)
+  const read = (page: Prisma.Sql) => prisma.$queryRaw<ArtifactRow[]>`
+    with page as materialized (${page})
     select ${columns(query)}
       from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
+     where m.deleted_at is null
      order by p.place`
-  if (isPlain(place, query)) {
-    const { size, number } = query.page
-    const { total, beforeAt, beforeId, rest } = await findListed({ prisma }, place, (number - 1) * size)
-    if ((number - 1) * size >= total) return { total, rows: [] }
-    const before = beforeAt === null ? Prisma.empty : Prisma.sql`and (m.pushed_at, m.id) < (${beforeAt}, ${beforeId})`
+  const listed = listedOf(place, query)
+  if (listed) {
+    const { total, ids } = await pageListed({ prisma }, place, query.page, listed)
+    if (ids.length === 0) return { total, rows: [] }
     return {
       total,
-      rows: await read(Prisma.sql`${sourceWith(ofIndex)} ${before}`, Prisma.sql`limit ${size} offset ${rest}`),
+      rows: await read(Prisma.sql`select * from unnest(${ids}::bigint[]) with ordinality as f (id, place)`),
     }
   }
   const [rows, [count]] = await Promise.all([
-    read(sourceWith(ofIndex), pageToSql(query.page)),
+    read(Prisma.sql`
+      select f.id, row_number() over () as place
+        from (select m.id from ${sourceWith(ofIndex)} order by ${order} ${pageToSql(query.page)}) f`),
     prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${sourceWith(amongChildren(place))}`,
   ])
   return { total: Number(count.total), rows }

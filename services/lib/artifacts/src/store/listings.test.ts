@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { statement, type Sql } from '@haven/db'
+import { statement, type Condition, type Sql } from '@haven/db'
 import { digestOf } from '@haven/oci'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
-import { artifactRows } from './artifact-rows.ts'
+import { artifactRows, type ArtifactQuery } from './artifact-rows.ts'
 import { foldListings } from './listings.ts'
 import { repositoryRows } from './repository-rows.ts'
 
@@ -47,24 +47,76 @@ async function open(): Promise<{ tx: Sql; commit: () => Promise<void> }> {
   return { tx: await begun.promise, commit }
 }
 
-const page = (number: number, size: number) => artifactRows(database.db, { project, path }, { page: { number, size } })
+const page = (number: number, size: number, asked: Omit<ArtifactQuery, 'page'> = {}) =>
+  artifactRows(database.db, { project, path }, { ...asked, page: { number, size } })
+
+type ListedRow = { digest: string; tagged: boolean; pushed_at: Date }
 
 /** What a repository lists, by the words of the rule. */
-const expected = async (): Promise<string[]> =>
-  (
-    await run(
-      `with alive as (select * from artifacts.manifests where repository_id = $1 and deleted_at is null),
+const expected = async (): Promise<string[]> => (await expectedRows()).map(({ digest }) => digest)
+const expectedRows = async (): Promise<ListedRow[]> =>
+  (await run(
+    `with alive as (select * from artifacts.manifests where repository_id = $1 and deleted_at is null),
             children as (select digest from artifacts.manifest_edges where kind = 'child' and manifest_id in (select id from alive))
-       select digest from alive
+       select digest, pushed_at, id in (select manifest_id from artifacts.tags) as tagged from alive
         where subject_digest is null
           and (digest not in (select digest from children) or id in (select manifest_id from artifacts.tags))
         order by pushed_at desc, id desc`,
-      [repository],
-    )
-  ).map(({ digest }) => digest)
+    [repository],
+  )) as ListedRow[]
+
+/** Lists that are read by the same parts, and which rows each has. */
+function askedOf(list: readonly ListedRow[]): { asked: Omit<ArtifactQuery, 'page'>; rows: ListedRow[] }[] {
+  const tags = (value: string): Condition => ({ field: 'tags', match: 'exact', value })
+  const [early, late] = [list.at(-Math.ceil(list.length / 3))!.pushed_at, list[Math.floor(list.length / 5)]!.pushed_at]
+  const between = (exclusive: boolean): Condition => ({
+    field: 'push_time',
+    match: 'range',
+    min: early,
+    max: late,
+    exclusive,
+  })
+  const sort = [{ field: 'push_time', descending: false }]
+  const inside = list.filter((row) => row.pushed_at > early && row.pushed_at < late)
+  const within = list.filter((row) => row.pushed_at >= early && row.pushed_at <= late)
+  const tagged = (rows: ListedRow[]) => rows.filter((row) => row.tagged)
+  return [
+    { asked: { conditions: [tags('*')] }, rows: tagged([...list]) },
+    { asked: { conditions: [tags('nil')] }, rows: list.filter((row) => !row.tagged) },
+    { asked: { sort }, rows: list.toReversed() },
+    { asked: { conditions: [between(true)] }, rows: inside },
+    {
+      asked: { conditions: [between(false), tags('nil')], sort },
+      rows: within.filter((row) => !row.tagged).toReversed(),
+    },
+    {
+      asked: { conditions: [{ field: 'push_time', match: 'range', min: late }, tags('*')] },
+      rows: tagged(list.filter((row) => row.pushed_at >= late)),
+    },
+    {
+      asked: { conditions: [{ field: 'push_time', match: 'range', max: early }], sort },
+      rows: list.filter((row) => row.pushed_at <= early).toReversed(),
+    },
+  ]
+}
+
+async function expectAsked(list: readonly ListedRow[]) {
+  for (const { asked, rows } of askedOf(list)) {
+    const last = Math.ceil(rows.length / 90)
+    for (const number of new Set([1, 2, last || 1, last + 1])) {
+      const found = await page(number, 90, asked)
+      expect([asked, number, found.total]).toEqual([asked, number, rows.length])
+      expect(found.rows.map(({ digest }) => digest)).toEqual(
+        rows.slice((number - 1) * 90, number * 90).map(({ digest }) => digest),
+      )
+    }
+  }
+}
 
 async function expectRight(sizes: readonly number[]) {
-  const list = await expected()
+  const whole = await expectedRows()
+  await expectAsked(whole)
+  const list = whole.map(({ digest }) => digest)
   for (const size of sizes) {
     const last = Math.ceil(list.length / size)
     for (const number of new Set([1, 2, Math.ceil(last / 3), Math.ceil(last / 2), last - 1, last, last + 1])) {
@@ -289,5 +341,13 @@ describe('the list of repositories', () => {
       await run(change)
       await expectWhole()
     }
+    await run(
+      `insert into artifacts.repositories (project_id, path, first_pushed_at) select 2, 'b' || n, now() from generate_series(1, 300) n`,
+    )
+    const touched = () => run('select count(*)::int from artifacts.repository_changes where project_id = 2')
+    expect(await touched()).toEqual([{ count: 300 }])
+    await foldListings(database.db, new AbortController().signal)
+    expect(await touched()).toEqual([{ count: 0 }])
+    await expectWhole()
   })
 })

@@ -1,24 +1,41 @@
 import { statement, type Database } from '@haven/db'
 
-/** A repository with more of them than this is counted although nobody reads its list. */
+/** What has more changes than this is counted although nobody reads its list. */
 const MANY_CHANGES = 200
-const REPOSITORIES = 1_000
+const LISTS = 1_000
 
-const touched = statement<{ id: number }>(
-  'listings touched',
-  `select repository_id as id from artifacts.listing_changes group by repository_id having count(*) > $1 limit $2`,
-)
-const recount = statement('listings recount', 'select from artifacts.recount_listed($1)')
+const touched = (table: string, owner: string) =>
+  statement<{ id: number }>(
+    `${table} touched`,
+    `select ${owner} as id from artifacts.${table} group by ${owner} having count(*) > $1 limit $2`,
+  )
+// The second counts a list that has grown large for the first time, so that no reader waits for it.
+const lists = [
+  {
+    touched: touched('listing_changes', 'repository_id'),
+    recount: statement('listings recount', 'select from artifacts.recount_listed($1)'),
+    count: statement('listings count', 'select from artifacts.total_listed($1)'),
+  },
+  {
+    touched: touched('repository_changes', 'project_id'),
+    recount: statement('repository listings recount', 'select from artifacts.recount_listed_repositories($1)'),
+    count: statement('repository listings count', 'select from artifacts.find_listed_repositories($1, 0)'),
+  },
+]
 
 /**
- * Counts what was touched in lists of repositories that are often pushed to and seldom read, so that it does not pile up. Returns how many
- * repositories, a thousand at most.
+ * Counts what was touched in lists of repositories and projects that are often pushed to and seldom read, so that it does not pile up. Returns
+ * how many lists, a thousand of each kind at most.
  */
 export async function foldListings({ writes }: Pick<Database, 'writes'>, signal: AbortSignal): Promise<number> {
-  const repositories = await writes.rows(touched, [MANY_CHANGES, REPOSITORIES])
-  for (const { id } of repositories) {
-    signal.throwIfAborted()
-    await writes.rows(recount, [id])
+  let folded = 0
+  for (const list of lists) {
+    for (const { id } of await writes.rows(list.touched, [MANY_CHANGES, LISTS])) {
+      signal.throwIfAborted()
+      await writes.rows(list.recount, [id])
+      await writes.rows(list.count, [id])
+      folded++
+    }
   }
-  return repositories.length
+  return folded
 }

@@ -39,7 +39,7 @@ const fields: Fields = {
 const columns = Prisma.sql`
   r.id, r.project_id as "projectId", p.name || '/' || r.path as name, r.description, r.pull_count::float8 as "pullCount",
   r.created_at as "createdAt", r.updated_at as "updatedAt",
-  (select f.total::int from artifacts.find_listed(r.id, 0) f) as "artifactCount"`
+  artifacts.total_listed(r.id)::int as "artifactCount"`
 
 const listed = (among: readonly Named[]) => Prisma.sql`
   unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as p (id, name)

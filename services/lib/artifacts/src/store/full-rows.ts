@@ -1,7 +1,14 @@
 import { Prisma, type Database } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
 import { columns, named, ofIndex, type ArtifactRow } from './artifact-rows.ts'
-import { searchChecks, searchedRepositories, searchSets, type Labels, type SearchScope } from './search-sql.ts'
+import {
+  searchChecks,
+  searchedRepositories,
+  searchedType,
+  searchSets,
+  type Labels,
+  type SearchScope,
+} from './search-sql.ts'
 
 /** Who reads on says so by the keys of a row, which no other row of the list has. */
 export type RowKey = readonly (string | number)[]
@@ -62,22 +69,29 @@ type Source = {
 }
 type KeyRow = { key1: string | Date; key2: number | null; found: number | null }
 
+/** Where a page begins, and in which direction it goes on. Null for a key that no row has. */
+function placeOf(order: Order, { descending, backwards, from }: Keyset) {
+  const values = from === null ? [] : order.read(from)
+  if (values === null) return null
+  const down = descending !== backwards
+  const direction = Prisma.raw(down ? 'desc' : 'asc')
+  const behind =
+    values.length === 0
+      ? Prisma.sql`true`
+      : Prisma.sql`(${Prisma.join([...order.columns])}) ${Prisma.raw(down ? '<' : '>')} (${Prisma.join(values)})`
+  return { behind, direction, sorted: Prisma.join(order.columns.map((column) => Prisma.sql`${column} ${direction}`)) }
+}
+
 async function readPage<Row extends object>(
   { prisma }: Pick<Database, 'prisma'>,
   { each = null, from, where, order, own, counted }: Source,
   keyset: Keyset,
 ): Promise<RowPage<Row> | null> {
-  const { descending, backwards, size, offset } = keyset
-  const values = keyset.from === null ? [] : order.read(keyset.from)
-  if (values === null) return null
-  const down = descending !== backwards
-  const direction = Prisma.raw(down ? 'desc' : 'asc')
+  const { backwards, size, offset } = keyset
+  const start = placeOf(order, keyset)
+  if (start === null) return null
+  const { behind, direction, sorted } = start
   const all = Prisma.join([...where], ' and ')
-  const behind =
-    values.length === 0
-      ? Prisma.sql`true`
-      : Prisma.sql`(${Prisma.join([...order.columns])}) ${Prisma.raw(down ? '<' : '>')} (${Prisma.join(values)})`
-  const sorted = Prisma.join(order.columns.map((column) => Prisma.sql`${column} ${direction}`))
   const [first, second = Prisma.sql`null::bigint`] = order.columns
   const count = counted
     ? Prisma.sql`(select count(*)::int from (select 1 from ${from} where ${all} limit ${MAX_COUNTED + 1}) c)`
@@ -104,7 +118,7 @@ async function readPage<Row extends object>(
     ...row,
     key: row.key1 instanceof Date ? [row.key1.getTime(), row.key2!] : [row.key1],
   }))
-  const atStart = values.length === 0 && offset === 0
+  const atStart = keyset.from === null && offset === 0
   return {
     rows: backwards ? rows.toReversed() : rows,
     more: found.length > size,
@@ -127,8 +141,8 @@ async function searchIn(
   terms: readonly SearchTerm[],
   scope: SearchScope,
 ): Promise<Prisma.Sql[]> {
-  const { among } = await startOf(db, terms, scope)
-  return [...(among ? [Prisma.sql`m.id = any(array(${among}))`] : []), ...searchChecks(terms, scope)]
+  const { sets } = await startOf(db, terms, scope, FEW_ARTIFACTS)
+  return [...(sets[0] ? [Prisma.sql`m.id = any(array(${sets[0]}))`] : []), ...searchChecks(terms, scope)]
 }
 
 /**
@@ -179,15 +193,22 @@ export const artifactPage = async (
     keyset,
   )
 
-/** So many artifacts are sorted for a page. Of what more have, a page is soon full when all are looked at in their order. */
-const FEW_ARTIFACTS = 10_000
+/** So many artifacts are looked at wherever they lie, and sorted. */
+const FEW_ARTIFACTS = 4_000
+/** So many are looked at in their order, where they lie side by side: of what more than a few have, a page is full by then when they are spread evenly. */
+const NEAR_ARTIFACTS = 12_000
+/** So many ids are found, that only those have to be looked at which are in all of some sets. */
+const MANY_ARTIFACTS = 30_000
 const FEW_REPOSITORIES = 200
 
 type Start = {
-  /** Ids of few artifacts, among which all are that are searched. */
-  among: Prisma.Sql | null
+  /** Ids of the artifacts that have one of the terms, where few have it: the rarest first. */
+  sets: Prisma.Sql[]
   /** Few repositories, in which all are. */
   repositories: number[] | null
+  /** The type that is asked for, whose index has its artifacts in order, and how many there are, up to one more than many. */
+  type: Prisma.Sql | null
+  ofType: number
 }
 
 /** Where a search begins: with the rarest of what it names, as far as an index tells. One statement, none when it names nothing of that kind. */
@@ -195,29 +216,40 @@ async function startOf(
   { prisma }: Pick<Database, 'prisma'>,
   terms: readonly SearchTerm[],
   scope: SearchScope,
+  few: number,
 ): Promise<Start> {
   const sets = searchSets(terms, scope)
   const named = searchedRepositories(terms, scope)
-  if (sets.length === 0 && named === null) return { among: null, repositories: null }
-  const counts = sets.map((set) => Prisma.sql`(select count(*)::int from (${set} limit ${FEW_ARTIFACTS + 1}) s)`)
+  const type = searchedType(terms, scope)
+  if (sets.length === 0 && named === null && type === null)
+    return { sets: [], repositories: null, type, ofType: Infinity }
+  const count = (set: Prisma.Sql, most: number) => Prisma.sql`(select count(*)::int from (${set} limit ${most + 1}) s)`
   const repositories =
     named === null
       ? Prisma.sql`null::int[]`
       : Prisma.sql`array(select r.id from artifacts.repositories r where r.deleted_at is null and ${named} limit ${FEW_REPOSITORIES + 1})`
-  const [found] = await prisma.$queryRaw<[{ counts: number[]; repositories: number[] | null }]>`
-    select array[${Prisma.join([...counts, Prisma.sql`${FEW_ARTIFACTS + 1}::int`])}] as counts, ${repositories} as repositories`
-  const fewest = Math.min(...found.counts)
+  const ofType =
+    type === null
+      ? Prisma.sql`null::int`
+      : count(Prisma.sql`select m.id from artifacts.manifests m where m.deleted_at is null and ${type}`, MANY_ARTIFACTS)
+  const [found] = await prisma.$queryRaw<[{ counts: number[]; repositories: number[] | null; ofType: number | null }]>`
+    select array[${Prisma.join([...sets.map((set) => count(set, few)), Prisma.sql`0`])}] as counts, ${repositories} as repositories,
+           ${ofType} as "ofType"`
   return {
-    among: fewest > FEW_ARTIFACTS ? null : sets[found.counts.indexOf(fewest)]!,
+    sets: sets
+      .map((set, i) => ({ set, count: found.counts[i]! }))
+      .filter((one) => one.count <= few)
+      .toSorted((a, b) => a.count - b.count)
+      .map(({ set }) => set),
     repositories: found.repositories && found.repositories.length <= FEW_REPOSITORIES ? found.repositories : null,
+    type,
+    ofType: found.ofType ?? Infinity,
   }
 }
 
-/** What the conditions of a search look at. */
-const searched = Prisma.sql`m.id, m.repository_id, m.digest, m.type, m.subject_digest, m.annotations, m.facts, m.pushed_at, m.pulled_at, m.deleted_at`
-
 /**
- * Artifacts of these projects that a search finds, the one pushed last first. Two statements at most; nobody counts them.
+ * Artifacts of these projects that a search finds, the one pushed last first. Nobody counts them. Two statements; four when a page is not full
+ * although many have each of the terms: then few have all of them, or those that have one were pushed long ago.
  */
 export async function foundPage(
   db: Pick<Database, 'prisma'>,
@@ -226,25 +258,51 @@ export async function foundPage(
   keyset: Keyset,
 ): Promise<RowPage<ArtifactRow & { projectId: number; project: string }> | null> {
   const scope = { among, labels, ofTags: false }
-  const start = await startOf(db, terms, scope)
+  const place = placeOf(byPush, keyset)
+  if (place === null) return null
+  const read = (manifests: Prisma.Sql, each: number[] | null = null) =>
+    readPage<ArtifactRow & { projectId: number; project: string }>(
+      db,
+      {
+        each,
+        // Looked up one by one: read as a whole, the repositories cost more than the page.
+        from: Prisma.sql`${manifests} m
+          cross join lateral (select q.* from artifacts.repositories q where q.id = m.repository_id offset 0) r
+          join unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as n (id, name) on n.id = r.project_id`,
+        where: [Prisma.sql`r.deleted_at is null and ${listed}`, ...searchChecks(terms, scope)],
+        order: byPush,
+        own: Prisma.sql`r.project_id as "projectId", n.name as project`,
+        counted: false,
+      },
+      keyset,
+    )
+  const inOrder = Prisma.sql`m.subject_digest is null and m.deleted_at is null and ${place.behind}`
   // Sorted first and looked at then, as far as the page needs.
-  const down = Prisma.raw(keyset.descending === keyset.backwards ? 'asc' : 'desc')
-  const manifests = start.among
-    ? Prisma.sql`(select ${searched} from artifacts.manifests m where m.id = any(array(${start.among})) order by m.pushed_at ${down}, m.id ${down} offset 0) m`
-    : Prisma.sql`artifacts.manifests m`
-  return readPage(
-    db,
-    {
-      each: start.among ? null : start.repositories,
-      // Looked up one by one: read as a whole, the repositories cost more than the page.
-      from: Prisma.sql`${manifests}
-        cross join lateral (select q.* from artifacts.repositories q where q.id = m.repository_id offset 0) r
-        join unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as n (id, name) on n.id = r.project_id`,
-      where: [Prisma.sql`r.deleted_at is null and ${listed}`, ...searchChecks(terms, scope)],
-      order: byPush,
-      own: Prisma.sql`r.project_id as "projectId", n.name as project`,
-      counted: false,
-    },
-    keyset,
+  const inSets = (sets: readonly Prisma.Sql[]) =>
+    read(Prisma.sql`(
+      select k.id, k.pushed_at, x.repository_id, x.digest, x.type, x.subject_digest, x.annotations, x.facts, x.pulled_at, x.deleted_at
+        from (select m.id, m.pushed_at from artifacts.manifests m
+               where m.id = any(array(${Prisma.join(
+                 sets.map((set) => Prisma.sql`(${set})`),
+                 ' intersect ',
+               )})) and ${inOrder}
+               order by ${place.sorted} offset 0) k
+        cross join lateral (select x.* from artifacts.manifests x where x.id = k.id offset 0) x)`)
+  const near = (which: Prisma.Sql) =>
+    read(Prisma.sql`(
+      select m.* from artifacts.manifests m where ${which} and ${inOrder} order by ${place.sorted} limit ${NEAR_ARTIFACTS})`)
+  const { sets, repositories, type, ofType } = await startOf(db, terms, scope, FEW_ARTIFACTS)
+  if (sets.length > 0) return inSets(sets.slice(0, 1))
+  const byType = ofType <= MANY_ARTIFACTS
+  const all = () => read(Prisma.sql`artifacts.manifests`, byType ? null : repositories)
+  // A page of several repositories is put together of one of each.
+  const several = !byType && repositories !== null && repositories.length !== 1
+  if (several || searchSets(terms, scope).length === 0) return all()
+  const [repository] = repositories ?? []
+  const page = await near(
+    byType ? type! : repository === undefined ? Prisma.sql`true` : Prisma.sql`m.repository_id = ${repository}`,
   )
+  if (page?.more || ofType <= NEAR_ARTIFACTS) return page
+  const start = await startOf(db, terms, scope, MANY_ARTIFACTS)
+  return start.sets.length > 0 ? inSets(start.sets) : all()
 }

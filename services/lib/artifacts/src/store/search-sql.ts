@@ -40,6 +40,12 @@ export function searchedRepositories(terms: readonly SearchTerm[], scope: Search
   return asked.length === 0 ? null : Prisma.join(searchChecks(asked, scope), ' and ')
 }
 
+/** Conditions on the type of artifacts `m`: an index has those of one in order. Null when none is asked for. */
+export function searchedType(terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql | null {
+  const asked = terms.filter((term) => term.field === 'type' && !term.negated)
+  return asked.length === 0 ? null : Prisma.join(searchChecks(asked, scope), ' and ')
+}
+
 const negate = ({ negated }: SearchTerm, condition: Prisma.Sql) =>
   negated ? Prisma.sql`not (${condition})` : condition
 const row = (holds: Prisma.Sql): TermSql => ({ holds, set: null })

@@ -13,6 +13,8 @@ type Waiting = {
   readonly keys: readonly string[]
   readonly work: Work<unknown>
   readonly alone: () => Promise<unknown>
+  /** Runs something as a part of the request that asked for it. */
+  readonly inContext: ReturnType<typeof AsyncLocalStorage.snapshot>
   readonly resolve: (value: unknown) => void
   readonly reject: (error: unknown) => void
 }
@@ -62,18 +64,10 @@ export class SharedTransactions implements Sql {
 
   #share<T>(keys: readonly string[], work: Work<T>, alone: () => Promise<T>): Promise<T> {
     for (const key of keys) this.#taken.add(key)
-    const inContext = AsyncLocalStorage.snapshot()
-    const done = new Promise<unknown>((resolve, reject) => {
-      this.#waiting.push({
-        keys,
-        work: (tx) => inContext(work, tx),
-        alone: () => inContext(alone),
-        resolve,
-        reject,
-      })
-    })
+    const { promise, resolve, reject } = Promise.withResolvers<unknown>()
+    this.#waiting.push({ keys, work, alone, inContext: AsyncLocalStorage.snapshot(), resolve, reject })
     if (!this.#busy) this.#begin()
-    return done as Promise<T>
+    return promise as Promise<T>
   }
 
   #begin(): void {
@@ -90,16 +84,16 @@ export class SharedTransactions implements Sql {
       }
       let ended = false
       const patience = setTimeout(next, PATIENCE_MS)
-      void this.#run(batch).finally(next)
+      void batch[0]!.inContext(() => this.#run(batch)).finally(next)
     })
   }
 
   async #run(batch: readonly Waiting[]): Promise<void> {
     const outcomes = batch.length === 1 ? null : await this.#together(batch)
     await Promise.all(
-      batch.map(async ({ keys, alone, resolve, reject }, n) => {
+      batch.map(async ({ keys, alone, inContext, resolve, reject }, n) => {
         try {
-          resolve(outcomes === null ? await alone() : await outcomes[n])
+          resolve(outcomes === null ? await inContext(alone) : await outcomes[n])
         } catch (error) {
           reject(error)
         } finally {
@@ -116,7 +110,7 @@ export class SharedTransactions implements Sql {
     const works = Array<Promise<unknown>>(batch.length)
     try {
       await this.#once(async (tx) => {
-        for (const n of ordered) works[n] = batch[n]!.work(tx)
+        for (const n of ordered) works[n] = batch[n]!.inContext(batch[n]!.work, tx)
         // All of them, also when one fails: until then the connection is theirs.
         const ended = await Promise.allSettled(works)
         const silent = ended.find((each) => each.status === 'rejected' && each.reason instanceof ServerSilent)

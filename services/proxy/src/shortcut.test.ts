@@ -1,5 +1,9 @@
+import { mkdtempSync, rmSync } from 'node:fs'
 import { Agent, request, type IncomingMessage, type ServerResponse } from 'node:http'
-import { afterEach, describe, expect, it } from '@jest/globals'
+import { Agent as TlsAgent, request as requestTls } from 'node:https'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { afterAll, afterEach, describe, expect, it } from '@jest/globals'
 import { createLogger, createMetrics, openLogDestination, type Asked, type Listening } from '@haven/runtime'
 import { openDoor } from './door.ts'
 import { createProxy } from './service.ts'
@@ -7,12 +11,15 @@ import { TrustedProxies } from './trusted-proxies.ts'
 
 const open: Listening[] = []
 const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+const tlsAgent = new TlsAgent({ keepAlive: true, maxSockets: 1, rejectUnauthorized: false })
+const selfSignedIn = mkdtempSync(join(tmpdir(), 'haven-shortcut-'))
+afterAll(() => rmSync(selfSignedIn, { recursive: true }))
 afterEach(async () => {
   await Promise.all(open.splice(0).map((server) => server.drain(0)))
 })
 
 /** A door before a registry that has `/v2/known` in memory and answers the rest alike, the long way. */
-async function door(trustedProxies?: TrustedProxies) {
+async function door({ trustedProxies, tls = false }: { trustedProxies?: TrustedProxies; tls?: boolean } = {}) {
   const lines: string[] = []
   const asked: Asked[] = []
   let left = 0
@@ -38,12 +45,15 @@ async function door(trustedProxies?: TrustedProxies) {
     portalFolder: import.meta.dirname,
     ...(trustedProxies && { trustedProxies }),
   })
-  const { port, listening } = await openDoor(handler, { host: '127.0.0.1', port: 0, log, shortcut })
-  open.push(...listening)
+  const secured = tls && { tls: { port: 0, certificate: { selfSignedIn } } }
+  const opened = await openDoor(handler, { host: '127.0.0.1', port: tls ? null : 0, log, shortcut, ...secured })
+  open.push(...opened.listening)
+  const to = tls ? { agent: tlsAgent, port: opened.tlsPort } : { agent, port: opened.port }
   const ask = (path: string, headers: Record<string, string> = {}) =>
     new Promise<{ body: string; head: Record<string, unknown> }>((resolve, reject) => {
       const authorization = 'Bearer abc'
-      request({ agent, port: port!, host: '127.0.0.1', path, headers: { authorization, ...headers } }, (res) => {
+      const begin = tls ? requestTls : request
+      begin({ ...to, host: '127.0.0.1', path, headers: { authorization, ...headers } }, (res) => {
         let body = ''
         res.on('data', (piece: Buffer) => (body += piece.toString()))
         res.on('end', () => resolve({ body, head: res.headers }))
@@ -90,6 +100,13 @@ describe('answers from the registry’s memory', () => {
     expect(await metrics.text()).toContain('service="proxy",method="GET",route="registry",status="200"} 3')
   })
 
+  it('leave a door with TLS', async () => {
+    const { ask, asked, logged } = await door({ tls: true })
+    const { body, head } = await ask('/v2/known')
+    expect([body, head['strict-transport-security'], asked.length]).toEqual(['body', expect.any(String), 1])
+    expect(logged()[1].url).toBe('/v2/known')
+  })
+
   it('A50: are asked for by whom the connection says, and not by what its client claims', async () => {
     const { ask, asked } = await door()
     await ask('/v2/known', { 'x-forwarded-for': '198.51.100.7', 'x-forwarded-proto': 'https' })
@@ -97,7 +114,7 @@ describe('answers from the registry’s memory', () => {
   })
 
   it('A50: are asked for by whom a trusted balancer names', async () => {
-    const { ask, asked } = await door(new TrustedProxies(['127.0.0.0/8']))
+    const { ask, asked } = await door({ trustedProxies: new TrustedProxies(['127.0.0.0/8']) })
     const { head } = await ask('/v2/known', { 'x-forwarded-for': '198.51.100.7', 'x-forwarded-proto': 'https' })
     expect(asked[0]!.clientAddress).toBe('198.51.100.7')
     expect(head['strict-transport-security']).toBeDefined()

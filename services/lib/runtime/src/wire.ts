@@ -119,10 +119,12 @@ export class Wire {
       if (body === null) socket.write(head, 'latin1')
       else if (typeof body === 'string') socket.write(head + body, 'latin1')
       else {
-        socket.cork()
+        // Over TLS, Node would copy what is written together.
+        const together = !('encrypted' in socket)
+        if (together) socket.cork()
         socket.write(head, 'latin1')
         socket.write(body)
-        socket.uncork()
+        if (together) socket.uncork()
       }
       left(head.length + (body?.length ?? 0))
     }

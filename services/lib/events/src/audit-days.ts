@@ -76,15 +76,16 @@ function countsOf(scope: AuditScope): { scopes: number[]; entries: Prisma.Sql } 
 // Who changes a line changes its counts, and with them the transaction that wrote them last.
 const version = Prisma.sql`md5(string_agg(xmin::text, ' ' order by scope, operation, resource_type))`
 
-/** The months of the log that have a line, oldest first. */
+/** The months of the log that have a line, oldest first; what they were when is only told to who asks for it. */
 export async function countMonths(
   { prisma }: Pick<Database, 'prisma'>,
   { scope, counted }: Pick<Filter, 'scope' | 'counted'>,
+  versioned = Prisma.sql`''`,
 ): Promise<(Span & { version: string })[]> {
   const { scopes, entries } = countsOf(scope)
   const rows = await prisma.$queryRaw<{ from: Date; until: Date; entries: bigint; version: string }[]>`
     select month::timestamptz as from, (month + interval '1 month')::timestamptz as until, ${entries}::bigint as entries,
-           ${version} as version
+           ${versioned} as version
       from events.audit_counts where ${Prisma.join([Prisma.sql`scope = any(${scopes}::int[])`, ...counted], ' and ')}
      group by month having ${entries} > 0 order by month`
   return rows.map((row) => ({ ...row, entries: Number(row.entries) }))
@@ -164,7 +165,7 @@ export class AuditDays {
   }
 
   async #daysOf(db: Pick<Database, 'prisma'>, filter: Filter, during: Time): Promise<DaysOfFilter> {
-    const months = await countMonths(db, filter)
+    const months = await countMonths(db, filter, version)
     const name = keyOfList(Prisma.join([...filter.where], ' and '))
     const keyOf = (month: Span) => `${month.from.getTime()} ${name}`
     const known = new Map(months.map((month) => [month, this.#months.get(keyOf(month))]))
@@ -264,7 +265,9 @@ class DaysOfFilter {
     const [first, end] = bounds.map((bound) => {
       const part = parts.findIndex((each) => each.bound === bound)
       if (part === -1) return this.#before(bound.otherwise)
-      return this.#before(bound.n) + parts[part]!.skipped + Number(counted!.counts[part])
+      const lines = parts[part]!.skipped + Number(counted!.counts[part])
+      // Lines that came since the day was counted are for the next to see.
+      return this.#before(bound.n) + Math.min(lines, this.#entriesOf(this.#days[bound.n]!))
     })
     return [first!, end!]
   }

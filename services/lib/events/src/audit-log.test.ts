@@ -354,6 +354,22 @@ describe('listAudit', () => {
     }
   })
 
+  it('shows a page while lines come between its statements', async () => {
+    await seed({ at: '2026-02-05T00:00:00Z', count: 300 })
+    const until = new Date('2026-02-05T12:00:00Z')
+    const conditions = [{ field: 'op_time', match: 'range', max: until } as const]
+    for (const more of [[], [{ field: 'op_desc', match: 'exact', value: '' } as const]]) {
+      const asked: Prisma.Sql[] = []
+      const busy = recording(asked, () => seed({ at: '2026-02-05T01:00:00Z', count: 3 }))
+      const { total, entries } = await list({ conditions: [...conditions, ...more] }, busy)
+      expect(asked.length).toBeGreaterThan(2)
+      expect(entries).toHaveLength(10)
+      expect(total).toBeLessThanOrEqual(await database.db.prisma.auditEntry.count())
+      const { total: now } = await list({ conditions: [...conditions, ...more], page: { number: 31, size: 10 } })
+      expect(now).toBe(await database.db.prisma.auditEntry.count())
+    }
+  })
+
   it('sees lines that were written, removed or changed since, on whatever day', async () => {
     for (const month of ['01', '02']) await seed({ at: `2026-${month}-05T00:00:00Z`, count: 300, resource: 'p1/a:1' })
     const filters = [
@@ -396,14 +412,15 @@ describe('listAudit', () => {
   })
 })
 
-/** The database, and what it was asked. */
-const recording = (asked: Prisma.Sql[]): Pick<Database, 'prisma'> => ({
+/** The database, what it was asked, and what happens before each. */
+const recording = (asked: Prisma.Sql[], before = async () => {}): Pick<Database, 'prisma'> => ({
   prisma: new Proxy(database.db.prisma, {
     get: (prisma, name) =>
       name === '$queryRaw'
-        ? (strings: TemplateStringsArray, ...values: unknown[]) => {
+        ? async (strings: TemplateStringsArray, ...values: unknown[]) => {
             const sql = Prisma.sql(strings, ...values)
             asked.push(sql)
+            await before()
             return prisma.$queryRaw(sql)
           }
         : (Reflect.get(prisma, name) as unknown),

@@ -92,10 +92,10 @@ type Probe = {
 }
 
 /** First page, middle and last, as the portal asks for them. */
-function pages(list: string, kind: keyof Size, path: string, query = '', share = 1): Probe[] {
+function pages(list: string, kind: keyof Size, path: string, query = '', share = 1, label = query): Probe[] {
   const at = (part: number) => (size: Size) =>
     `/api/v2.0${path}?page=${Math.max(1, Math.floor((size[kind] * share * part) / PAGE))}&page_size=${PAGE}${query}`
-  const name = `${path}${query}`
+  const name = `${path}${label}`
   return [
     { list, name: `${name}, first page`, path: at(0) },
     { list, name: `${name}, middle`, path: at(0.5) },
@@ -137,7 +137,14 @@ const probes: readonly Probe[] = [
   ...pages('audit log', 'audit', '/auditlog-exts', q('operation=pull'), 0.6),
   ...pages('audit log', 'audit', '/auditlog-exts', q('resource_type=artifact')),
   ...pages('audit log', 'audit', '/auditlog-exts', q('username=~person')),
-  ...pages('audit log', 'audit', '/auditlog-exts', q(`op_time=[${daysAgo(80)}~${daysAgo(10)}]`), 0.77),
+  ...pages(
+    'audit log',
+    'audit',
+    '/auditlog-exts',
+    q(`op_time=[${daysAgo(80)}~${daysAgo(10)}]`),
+    0.77,
+    '&q=op_time=[…~…]',
+  ),
   ...pages('audit log', 'audit', '/projects/library/auditlog-exts'),
   first('audit log', `/auditlog-exts?${q(`username=person-${NAME}`).slice(1)}`),
   first('audit log', `/auditlog-exts?${q(`username=~${WORD}`).slice(1)}`),

@@ -78,7 +78,7 @@ function tell({ what, unit }: Target & { measure: 'told' }, { values }: Shown): 
   const value = values?.[what]
   if (value === undefined) return null
   const none = { lowerQuartile: null, target: null, met: null, gate: null, because: null }
-  return { claim: `${what} (${unit})`, value, ...none, passed: true }
+  return { claim: unit === '' ? what : `${what} (${unit})`, value, ...none, passed: true }
 }
 
 function judgeValue(target: Target & { measure: 'value' }, { values }: Shown): Verdict | null {

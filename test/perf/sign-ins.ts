@@ -1,4 +1,5 @@
 import { ADMIN_PASSWORD } from '@haven/testkit'
+import { cpuSecondsOf } from './cpu.ts'
 import { basic, call, expectStatus, type Answer } from './http.ts'
 import { median, type Shown } from './judge.ts'
 import { REPOSITORY, seedImage } from './seed.ts'
@@ -23,13 +24,16 @@ export async function signIns(say: (text: string) => void): Promise<Shown> {
   const person = () => `person-${people++}`
   const usual = (n: number) =>
     n % 10 === 0 ? portalLogin(subject, person()) : dockerLogin(subject, `program-${programs++ % PROGRAMS}`)
+  const first = () => dockerLogin(subject, person())
   values['manifests beside 1,000 sign-ins a minute by those beside none'] = await besideSignIns(subject, path, usual)
+  values['cores of 1,000 sign-ins a minute'] = await coresOf(subject, usual)
   say('sign-ins: manifests beside first ones only')
   values['manifests beside 1,000 first sign-ins a minute by those beside none'] = await besideSignIns(
     subject,
     path,
-    () => dockerLogin(subject, person()),
+    first,
   )
+  values['cores of 1,000 first sign-ins a minute'] = await coresOf(subject, first)
   return { values }
 }
 
@@ -78,16 +82,36 @@ async function besideSignIns(subject: Subject, path: string, signIn: (n: number)
     return operations / seconds
   }
   const ratios: number[] = []
-  let n = 0
   for (let round = 0; round <= ROUNDS; round++) {
     const alone = await rate()
-    const signedIn: Promise<unknown>[] = []
-    const timer = setInterval(() => signedIn.push(signIn(n++)), SIGN_IN_EVERY_MS)
-    const beside = await rate().finally(() => clearInterval(timer))
-    await Promise.all(signedIn)
+    const signedIn = signInsUntil(signIn)
+    const beside = await rate().finally(() => signedIn.end())
+    await signedIn.ended
     if (round > 0) ratios.push(beside / alone) // the first warms up
   }
   return median(ratios)
+}
+
+/** Signs in again and again until it is told to end. */
+function signInsUntil(signIn: (n: number) => Promise<unknown>): { end(): void; ended: Promise<unknown[]> } {
+  const signedIn: Promise<unknown>[] = []
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const timer = setInterval(() => signedIn.push(signIn(signedIn.length)), SIGN_IN_EVERY_MS)
+  const end = () => {
+    clearInterval(timer)
+    resolve()
+  }
+  return { end, ended: promise.then(() => Promise.all(signedIn)) }
+}
+
+/** CPU of the installation while there are sign-ins and nothing else, which other work on the machine does not change much. */
+async function coresOf(subject: Subject, signIn: (n: number) => Promise<unknown>): Promise<number> {
+  const before = cpuSecondsOf(subject.roots)
+  const signedIn = signInsUntil(signIn)
+  await new Promise((resolve) => setTimeout(resolve, 6_000))
+  signedIn.end()
+  const { length } = await signedIn.ended
+  return (cpuSecondsOf(subject.roots) - before) / ((length * SIGN_IN_EVERY_MS) / 1_000)
 }
 
 /**

@@ -322,13 +322,20 @@ export async function artifactRows(
       rows: await read(Prisma.sql`select * from unnest(${ids}::bigint[]) with ordinality as f (id, place)`),
     }
   }
-  const [rows, [count]] = await Promise.all([
+  const counted = listedOf(place, { ...query, sort: [] })
+  const count = async () => {
+    if (counted) return (await pageListed({ prisma }, place, { number: 1, size: 0 }, counted)).total
+    const [{ total }] = await prisma.$queryRaw<[{ total: bigint }]>`
+      select count(*) as total from ${sourceWith(amongChildren(place))}`
+    return Number(total)
+  }
+  const [rows, total] = await Promise.all([
     read(Prisma.sql`
       select f.id, row_number() over () as place
         from (select m.id from ${sourceWith(ofIndex)} order by ${order} ${pageToSql(query.page)}) f`),
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${sourceWith(amongChildren(place))}`,
+    count(),
   ])
-  return { total: Number(count.total), rows }
+  return { total, rows }
 }
 
 /** What an operation needs to know of an artifact. */

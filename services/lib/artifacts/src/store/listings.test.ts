@@ -84,6 +84,10 @@ function askedOf(list: readonly ListedRow[]): { asked: Omit<ArtifactQuery, 'page
     { asked: { conditions: [tags('*')] }, rows: tagged([...list]) },
     { asked: { conditions: [tags('nil')] }, rows: list.filter((row) => !row.tagged) },
     { asked: { sort }, rows: list.toReversed() },
+    {
+      asked: { sort: [{ field: 'digest', descending: false }] },
+      rows: list.toSorted((a, b) => (a.digest < b.digest ? -1 : 1)),
+    },
     { asked: { conditions: [between(true)] }, rows: inside },
     {
       asked: { conditions: [between(false), tags('nil')], sort },
@@ -320,8 +324,28 @@ describe('the list of repositories', () => {
         const { total, repositories } = await repositoryRows(database.db, projects, { page: { number, size } })
         expect([number, size, total]).toEqual([number, size, list.length])
         expect(repositories.map(({ name }) => name)).toEqual(list.slice((number - 1) * size, number * size))
+        const sorted = await repositoryRows(database.db, projects, {
+          sort: [{ field: 'id', descending: true }],
+          page: { number, size },
+        })
+        expect(sorted.total).toBe(list.length)
+        expect(sorted.repositories.map(({ id }) => id)).toEqual(
+          sorted.repositories.map(({ id }) => id).toSorted((a, b) => b - a),
+        )
       }
     }
+  }
+
+  const named = async (
+    among: typeof projects,
+    condition: Omit<Condition & { match: 'exact' | 'contains' }, 'field'>,
+  ) => {
+    const { total, repositories } = await repositoryRows(database.db, among, {
+      conditions: [{ field: 'name', ...condition }],
+      page: { number: 1, size: 100 },
+    })
+    expect(repositories.length).toBe(Math.min(total, 100))
+    return { total, first: repositories[0]?.name }
   }
 
   it('tells each page of several projects and how many there are, also after they came and went', async () => {
@@ -341,6 +365,25 @@ describe('the list of repositories', () => {
       await run(change)
       await expectWhole()
     }
+    const list = await whole()
+    for (const [value, has] of [
+      ['r49', (name: string) => name.includes('r49')],
+      ['B/R49', (name: string) => name.startsWith('lib-b/r49')],
+      ['lib', () => true],
+      ['nothing', () => false],
+    ] as const) {
+      const found = list.filter(has)
+      expect([value, await named(projects, { match: 'contains', value })]).toEqual([
+        value,
+        { total: found.length, first: found[0] },
+      ])
+    }
+    expect(await named(projects, { match: 'exact', value: 'lib/r7' })).toEqual({ total: 1, first: 'lib/r7' })
+    expect(await named(projects.slice(0, 1), { match: 'exact', value: 'lib/r7' })).toEqual({
+      total: 0,
+      first: undefined,
+    })
+    expect(await named(projects.slice(2), { match: 'contains', value: 'r7' })).toEqual({ total: 1, first: 'lib/r7' })
     await run(
       `insert into artifacts.repositories (project_id, path, first_pushed_at) select 2, 'b' || n, now() from generate_series(1, 300) n`,
     )

@@ -1,7 +1,8 @@
 import {
   conditionsToSql,
-  orderToSql,
-  pageToSql,
+  fieldOf,
+  listRows,
+  orderOf,
   Prisma,
   type Condition,
   type Database,
@@ -9,6 +10,7 @@ import {
   type Page,
   type Sort,
 } from '@haven/db'
+import { nameHolds, repositoryMatches } from './search-sql.ts'
 
 export type RepositoryDetails = {
   id: number
@@ -41,64 +43,84 @@ const columns = Prisma.sql`
   r.created_at as "createdAt", r.updated_at as "updatedAt",
   artifacts.total_listed(r.id)::int as "artifactCount"`
 
-const listed = (among: readonly Named[]) => Prisma.sql`
-  unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as p (id, name)
-  join artifacts.repositories r on r.project_id = p.id and r.deleted_at is null and r.first_pushed_at is not null`
+const isListed = Prisma.sql`r.deleted_at is null and r.first_pushed_at is not null`
+const listed = (among: readonly Named[]) => {
+  const [only] = among
+  // Of one project by its id: then indexes have its repositories in order.
+  return among.length === 1 && only
+    ? Prisma.sql`artifacts.repositories r join (select ${only.id}::int as id, ${only.name}::text as name offset 0) p on r.project_id = ${only.id} and ${isListed}`
+    : Prisma.sql`unnest(${among.map(({ id }) => id)}::int[], ${among.map(({ name }) => name)}::text[]) as p (id, name)
+                 join artifacts.repositories r on r.project_id = p.id and ${isListed}`
+}
 
 /** So many projects are asked one by one how many repositories they list. */
 const FEW_PROJECTS = 100
 
 /** A page of the repositories among these projects, by name, and how many there are: two statements. */
 export async function repositoryRows(
-  { prisma }: Pick<Database, 'prisma'>,
+  db: Pick<Database, 'prisma'>,
   among: readonly Named[],
   query: RepositoryQuery,
 ): Promise<{ total: number; repositories: RepositoryDetails[] }> {
-  if (isPlain(among, query)) return plainRows({ prisma }, among, query.page)
-  const where = Prisma.join([Prisma.sql`true`, ...conditionsToSql(query.conditions ?? [], fields)], ' and ')
-  const order = orderToSql(
-    query.sort ?? [],
-    fields,
-    Prisma.sql`(p.name || '/' || r.path) collate "C"`,
-    Prisma.sql`r.id`,
-  )
-  const [repositories, [count]] = await Promise.all([
-    // Artifacts are counted for the repositories of the page only.
-    prisma.$queryRaw<RepositoryDetails[]>`
-      select ${columns}
-        from (select r.id, p.name as project, row_number() over (order by ${order}) as place
-                from ${listed(among)} where ${where} order by ${order} ${pageToSql(query.page)}) x
-        join artifacts.repositories r on r.id = x.id
-        cross join lateral (select x.project as name) p
-       order by x.place`,
-    prisma.$queryRaw<[{ total: bigint }]>`select count(*) as total from ${listed(among)} where ${where}`,
-  ])
-  return { total: Number(count.total), repositories }
+  const { sort = [], page } = query
+  const where = (query.conditions ?? []).flatMap((condition) => holds(condition, among))
+  const byName = [{ column: Prisma.sql`(p.name || '/' || r.path) collate "C"`, descending: false }]
+  const order = orderOf(sort, fields, byName, Prisma.sql`r.id`)
+  const listing = { columns, from: listed(among), order, page }
+  if (where.length > 0 || page.size === 0 || among.length === 0 || among.length > FEW_PROJECTS) {
+    const { total, rows } = await listRows<RepositoryDetails>(db.prisma, {
+      ...listing,
+      where: where.length === 0 ? [Prisma.sql`true`] : where,
+    })
+    return { total, repositories: rows }
+  }
+  // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
+  const projects = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
+  const counts = await countsOf(db, projects)
+  const total = counts.reduce((sum, count) => sum + count, 0)
+  if (order[0]!.column !== byName[0]!.column) {
+    const { rows } = await listRows<RepositoryDetails>(db.prisma, {
+      ...listing,
+      where: [Prisma.sql`true`],
+      counts: [{ from: 0, rows: total }],
+    })
+    return { total, repositories: rows }
+  }
+  return { total, repositories: await readByName(db, projects, counts, page) }
 }
 
-/** All of them by name: their parts are counted already. */
-const isPlain = (among: readonly Named[], { conditions = [], sort = [], page }: RepositoryQuery) =>
-  among.length <= FEW_PROJECTS && conditions.length === 0 && sort.length === 0 && page.size > 0
+/** Whole names are no column: what they say of the path is found by its indexes. */
+function holds(condition: Condition, among: readonly Named[]): Prisma.Sql[] {
+  if (fieldOf(fields, condition.field) === fields.name) {
+    if (condition.match === 'exact') return [repositoryMatches([condition.value], among)]
+    if (condition.match === 'contains') return [nameHolds(condition.value, among, Prisma.sql`r`)]
+  }
+  return conditionsToSql([condition], fields)
+}
 
-async function plainRows(
-  { prisma }: Pick<Database, 'prisma'>,
-  among: readonly Named[],
-  { number, size }: Page,
-): Promise<{ total: number; repositories: RepositoryDetails[] }> {
-  // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
-  const ordered = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
+/** How many repositories each lists: their parts are counted already. */
+async function countsOf({ prisma }: Pick<Database, 'prisma'>, projects: readonly Named[]): Promise<number[]> {
   const counts = await prisma.$queryRaw<{ total: number }[]>`
     select f.total::float8 as total
-      from unnest(${ordered.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
+      from unnest(${projects.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
      order by p.place`
+  return counts.map(({ total }) => total)
+}
+
+async function readByName(
+  { prisma }: Pick<Database, 'prisma'>,
+  projects: readonly Named[],
+  counts: readonly number[],
+  { number, size }: Page,
+): Promise<RepositoryDetails[]> {
   let before = 0
-  const parts = ordered.flatMap(({ id, name }, i) => {
+  const parts = projects.flatMap(({ id, name }, i) => {
     const from = Math.max((number - 1) * size - before, 0)
-    const to = Math.min(number * size - before, counts[i]!.total)
-    before += counts[i]!.total
+    const to = Math.min(number * size - before, counts[i]!)
+    before += counts[i]!
     return from < to ? [{ id, name, from, count: to - from }] : []
   })
-  const repositories = await prisma.$queryRaw<RepositoryDetails[]>`
+  return prisma.$queryRaw<RepositoryDetails[]>`
     select ${columns}
       from unnest(${parts.map(({ id }) => id)}::int[], ${parts.map(({ name }) => name)}::text[], ${parts.map(({ from }) => from)}::bigint[],
                   ${parts.map(({ count }) => count)}::bigint[]) with ordinality p (id, name, skipped, count, place)
@@ -108,7 +130,6 @@ async function plainRows(
          where r.project_id = p.id and r.path >= f.from_path and r.deleted_at is null and r.first_pushed_at is not null
          order by r.path limit p.count offset f.rest) r
      order by p.place, r.path`
-  return { total: before, repositories }
 }
 
 /** Null when there is none, or nothing was pushed to it yet. */

@@ -154,7 +154,7 @@ function matches(column: Prisma.Sql, pattern: NamePattern): Prisma.Sql {
 }
 
 /** Whether the whole name of a repository, project first, holds a text. */
-function nameHolds(text: string, among: SearchScope['among'], repository: Prisma.Sql): Prisma.Sql {
+export function nameHolds(text: string, among: SearchScope['among'], repository: Prisma.Sql): Prisma.Sql {
   const slash = text.indexOf('/')
   const before = (slash < 0 ? text : text.slice(0, slash)).toLowerCase()
   // A name of a project has no slash, so what stands behind the first one is the beginning of a path.
@@ -168,7 +168,7 @@ function nameHolds(text: string, among: SearchScope['among'], repository: Prisma
 }
 
 /** Whether the whole name of repository `r` is like this. A project that is named as a whole is found by its index. */
-function repositoryMatches(pattern: NamePattern, among: SearchScope['among']): Prisma.Sql {
+export function repositoryMatches(pattern: NamePattern, among: SearchScope['among']): Prisma.Sql {
   const [first = '', ...more] = pattern
   const slash = first.indexOf('/')
   if (slash >= 0) {

@@ -1,5 +1,5 @@
 import { problems } from '@haven/errors'
-import { UploadLost, type RunningSum, type UploadState } from '@haven/storage'
+import { UploadLost, type ByteSource, type Intake, type RunningSum, type UploadState } from '@haven/storage'
 import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import type { PushGrant } from './grants.ts'
@@ -13,14 +13,12 @@ const MIN_BYTES_ASIDE = 128 * 1024
 
 /** Bytes that a client sends. */
 export type Chunk = {
-  source: AsyncIterable<Uint8Array>
+  source: ByteSource
   /** Where the client believes the upload to be; null when it did not say. */
   offsetBytes: number | null
   /** How many it announced; null for a body without a length. */
   sizeBytes: number | null
   signal?: AbortSignal | undefined
-  /** Nobody else looks at a piece once the next was asked for, so that its memory may go to whoever sums it. */
-  given?: boolean
 }
 
 /**
@@ -64,7 +62,7 @@ export async function stageChunk(
 ): Promise<Staged> {
   const { upload, signal } = held
   const { id, key, offsetBytes, state, digestAlgorithm } = upload
-  const aside = deps.storage.copiesChunks === true && (chunk.sizeBytes ?? Infinity) >= MIN_BYTES_ASIDE
+  const aside = deps.storage.gathers === true && (chunk.sizeBytes ?? Infinity) >= MIN_BYTES_ASIDE
   const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm, aside)
   // At the beginning there is nothing to come back to.
   const before = offsetBytes > 0 ? hash?.copy() : undefined
@@ -72,8 +70,8 @@ export async function stageChunk(
   try {
     const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk, offsetBytes, limit), {
       ...(hash &&
-        (deps.storage.copiesChunks
-          ? { onUsed: (bytes) => hash.add(bytes, chunk) }
+        (deps.storage.gathers
+          ? { onGathered: (bytes) => hash.add(bytes) }
           : { onChunk: (bytes) => void hash.add(bytes) })),
       signal: chunk.signal ? AbortSignal.any([chunk.signal, signal]) : signal,
       last,
@@ -103,23 +101,48 @@ export async function giveUp(deps: ArtifactDeps, upload: UploadRow, cause: Error
 }
 
 // Counted before the store gets the last bytes: once an append has resolved, the old state may be gone.
-async function* counted(
-  { source, sizeBytes }: Chunk,
-  offsetBytes: number,
-  limit: UploadLimit | null,
-): AsyncGenerator<Uint8Array, void, void> {
+function counted(chunk: Chunk, offsetBytes: number, limit: UploadLimit | null): ByteSource {
+  const { source, sizeBytes } = chunk
   const within = async (bytes: number) => {
     if (limit && offsetBytes + bytes > limit.bytes) await limit.raise(offsetBytes + bytes)
   }
+  return {
+    [Symbol.asyncIterator]: () => countedPieces(chunk, within),
+    // Of a body without a length each piece is looked at, since any may be the one too many.
+    intake: source.intake && sizeBytes !== null ? () => countedIntake(source.intake!, sizeBytes, within) : undefined,
+  }
+}
+
+type Within = (bytes: number) => Promise<void>
+
+async function* countedPieces({ source, sizeBytes }: Chunk, within: Within): AsyncGenerator<Uint8Array, void, void> {
   let received = 0
-  if (limit && sizeBytes !== null) await within(sizeBytes)
+  if (sizeBytes !== null) await within(sizeBytes)
   for await (const bytes of source) {
     received += bytes.length
     if (sizeBytes !== null && received > sizeBytes) break
-    if (limit) await within(received)
+    await within(received)
     yield bytes
   }
-  if (sizeBytes !== null && received !== sizeBytes) {
-    throw problems.sizeInvalid({ declaredBytes: sizeBytes, receivedBytes: received })
+  if (sizeBytes !== null) requireSize(sizeBytes, received)
+}
+
+async function countedIntake(begin: () => Promise<Intake | null>, sizeBytes: number, within: Within) {
+  await within(sizeBytes)
+  const intake = await begin()
+  if (!intake) return null
+  let received = 0
+  return {
+    async fill(into: Buffer) {
+      const bytes = await intake.fill(into)
+      received += bytes
+      if (bytes < into.length || received > sizeBytes) requireSize(sizeBytes, received)
+      return bytes
+    },
+    close: () => intake.close(),
   }
+}
+
+function requireSize(declaredBytes: number, receivedBytes: number) {
+  if (receivedBytes !== declaredBytes) throw problems.sizeInvalid({ declaredBytes, receivedBytes })
 }

@@ -1,5 +1,6 @@
 export { answerProblem, finish, named, sendProblem, serviceApp, type Envelope } from './app.ts'
 export { bodyChunks } from './body-chunks.ts'
+export { bodyIntake } from './body-intake.ts'
 export { parseJson, readBody, readJson, type JsonLimits } from './body.ts'
 export {
   bearerToken,

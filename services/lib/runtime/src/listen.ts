@@ -4,6 +4,7 @@ import { Server as TcpServer, type AddressInfo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import { problems } from '@haven/errors'
+import { awaitsReader } from './body-intake.ts'
 import { lingerAfterEarlyAnswer, type LingerLimits } from './linger.ts'
 import type { RequestHandler } from './service.ts'
 import type { Shortcut } from './shortcut.ts'
@@ -291,7 +292,7 @@ function sweepBodies(bodies: Set<OpenRequest>, limits: Limits): void {
       continue
     }
     // Bytes that the handler has not asked for: the pace is ours.
-    if (req.readableLength > 0) {
+    if (awaitsReader(req)) {
       open.windowStart = now
       open.windowBytes = socket.bytesRead
       continue

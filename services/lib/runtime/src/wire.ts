@@ -2,6 +2,7 @@ import { STATUS_CODES, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { release } from './body-chunks.ts'
+import { offerBody } from './body-intake.ts'
 import type { Asker, ShortAnswer, Shortcut } from './shortcut.ts'
 
 export interface WireOptions {
@@ -202,14 +203,34 @@ class Connection {
     // Nobody is there to read it any more: it is dropped.
     if (req && !req.destroyed && !req.push(part)) this.socket.pause()
     if (this.body!.left > 0) return null
-    this.body = null
-    if (req) {
-      req.complete = true
-      if (!req.destroyed) req.push(null)
-      // Nobody asks for more of a body that has ended, and the next request stands behind it.
-      this.socket.resume()
-    }
+    this.#endBody()
     return piece.length > left ? piece.subarray(left) : null
+  }
+
+  #endBody(): void {
+    const { req } = this.body!
+    this.body = null
+    if (!req) return
+    req.complete = true
+    if (!req.destroyed) req.push(null)
+    // Nobody asks for more of a body that has ended, and the next request stands behind it.
+    this.socket.resume()
+  }
+
+  /** Its bytes may be had without this connection seeing them; they are counted all the same. */
+  #offer(body: Body, req: IncomingMessage): void {
+    const count = (bytes: number) => {
+      body.left -= bytes
+      if (body.left === 0) this.#endBody()
+    }
+    offerBody({
+      req,
+      socket: this.socket,
+      get left() {
+        return body.left
+      },
+      count,
+    })
   }
 
   nodeBegan(req: IncomingMessage): void {
@@ -223,6 +244,7 @@ class Connection {
       }
       // The end that the parser is about to announce is not the body's.
       req.push = () => true
+      this.#offer(body, req)
       return
     }
     this.#begun += 1

@@ -11,15 +11,29 @@ export interface AppendOptions {
   /** Called with every buffer, in order, before the next one is asked for (hashing, counting). After a failure its sum is void. */
   onChunk?: ((chunk: Uint8Array) => void) | undefined
   /**
-   * As `onChunk`, of a store that `copiesChunks`: called when the store needs the buffer no more, so that whoever is called may keep it. The next one
-   * waits for the promise.
+   * Instead of `onChunk`, of a store that `gathers`: called with bytes in shared memory, in order, as soon as a buffer of them is full. They
+   * stay as they are until the promise resolves.
    */
-  onUsed?: ((chunk: Uint8Array) => Promise<void> | undefined) | undefined
+  onGathered?: ((bytes: Uint8Array) => Promise<void>) | undefined
   signal?: AbortSignal | undefined
   /** These bytes are the upload's last. Never needed for correctness; lets S3 send a short last part at once. */
   last?: boolean | undefined
   /** Bytes that this append is expected to bring, when the client announced them. */
   sizeHint?: number | undefined
+}
+
+/** Bytes on their way into a store. */
+export interface ByteSource extends AsyncIterable<Uint8Array> {
+  /** Where a source can write into buffers of the store's own, begins that. Instead of iterating; null where it cannot be, after all. */
+  readonly intake?: (() => Promise<Intake | null>) | undefined
+}
+
+/** A source that writes into the reader's buffers. */
+export interface Intake {
+  /** Resolves when the buffer is full, or at the end of the bytes, with how many it brought. One at a time. Rejects as the source fails. */
+  fill(into: Buffer): Promise<number>
+  /** Nothing is written into any buffer after this. To be called once, whatever happened; a pending `fill` stays pending. */
+  close(): void
 }
 
 /** A run of an object's bytes. */
@@ -39,8 +53,8 @@ export interface BlobStorage extends AsyncDisposable {
   /** The driver's name as `blob_locations.store` records it. */
   readonly name: 'files' | 's3' | 'memory'
 
-  /** Whether `append` calls `onUsed`. */
-  readonly copiesChunks?: true
+  /** Whether `append` calls `onGathered`. */
+  readonly gathers?: true
 
   /**
    * Appends `source` behind the `offset` bytes that `state` stands for (null and 0 for a new upload). Resolves when the new bytes
@@ -53,7 +67,7 @@ export interface BlobStorage extends AsyncDisposable {
     key: ObjectKey,
     state: UploadState | null,
     offset: number,
-    source: AsyncIterable<Uint8Array>,
+    source: ByteSource,
     options?: AppendOptions,
   ): Promise<{ state: UploadState; written: number }>
 

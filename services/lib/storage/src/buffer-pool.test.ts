@@ -1,5 +1,5 @@
 import { describe, expect, it } from '@jest/globals'
-import { AlignedBuffers, BufferPool, GATHERED_BYTES, KeptBuffers } from './buffer-pool.ts'
+import { AlignedBuffers, BufferPool, KeptBuffers } from './buffer-pool.ts'
 
 const KiB = 1024
 const MiB = 1024 * KiB
@@ -57,13 +57,35 @@ describe('kept buffers', () => {
 })
 
 describe('buffers to gather in', () => {
-  it('are aligned and used again; those beyond are freed at once', () => {
+  const lies = ({ byteOffset, length }: Buffer) => [byteOffset, byteOffset + length] as const
+
+  it('are large for few uploads, no larger than what comes, smaller for more', () => {
     const gathering = new AlignedBuffers()
-    const all = Array.from({ length: 66 }, () => gathering.take())
-    expect(all.filter((buffer) => gathering.isAligned(buffer))).toHaveLength(64)
-    expect(all.every(({ byteOffset, length }) => byteOffset % 4096 === 0 && length === GATHERED_BYTES)).toBe(true)
-    for (const buffer of all) gathering.give(buffer)
-    expect(all.filter(({ length }) => length === 0)).toHaveLength(2)
-    expect(all.slice(0, 64)).toContain(gathering.take())
+    gathering.enter()
+    const sizes = [Infinity, 16 * MiB, MiB, 1].map((expected) => gathering.take(expected).length)
+    expect(sizes).toEqual([MiB, MiB, 512 * KiB, 256 * KiB])
+    for (let n = 1; n < 16; n++) gathering.enter()
+    expect(gathering.take(Infinity).length).toBe(512 * KiB)
+    for (let n = 16; n < 32; n++) gathering.enter()
+    expect(gathering.take(Infinity).length).toBe(256 * KiB)
+  })
+
+  it('are aligned and never lie in each other, however they come and go; those beyond lie elsewhere', () => {
+    const gathering = new AlignedBuffers()
+    const held: Buffer[] = []
+    for (let n = 0; n < 40; n++) {
+      gathering.enter()
+      held.push(gathering.take(Infinity), gathering.take(Infinity))
+      if (n % 3 === 0) gathering.give(held.splice(n % held.length, 1)[0]!)
+    }
+    const aligned = held.filter((buffer) => gathering.isAligned(buffer)).sort((a, b) => a.byteOffset - b.byteOffset)
+    expect(aligned.length).toBeLessThan(held.length)
+    expect(aligned.every(({ byteOffset }) => byteOffset % 4096 === 0)).toBe(true)
+    expect(aligned.every((buffer, n) => n === 0 || lies(aligned[n - 1]!)[1] <= lies(buffer)[0])).toBe(true)
+    for (const buffer of held) gathering.give(buffer)
+    for (let n = 0; n < 40; n++) gathering.leave()
+    gathering.enter()
+    const again = Array.from({ length: 16 }, () => gathering.take(Infinity))
+    expect(again.every((buffer) => buffer.length === MiB && gathering.isAligned(buffer))).toBe(true)
   })
 })

@@ -5,7 +5,7 @@ const MiB = 1024 * KiB
 
 // Not among the types of Node.
 declare const WebAssembly: {
-  Memory: new (size: { initial: number; maximum: number }) => { readonly buffer: ArrayBuffer }
+  Memory: new (size: { initial: number; maximum: number; shared: true }) => { readonly buffer: SharedArrayBuffer }
 }
 
 /** Buffers to use again. Fresh ones cost a page fault every 4 KiB, which is most of the CPU of copying a file. */
@@ -101,35 +101,65 @@ export class BufferPool {
   }
 }
 
-/** Of a buffer that bytes are gathered in on their way to a file. */
-export const GATHERED_BYTES = 256 * KiB
-/** For 32 uploads at the same time. */
-const ALIGNED = 64
+/** Of the buffers that uploads are gathered in, from large to small. */
+const GATHERED_SIZES = [MiB, 512 * KiB, 256 * KiB] as const
+const SLOT_BYTES = GATHERED_SIZES.at(-1)!
+/** Two small ones each for 32 uploads, or large ones for eight. */
+const SLOTS = 64
 const WASM_PAGE = 64 * KiB
 
-/** Buffers to gather an upload in. They lie on page boundaries, as writing around the page cache demands, until there are too many of them. */
+/**
+ * Buffers to gather uploads in, in memory that the thread that sums shares. Large ones save calls, wake-ups and switches of threads; the more uploads there
+ * are, the smaller they get. They lie on page boundaries, as writing around the page cache demands, until there are too many of them.
+ */
 export class AlignedBuffers {
-  readonly #free: Buffer[] = []
-  #memory: ArrayBuffer | null = null
-  #carved = 0
+  readonly #taken: boolean[] = Array.from({ length: SLOTS }, () => false)
+  #memory: SharedArrayBuffer | null = null
+  #uploads = 0
 
-  take(): Buffer {
-    return this.#free.pop() ?? (this.#carved < ALIGNED ? this.#carve() : Buffer.allocUnsafeSlow(GATHERED_BYTES))
+  /** An upload announces itself, and leaves. */
+  enter(): void {
+    this.#uploads += 1
+  }
+
+  leave(): void {
+    this.#uploads -= 1
+  }
+
+  /** A buffer for one of the two that an upload of so many bytes is gathered in. */
+  take(expectedBytes: number): Buffer {
+    const fair = Math.min((SLOTS * SLOT_BYTES) / (A_STREAM * this.#uploads), expectedBytes / A_STREAM)
+    for (const size of GATHERED_SIZES) {
+      const at = size <= Math.max(fair, SLOT_BYTES) ? this.#findFree(size / SLOT_BYTES) : -1
+      if (at < 0) continue
+      this.#taken.fill(true, at, at + size / SLOT_BYTES)
+      return Buffer.from(this.#aligned(), at * SLOT_BYTES, size)
+    }
+    return Buffer.from(new SharedArrayBuffer(SLOT_BYTES))
   }
 
   isAligned(buffer: Buffer): boolean {
     return buffer.buffer === this.#memory
   }
 
+  /** Only for a buffer that nothing will read or write any more. */
   give(buffer: Buffer): void {
-    if (this.isAligned(buffer)) this.#free.push(buffer)
-    else release(buffer)
+    if (!this.isAligned(buffer)) return
+    const at = buffer.byteOffset / SLOT_BYTES
+    this.#taken.fill(false, at, at + buffer.length / SLOT_BYTES)
   }
 
-  #carve(): Buffer {
+  #findFree(slots: number): number {
+    for (let at = 0; at < SLOTS; at += slots) {
+      if (!this.#taken.slice(at, at + slots).includes(true)) return at
+    }
+    return -1
+  }
+
+  #aligned(): SharedArrayBuffer {
     // The one memory in Node that is sure to begin on a page. Nothing of it is resident before it is written to.
-    const pages = (ALIGNED * GATHERED_BYTES) / WASM_PAGE
-    this.#memory ??= new WebAssembly.Memory({ initial: pages, maximum: pages }).buffer
-    return Buffer.from(this.#memory, GATHERED_BYTES * this.#carved++, GATHERED_BYTES)
+    const pages = (SLOTS * SLOT_BYTES) / WASM_PAGE
+    this.#memory ??= new WebAssembly.Memory({ initial: pages, maximum: pages, shared: true }).buffer
+    return this.#memory
   }
 }

@@ -2,6 +2,8 @@ export type {
   AppendOptions,
   BlobStorage,
   ByteRange,
+  ByteSource,
+  Intake,
   RemoveResult,
   StoredObject,
   UnfinishedUpload,

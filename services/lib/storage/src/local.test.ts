@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { afterEach, beforeEach, describe, expect, it, jest } from '@jest/globals'
+import type { ByteSource } from './blob-storage.ts'
 import { readStorageConfig } from './config.ts'
 import { blobStorageContract, inPieces } from './contract.ts'
 import { FileStorage } from './drivers/files.ts'
@@ -51,16 +52,16 @@ describe('file storage', () => {
 
   const incoming = () => readdir(join(root, 'incoming'))
 
-  it('shows each buffer when it needs it no more, and waits until it was used', async () => {
+  it('shows its buffers, in memory that threads share, and waits until they were used', async () => {
     await using storage = await FileStorage.open(root)
     const bytes = randomBytes(3 * MiB + 77)
     const seen: Buffer[] = []
     const key = newObjectKey()
     const { state } = await storage.append(key, null, 0, inPieces(Buffer.from(bytes)), {
-      onUsed: async (buffer) => {
-        await Promise.resolve()
+      onGathered: async (buffer) => {
+        expect(buffer.buffer).toBeInstanceOf(SharedArrayBuffer)
+        for (let n = 0; n < 5; n += 1) await new Promise((resolve) => setImmediate(resolve))
         seen.push(Buffer.from(buffer))
-        buffer.fill(0)
       },
     })
     await storage.complete(key, state, bytes.length)
@@ -73,10 +74,72 @@ describe('file storage', () => {
     const bytes = randomBytes(3 * MiB)
     const key = newObjectKey()
     const { state } = await storage.append(key, null, 0, inPieces(bytes.subarray(0, MiB)))
-    const onUsed = () => Promise.reject(new Error('the thread that sums has ended'))
+    const onGathered = () => Promise.reject(new Error('the thread that sums has ended'))
     const rest = () => inPieces(bytes.subarray(MiB))
-    await expect(storage.append(key, state, MiB, rest(), { onUsed })).rejects.toThrow('the thread that sums')
+    await expect(storage.append(key, state, MiB, rest(), { onGathered })).rejects.toThrow('the thread that sums')
     expect(await storage.append(key, state, MiB, rest())).toMatchObject({ written: 2 * MiB })
+  })
+
+  describe('of a source that writes into its buffers', () => {
+    /** As a socket would, in reads of all sizes; fails at its end with `failure`. */
+    const intoBuffers = (bytes: Buffer, failure?: Error): ByteSource & { closed: number } => {
+      let at = 0
+      const source = {
+        closed: 0,
+        [Symbol.asyncIterator]: () => {
+          throw new Error('it was to be asked for an intake')
+        },
+        intake: async () => ({
+          async fill(into: Buffer) {
+            await new Promise((resolve) => setImmediate(resolve))
+            const taken = bytes.copy(into, 0, at)
+            at += taken
+            if (taken < into.length && failure) throw failure
+            return taken
+          },
+          close: () => void (source.closed += 1),
+        }),
+      }
+      return source
+    }
+
+    it.each([0, 1, 256 * 1024, MiB, 3 * MiB + 77])('stores and shows %d bytes', async (length) => {
+      await using storage = await FileStorage.open(root)
+      const bytes = randomBytes(length)
+      const key = newObjectKey()
+      const seen: Buffer[] = []
+      const source = intoBuffers(bytes)
+      const { state, written } = await storage.append(key, null, 0, source, {
+        onGathered: async (buffer) => void seen.push(Buffer.from(buffer)),
+        sizeHint: length,
+      })
+      await storage.complete(key, state, length)
+      expect([written, source.closed, Buffer.concat(seen).equals(bytes)]).toEqual([length, 1, true])
+      expect((await collected(storage.read(key))).equals(bytes)).toBe(true)
+    })
+
+    it('stays as it was when the source fails, or when it is stopped while the source is silent', async () => {
+      await using storage = await FileStorage.open(root)
+      const bytes = randomBytes(3 * MiB)
+      const key = newObjectKey()
+      const { state } = await storage.append(key, null, 0, intoBuffers(bytes.subarray(0, MiB)))
+      const failing = intoBuffers(bytes.subarray(0, MiB + 5), new Error('the client left'))
+      await expect(storage.append(key, state, MiB, failing)).rejects.toThrow('the client left')
+      const stop = new AbortController()
+      let closed = 0
+      const silent = {
+        ...intoBuffers(bytes),
+        intake: async () => ({
+          fill: () => new Promise<number>(() => stop.abort(new Error('stopped'))),
+          close: () => void (closed += 1),
+        }),
+      }
+      await expect(storage.append(key, state, MiB, silent, { signal: stop.signal })).rejects.toThrow('stopped')
+      expect([failing.closed, closed]).toEqual([1, 1])
+      const { state: whole } = await storage.append(key, state, MiB, intoBuffers(bytes.subarray(MiB)))
+      await storage.complete(key, whole, bytes.length)
+      expect((await collected(storage.read(key))).equals(bytes)).toBe(true)
+    })
   })
 
   /** A storage for whose process some calls of node:fs are others. */

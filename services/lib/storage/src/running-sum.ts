@@ -3,11 +3,8 @@ import { Worker } from 'node:worker_threads'
 
 /** The sum of bytes that come one after the other. */
 export interface RunningSum {
-  /**
-   * Adds bytes. When it returns a promise, the next must wait for it. With `given` the memory of the bytes, if it is theirs alone, goes to the sum:
-   * nobody may look at them any more.
-   */
-  add(bytes: Uint8Array, options?: { given?: boolean }): Promise<void> | undefined
+  /** Adds bytes, which stay as they are until it resolves. Of those in shared memory another thread makes the sum without copying them. */
+  add(bytes: Uint8Array): Promise<void>
   /** Goes on from here without the other. */
   copy(): RunningSum
   /** In hexadecimal. It may go on after that. Rejects when its thread ended. */
@@ -21,7 +18,7 @@ type Algorithm = 'sha256' | 'sha512'
 export type SumOrder =
   | { do: 'begin'; id: number; algorithm: Algorithm }
   | { do: 'copy'; id: number; to: number }
-  | { do: 'update'; id: number; pieces: readonly Uint8Array<ArrayBuffer>[] }
+  | { do: 'update'; id: number; bytes: Uint8Array }
   | { do: 'digest'; id: number }
   | { do: 'drop'; id: number }
 
@@ -41,7 +38,7 @@ class SumHere implements RunningSum {
     this.#hash = hash
   }
 
-  add(bytes: Uint8Array): undefined {
+  async add(bytes: Uint8Array): Promise<void> {
     this.#hash.update(bytes)
   }
 
@@ -54,19 +51,9 @@ class SumHere implements RunningSum {
   }
 }
 
-/** What goes to the thread at a time; one more may be on its way. */
-const BATCH_BYTES = 256 * 1024
-/** Smaller pieces are gathered: to hand one over costs as much as to copy it. */
-const MIN_PIECE_BYTES = 16 * 1024
-
 class SumAside implements RunningSum {
   readonly #thread: SumThread
   readonly #id: number
-  #pieces: Uint8Array<ArrayBuffer>[] = []
-  #bytes = 0
-  #gathering: Uint8Array<ArrayBuffer> | null = null
-  #gathered = 0
-  #sent: Promise<unknown> = Promise.resolve()
 
   constructor(thread: SumThread, id: number) {
     this.#thread = thread
@@ -77,61 +64,16 @@ class SumAside implements RunningSum {
     return this.#thread.ended
   }
 
-  add(bytes: Uint8Array, { given = false }: { given?: boolean } = {}): Promise<void> | undefined {
-    const { buffer, byteLength } = bytes
-    const own = given && buffer instanceof ArrayBuffer && buffer.byteLength === byteLength
-    if (own && byteLength >= MIN_PIECE_BYTES) {
-      this.#endGathering()
-      // At once: whoever gave it may free what is still his.
-      this.#pieces.push(new Uint8Array(buffer.transfer()))
-    } else this.#gather(bytes)
-    this.#bytes += byteLength
-    return this.#bytes < BATCH_BYTES ? undefined : this.#send()
+  async add(bytes: Uint8Array): Promise<void> {
+    await this.#thread.ask({ do: 'update', id: this.#id, bytes })
   }
 
   copy(): RunningSum {
-    void this.#send()
     return this.#thread.copy(this.#id)
   }
 
   async digest(): Promise<string> {
-    void this.#send()
     return (await this.#thread.ask({ do: 'digest', id: this.#id }))!
-  }
-
-  #gather(bytes: Uint8Array) {
-    for (let at = 0; at < bytes.length;) {
-      this.#gathering ??= new Uint8Array(BATCH_BYTES)
-      const taken = Math.min(bytes.length - at, BATCH_BYTES - this.#gathered)
-      this.#gathering.set(bytes.subarray(at, at + taken), this.#gathered)
-      this.#gathered += taken
-      at += taken
-      if (this.#gathered === BATCH_BYTES) this.#endGathering()
-    }
-  }
-
-  #endGathering() {
-    if (this.#gathering) this.#pieces.push(this.#gathering.subarray(0, this.#gathered))
-    this.#gathering = null
-    this.#gathered = 0
-  }
-
-  /** Resolves when what was sent before is summed. */
-  async #send(): Promise<void> {
-    this.#endGathering()
-    const pieces = this.#pieces
-    this.#pieces = []
-    this.#bytes = 0
-    const before = this.#sent
-    if (pieces.length > 0) {
-      this.#sent = this.#thread.ask(
-        { do: 'update', id: this.#id, pieces },
-        pieces.map(({ buffer }) => buffer),
-      )
-      // Told to whoever waits for it; whoever only asks for the digest is refused that.
-      this.#sent.catch(() => {})
-    }
-    await before
   }
 }
 
@@ -177,12 +119,12 @@ class SumThread {
     return this.#hold(to)
   }
 
-  ask(order: SumOrder, transfer: readonly ArrayBuffer[] = []): Promise<string | null> {
+  ask(order: SumOrder): Promise<string | null> {
     return new Promise((resolve, reject) => {
       if (this.ended) return reject(new Error('the thread that sums has ended'))
       // It keeps the process while somebody waits for it.
       if (this.#waiting.push({ resolve, reject }) === 1) this.#worker.ref()
-      this.#tell(order, transfer)
+      this.#tell(order)
     })
   }
 
@@ -192,8 +134,9 @@ class SumThread {
     return sum
   }
 
-  #tell(order: SumOrder, transfer: readonly ArrayBuffer[] = []) {
-    this.#worker.postMessage(order, transfer)
+  #tell(order: SumOrder) {
+    // oxlint-disable-next-line unicorn/require-post-message-target-origin -- a thread has none
+    this.#worker.postMessage(order)
   }
 
   #end(cause: Error | undefined) {

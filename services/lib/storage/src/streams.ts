@@ -2,6 +2,7 @@ import { Hash } from 'node:crypto'
 import { OutgoingMessage } from 'node:http'
 import { Transform, type Writable } from 'node:stream'
 import { TLSSocket } from 'node:tls'
+import type { ByteSource, Intake } from './blob-storage.ts'
 
 /**
  * The buffers of `source`, ended early by `signal` even while the source is silent. The iterator is returned on every early end;
@@ -38,6 +39,72 @@ export async function* chunksOf(
     signal?.removeEventListener('abort', onAbort)
     // The reason for stopping is already on its way to the caller; what the source says on top of it adds nothing.
     if (!ended) iterator.return?.().catch(() => {})
+  }
+}
+
+/** The bytes of `source` in buffers of the caller's, which `signal` ends early as it does in `chunksOf`. */
+export async function intakeOf(source: ByteSource, signal: AbortSignal | undefined): Promise<Intake> {
+  signal?.throwIfAborted()
+  const straight = await source.intake?.()
+  return straight ? new StraightIntake(straight, signal) : new CopyingIntake(chunksOf(source, signal))
+}
+
+class StraightIntake implements Intake {
+  readonly #intake: Intake
+  readonly #signal: AbortSignal | undefined
+
+  constructor(intake: Intake, signal: AbortSignal | undefined) {
+    this.#intake = intake
+    this.#signal = signal
+  }
+
+  async fill(into: Buffer): Promise<number> {
+    const signal = this.#signal
+    if (!signal) return this.#intake.fill(into)
+    signal.throwIfAborted()
+    const stopped = Promise.withResolvers<never>()
+    const onAbort = () => stopped.reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+    try {
+      return await Promise.race([this.#intake.fill(into), stopped.promise])
+    } finally {
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  close(): void {
+    this.#intake.close()
+  }
+}
+
+class CopyingIntake implements Intake {
+  readonly #pieces: AsyncGenerator<Uint8Array, void, void>
+  /** What is left of the piece that was asked for last. */
+  #piece: Uint8Array = new Uint8Array()
+
+  constructor(pieces: AsyncGenerator<Uint8Array, void, void>) {
+    this.#pieces = pieces
+  }
+
+  async fill(into: Buffer): Promise<number> {
+    let filled = 0
+    while (filled < into.length) {
+      if (this.#piece.length === 0) {
+        const step = await this.#pieces.next()
+        if (step.done) break
+        this.#piece = step.value
+      }
+      const { buffer, byteOffset, byteLength } = this.#piece
+      const taken = Buffer.from(buffer, byteOffset, byteLength).copy(into, filled)
+      this.#piece = this.#piece.subarray(taken)
+      filled += taken
+    }
+    return filled
+  }
+
+  close(): void {
+    // What the source says to that adds nothing, and one that hangs would hang there again.
+    this.#pieces.return().catch(() => {})
   }
 }
 

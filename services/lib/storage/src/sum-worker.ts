@@ -15,11 +15,7 @@ port.on('message', (order: SumOrder) => {
       sums.set(order.to, sums.get(order.id)!.copy())
       break
     case 'update':
-      for (const bytes of order.pieces) {
-        sums.get(order.id)!.update(bytes)
-        // Left to the collector, which does not see how much they are, they would pile up.
-        bytes.buffer.transfer(0)
-      }
+      sums.get(order.id)!.update(order.bytes)
       port.postMessage(null)
       break
     case 'digest':

@@ -28,7 +28,7 @@ import {
   type SupportedAlgorithm,
   type UploadId,
 } from '@haven/oci'
-import { bodyChunks } from '@haven/runtime'
+import { bodyChunks, bodyIntake } from '@haven/runtime'
 import { mountScope } from '../access.ts'
 import { answer, type Call, type Headers, type RegistryContext } from '../call.ts'
 import { requireOwnContent } from '../pull-through.ts'
@@ -186,23 +186,44 @@ function readChunk(call: Call): Chunk {
   }
   return {
     source: bodyOf(call),
-    given: true,
     offsetBytes: range?.first ?? null,
     sizeBytes: announced ?? ranged,
   }
 }
 
-async function* bodyOf({ req, moved }: Call): AsyncGenerator<Uint8Array, void, void> {
+function bodyOf(call: Call): Chunk['source'] {
+  return { [Symbol.asyncIterator]: () => piecesOf(call), intake: () => intakeOf(call) }
+}
+
+async function* piecesOf({ req, moved }: Call): AsyncGenerator<Uint8Array, void, void> {
   try {
     for await (const chunk of bodyChunks(req)) {
       moved.receivedBytes += chunk.length
       yield chunk
     }
   } catch (cause) {
-    // What fails here is the client's connection: it left, or was too slow.
-    throw problems.blobUploadInvalid({ reason: 'the body ended early' }, { cause })
+    throw endedEarly(cause)
   }
 }
+
+async function intakeOf({ req, moved }: Call) {
+  const body = await bodyIntake(req)
+  return (
+    body && {
+      async fill(into: Buffer) {
+        const bytes = await body.fill(into).catch((cause: unknown) => {
+          throw endedEarly(cause)
+        })
+        moved.receivedBytes += bytes
+        return bytes
+      },
+      close: () => body.close(),
+    }
+  )
+}
+
+// What fails in a body is the client's connection: it left, or was too slow.
+const endedEarly = (cause: unknown) => problems.blobUploadInvalid({ reason: 'the body ended early' }, { cause })
 
 function ignoreGone(error: unknown): void {
   if (!problems.blobUploadUnknown.is(error)) throw error

@@ -9,16 +9,18 @@ import type {
   AppendOptions,
   BlobStorage,
   ByteRange,
+  ByteSource,
+  Intake,
   RemoveResult,
   StoredObject,
   UnfinishedUpload,
   UploadState,
 } from '../blob-storage.ts'
-import { AlignedBuffers, BufferPool, GATHERED_BYTES } from '../buffer-pool.ts'
+import { AlignedBuffers, BufferPool } from '../buffer-pool.ts'
 import { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from '../failures.ts'
 import { isObjectKey, newObjectKey, readable, uuidOf, type ObjectKey } from '../object-key.ts'
 import { probe } from '../probe.ts'
-import { chunksOf, Outlet } from '../streams.ts'
+import { intakeOf, Outlet } from '../streams.ts'
 import { FolderSync } from './folder-sync.ts'
 
 const INCOMING = 'incoming'
@@ -42,7 +44,7 @@ const syncData = promisify(fdatasync)
  */
 export class FileStorage implements BlobStorage {
   readonly name = 'files'
-  readonly copiesChunks = true as const
+  readonly gathers = true as const
   readonly #root: string
   readonly #pool = new BufferPool(SENDING_BYTES)
   readonly #gathering = new AlignedBuffers()
@@ -73,22 +75,17 @@ export class FileStorage implements BlobStorage {
     key: ObjectKey,
     state: UploadState | null,
     offset: number,
-    source: AsyncIterable<Uint8Array>,
-    { onChunk, onUsed, signal }: AppendOptions = {},
+    source: ByteSource,
+    { onChunk, onGathered, signal, sizeHint = Infinity }: AppendOptions = {},
   ) {
     const uuid = uuidOf(key)
     const token = randomUUID()
     const staged = this.#staged(uuid, token)
     let written = 0
     const fd = state === null ? await openNew(staged, offset) : await this.#claim(key, tokenOf(state), token, offset)
-    const size = GATHERED_BYTES
-    let filling = this.#gathering.take()
-    let writing = this.#gathering.take()
-    let filled = 0
-    let write: Promise<void> = Promise.resolve()
     let directFd: number | null = null
     const writeOut = async (buffer: Buffer, length: number, position: number) => {
-      if (this.#direct && length === size && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
+      if (this.#direct && length === buffer.length && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
         try {
           directFd ??= await openFile(staged, constants.O_WRONLY | constants.O_DIRECT)
           return await writeFully(directFd, buffer, length, position)
@@ -99,39 +96,43 @@ export class FileStorage implements BlobStorage {
       }
       await writeFully(fd, buffer, length, position)
     }
-    const flush = async () => {
-      await write
-      ;[filling, writing] = [writing, filling]
-      write = writeOut(writing, filled, offset + written - filled)
-      // Awaited before the next write and at the end; until then a rejection must not count as unhandled.
-      write.catch(() => {})
-      filled = 0
-    }
+    // One is filled while the other is written and summed.
+    this.#gathering.enter()
+    let filling = this.#gathering.take(sizeHint)
+    let used: Buffer | null = null
+    let uses: Promise<unknown>[] = []
+    let intake: Intake | null = null
     try {
-      for await (const chunk of chunksOf(source, signal)) {
-        onChunk?.(chunk)
-        // Copied, not referenced: the source may reuse its buffer, and many small ones become one write.
-        for (let at = 0; at < chunk.length;) {
-          const taken = Math.min(size - filled, chunk.length - at)
-          filling.set(chunk.subarray(at, at + taken), filled)
-          filled += taken
-          written += taken
-          at += taken
-          if (filled === size) await flush()
-        }
-        const busy = onUsed?.(chunk)
-        if (busy) await busy
+      intake = await intakeOf(source, signal)
+      for (let more = true; more;) {
+        const filled = await intake.fill(filling)
+        more = filled === filling.length
+        await Promise.all(uses)
+        if (filled === 0) break
+        const full = filling
+        filling = used ?? this.#gathering.take(sizeHint)
+        used = full
+        const bytes = full.subarray(0, filled)
+        onChunk?.(bytes)
+        uses = [writeOut(full, filled, offset + written)]
+        if (onGathered) uses.push(onGathered(bytes))
+        // Awaited before the next ones and at the end; until then a rejection must not count as unhandled.
+        for (const use of uses) use.catch(() => {})
+        written += filled
       }
-      if (filled > 0) await flush()
-      await write
+      await Promise.all(uses)
       return { state: { token }, written }
     } catch (error) {
-      await write.catch(() => {})
+      await Promise.allSettled(uses)
       await this.#giveBack(uuid, token, state === null ? null : tokenOf(state), offset)
       throw asProblem(error)
     } finally {
+      intake?.close()
+      // A buffer must not be filled again, for another upload, while it is written or summed.
+      await Promise.allSettled(uses)
       this.#gathering.give(filling)
-      this.#gathering.give(writing)
+      if (used) this.#gathering.give(used)
+      this.#gathering.leave()
       await closeFile(fd)
       if (directFd !== null) await closeFile(directFd)
     }

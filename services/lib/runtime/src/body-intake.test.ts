@@ -1,0 +1,240 @@
+import { execFileSync } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { Agent, request, type IncomingMessage } from 'node:http'
+import { Agent as TlsAgent, request as tlsRequest } from 'node:https'
+import { connect } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { describe, expect, it } from '@jest/globals'
+import { bodyChunks } from './body-chunks.ts'
+import { awaitsReader, bodyIntake } from './body-intake.ts'
+import { listen } from './listen.ts'
+
+const KiB = 1024
+const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
+
+const UPLOAD = '/v2/some/blobs/uploads/one'
+
+/** Serves `handle`, whose result is the answer. */
+async function serve(handle: (req: IncomingMessage) => Promise<string>, tls?: { key: Buffer; cert: Buffer }) {
+  const server = await listen(
+    (req, res) => {
+      handle(req).then(
+        (text) => res.end(text),
+        (error: Error) => res.end(`failed: ${error.message}`),
+      )
+    },
+    {
+      host: '127.0.0.1',
+      port: 0,
+      shortcut: { prefix: '/v2/', headers: new Set(), asker: () => () => null },
+      ...(tls && { tls }),
+    },
+  )
+  const agent = new (tls ? TlsAgent : Agent)({ keepAlive: true, maxSockets: 1 })
+  const { port } = server
+  return {
+    port,
+    send: (body: Buffer, headers: Record<string, string | number> = { 'content-length': body.length }) =>
+      new Promise<{ text: string; socket: unknown }>((resolve, reject) => {
+        const options = {
+          port,
+          host: '127.0.0.1',
+          path: UPLOAD,
+          method: 'PUT',
+          headers,
+          agent,
+          rejectUnauthorized: false,
+        }
+        const req = (tls ? tlsRequest : request)(options, (res) => {
+          let text = ''
+          res.setEncoding('utf8').on('data', (part: string) => (text += part))
+          res.on('end', () => resolve({ text, socket: req.socket }))
+        })
+        req.once('error', reject)
+        req.end(body)
+      }),
+    [Symbol.asyncDispose]: async () => {
+      agent.destroy()
+      await server.drain(100)
+    },
+  }
+}
+
+const turn = () => new Promise((resolve) => setImmediate(resolve))
+
+/** The sum of a body that is taken in buffers of a size. */
+async function sumOf(req: IncomingMessage, sizeBytes: number, beforeEach: () => unknown = () => {}): Promise<string> {
+  const intake = await bodyIntake(req)
+  if (!intake) return 'piece by piece'
+  const hash = createHash('sha256')
+  const buffer = Buffer.alloc(sizeBytes)
+  for (let filled = sizeBytes; filled === sizeBytes;) {
+    await beforeEach()
+    filled = await intake.fill(buffer)
+    hash.update(buffer.subarray(0, filled))
+  }
+  intake.close()
+  return hash.digest('hex')
+}
+
+describe('bodyIntake', () => {
+  const body = randomBytes(3 * 1024 * KiB + 7)
+
+  it.each([
+    ['in large buffers', 1024 * KiB, undefined],
+    ['in one that holds all of it', 4096 * KiB, undefined],
+    ['in small ones', 1000, undefined],
+    ['by a reader that is slower than the client', 64 * KiB, () => new Promise((resolve) => setTimeout(resolve, 2))],
+  ])('brings every byte once, %s, of one body after the other', async (_, size, pause) => {
+    await using server = await serve((req) => sumOf(req, size, pause))
+    const answers = []
+    for (let n = 0; n < 3; n += 1) answers.push(await server.send(body.subarray(n)))
+    expect(answers.map(({ text }) => text)).toEqual([0, 1, 2].map((n) => sha256(body.subarray(n))))
+    expect(new Set(answers.map(({ socket }) => socket)).size).toBe(1)
+  })
+
+  it('brings every byte once over TLS', async () => {
+    const folder = await mkdtemp(join(tmpdir(), 'haven-tls-'))
+    const [key, cert] = [join(folder, 'key'), join(folder, 'cert')]
+    execFileSync(
+      'openssl',
+      [
+        'req',
+        '-x509',
+        '-newkey',
+        'ec',
+        '-pkeyopt',
+        'ec_paramgen_curve:P-256',
+        '-nodes',
+        '-subj',
+        '/CN=x',
+        '-keyout',
+        key,
+        '-out',
+        cert,
+      ],
+      { stdio: 'ignore' },
+    )
+    await using server = await serve((req) => sumOf(req, 256 * KiB), {
+      key: await readFile(key),
+      cert: await readFile(cert),
+    })
+    await rm(folder, { recursive: true })
+    expect([(await server.send(body)).text, (await server.send(body)).text]).toEqual([sha256(body), sha256(body)])
+  })
+
+  it('brings a body whose length is that of its buffers, and one that came with its head', async () => {
+    await using server = await serve((req) => sumOf(req, 64 * KiB))
+    const [whole, small] = [body.subarray(0, 256 * KiB), body.subarray(0, 65_536)]
+    expect((await server.send(whole)).text).toBe(sha256(whole))
+    expect((await server.send(small)).text).toBe(sha256(small))
+  })
+
+  it('leaves what stands behind the body to the parser', async () => {
+    await using server = await serve(async (req) => (req.method === 'PUT' ? sumOf(req, 100 * KiB) : `got ${req.url}`))
+    const answered = await new Promise<string>((resolve) => {
+      let text = ''
+      const socket = connect(server.port, '127.0.0.1')
+      socket.setEncoding('utf8').on('data', (part: string) => {
+        text += part
+        if (text.includes('got /behind')) resolve(text)
+      })
+      socket.write(`PUT ${UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n`)
+      socket.write(Buffer.concat([body, Buffer.from('GET /behind HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')]))
+    })
+    expect(answered).toContain(sha256(body))
+  })
+
+  it.each([
+    ['in chunked framing', { 'transfer-encoding': 'chunked' }],
+    ['short', { 'content-length': 10_000 }],
+  ] as [string, Record<string, string | number>][])(
+    'is not there for a body that is %s, which comes piece by piece',
+    async (_, headers) => {
+      await using server = await serve(async (req) => {
+        if (await bodyIntake(req)) return 'taken'
+        const hash = createHash('sha256')
+        for await (const piece of bodyChunks(req)) hash.update(piece)
+        return hash.digest('hex')
+      })
+      const sent = body.subarray(0, Number(headers['content-length'] ?? body.length))
+      expect((await server.send(sent, headers)).text).toBe(sha256(sent))
+    },
+  )
+
+  it('writes nothing into a buffer that was left, and lets the request be answered and the connection go on', async () => {
+    const left: Buffer[] = []
+    let leave = true
+    await using server = await serve(async (req) => {
+      if (!leave) return sumOf(req, 64 * KiB)
+      const intake = (await bodyIntake(req))!
+      await intake.fill(Buffer.alloc(KiB))
+      const buffer = Buffer.alloc(8192 * KiB)
+      left.push(buffer)
+      intake.fill(buffer).catch(() => {})
+      while (buffer[0] === 0) await turn()
+      intake.close()
+      buffer.fill(0)
+      req.resume()
+      await new Promise((resolve) => req.once('end', resolve))
+      return 'left'
+    })
+    const marked = Buffer.alloc(4096 * KiB, 1)
+    const first = await server.send(marked)
+    leave = false
+    const second = await server.send(marked)
+    expect([first.text, second.text]).toEqual(['left', sha256(marked)])
+    expect(second.socket).toBe(first.socket)
+    expect(left[0]!.every((byte) => byte === 0)).toBe(true)
+  })
+
+  it('fails when the client leaves within the body, and the next connection is read as ever', async () => {
+    const failures: string[] = []
+    await using server = await serve((req) =>
+      sumOf(req, 256 * KiB).catch((error: Error) => {
+        failures.push(error.message)
+        return 'failed'
+      }),
+    )
+    for (let n = 0; n < 3; n += 1) {
+      const socket = connect(server.port, '127.0.0.1')
+      socket.write(`PUT ${UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Length: 10000000\r\n\r\n`)
+      socket.write(body.subarray(0, 300_000), () => setTimeout(() => socket.destroy(), 20))
+      while (failures.length === n) await new Promise((resolve) => setTimeout(resolve, 5))
+    }
+    expect(failures).toEqual(Array.from({ length: 3 }, () => 'aborted'))
+    // A parser is used again, and a body in chunks goes through its own listener.
+    await using other = await serve(async (req) => {
+      const hash = createHash('sha256')
+      for await (const piece of bodyChunks(req)) hash.update(piece)
+      return hash.digest('hex')
+    })
+    expect((await other.send(body, { 'transfer-encoding': 'chunked' })).text).toBe(sha256(body))
+  })
+
+  it('takes no more from a client than its reader asked for, and says that the body waits for the reader', async () => {
+    const seen = Promise.withResolvers<{ waits: boolean[]; readBytes: number }>()
+    await using server = await serve(async (req) => {
+      const intake = (await bodyIntake(req))!
+      const buffer = Buffer.alloc(64 * KiB)
+      await intake.fill(buffer)
+      const filling = intake.fill(buffer)
+      const waits = [awaitsReader(req)]
+      await filling
+      for (let n = 0; n < 100; n += 1) await turn()
+      waits.push(awaitsReader(req))
+      seen.resolve({ waits, readBytes: req.socket.bytesRead })
+      intake.close()
+      return 'enough'
+    })
+    const socket = connect(server.port, '127.0.0.1').on('error', () => {})
+    socket.write(`PUT ${UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Length: ${64 * 1024 * KiB}\r\n\r\n`)
+    for (let n = 0; n < 64; n += 1) socket.write(Buffer.alloc(1024 * KiB))
+    const { waits, readBytes } = await seen.promise
+    expect(waits).toEqual([false, true])
+    expect(readBytes).toBeLessThan(1024 * KiB)
+    socket.destroy()
+  })
+})

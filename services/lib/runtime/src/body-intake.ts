@@ -1,0 +1,224 @@
+import type { IncomingMessage } from 'node:http'
+import { Socket } from 'node:net'
+import { release } from './body-chunks.ts'
+
+/** A body that its reader takes in buffers of its own. */
+interface BodyIntake {
+  /** Resolves when the buffer is full, or at the end of the body, with how many bytes it brought. One at a time. */
+  fill(into: Buffer): Promise<number>
+  /** Leaves the rest of the body to the request, so that an answer can be sent. Nothing is written into any buffer after this. */
+  close(): void
+}
+
+/** A body that does not pass Node's parser, as the one that counts it sees it. */
+interface LongBody {
+  readonly req: IncomingMessage
+  readonly socket: Socket
+  /** What has not arrived. */
+  readonly left: number
+  /** Tells of bytes of the body that did not come as pieces; with the last of them the request ends. */
+  count(bytes: number): void
+}
+
+const BODY = Symbol('long body')
+const INTAKE = Symbol('intake')
+type Carrier = IncomingMessage & { [BODY]?: LongBody; [INTAKE]?: Intake }
+
+/** Makes it possible to take this body directly. */
+export function offerBody(body: LongBody): void {
+  ;(body.req as Carrier)[BODY] = body
+}
+
+/**
+ * The rest of a request's body, received by the kernel into the reader's buffers: no piece is allocated, copied or announced. Null for a body that passes the parser
+ * (short, in chunks), for one that somebody has begun to read, and where Node works otherwise than is known here; the body is untouched then.
+ */
+export async function bodyIntake(req: IncomingMessage): Promise<BodyIntake | null> {
+  const body = (req as Carrier)[BODY]
+  if (!body || req.readableDidRead || req.complete || req.destroyed) return null
+  const tap = Tap.on(body.socket)
+  if (!tap) return null
+  const intake = new Intake(body, tap)
+  ;(req as Carrier)[INTAKE] = intake
+  await intake.begin()
+  return intake
+}
+
+/** Whether a body waits for its reader and not for the client. */
+export const awaitsReader = (req: IncomingMessage): boolean =>
+  req.readableLength > 0 || (req as Carrier)[INTAKE]?.idle === true
+
+// What Node has and does not document (24.15 to 24.21): the option `onread` of sockets, which those that a server accepts cannot be given, is these
+// three symbols and a call of the handle's. Where they are not to be found, bodies come piece by piece.
+type Handle = { useUserBuffer?: (buffer: Buffer) => void }
+type TappedSocket = Socket & { readonly _handle: Handle | null } & Record<symbol, unknown>
+const symbols = new Map(Object.getOwnPropertySymbols(new Socket()).map((each) => [each.description, each]))
+const [BUFFER, CALLBACK, NEXT_BUFFER] = ['kBuffer', 'kBufferCb', 'kBufferGen'].map((name) => symbols.get(name))
+
+/** Where tapped sockets read to when nobody has given a buffer. One for all: what a read brings is looked at before the next. */
+const PARKING = Buffer.allocUnsafeSlow(64 * 1024)
+/** Less of it while somebody is about to give one: what is parked is copied. */
+const SHORT_PARKING = PARKING.subarray(0, 4096)
+
+/** Where the bytes of a connection come out, in a buffer that was chosen before. Once there, it stays. */
+class Tap {
+  static readonly #all = new WeakMap<Socket, Tap>()
+
+  static on(socket: Socket): Tap | null {
+    const known = this.#all.get(socket)
+    if (known) return known
+    const { _handle: handle } = socket as TappedSocket
+    if (typeof handle?.useUserBuffer !== 'function' || !BUFFER || !CALLBACK || !NEXT_BUFFER) return null
+    const tap = new Tap(socket as TappedSocket)
+    this.#all.set(socket, tap)
+    return tap
+  }
+
+  readonly #socket: TappedSocket
+  #reader: Intake | null = null
+  #isOpen = false
+  #next: Buffer = PARKING
+
+  private constructor(socket: TappedSocket) {
+    this.#socket = socket
+  }
+
+  open(reader: Intake): void {
+    this.#reader = reader
+    if (this.#isOpen) return
+    this.#isOpen = true
+    Object.assign(this.#socket, {
+      [CALLBACK!]: (bytes: number, buffer: Buffer) => {
+        this.#next = PARKING
+        if (this.#reader) return this.#reader.onRead(buffer, bytes)
+        return this.#socket.push(Buffer.from(buffer.subarray(0, bytes)))
+      },
+      [NEXT_BUFFER!]: () => this.#next,
+    })
+    this.#park()
+  }
+
+  /** To be called while a read is looked at, which is when the handle asks. */
+  readNextInto(buffer: Buffer): void {
+    this.#next = buffer
+  }
+
+  /** `resume` reads at once from a socket with a buffer of its own. */
+  read(): void {
+    this.#socket.resume()
+  }
+
+  /** After the last byte of a body, while it is looked at: the next read is parked. */
+  leave(): void {
+    this.#reader = null
+  }
+
+  /** At any other time. */
+  close(reader: Intake): void {
+    if (this.#reader !== reader) return
+    this.#reader = null
+    // The handle keeps a few bytes of memory for each call until the connection closes.
+    this.#park()
+  }
+
+  #park(): void {
+    this.#socket[BUFFER!] = PARKING
+    this.#socket._handle?.useUserBuffer!(PARKING)
+  }
+}
+
+class Intake implements BodyIntake {
+  readonly #body: LongBody
+  readonly #tap: Tap
+  /** What arrived before there was a buffer for it. */
+  readonly #early: Buffer[] = []
+  #into: Buffer | null = null
+  #filled = 0
+  #asked: PromiseWithResolvers<number> | null = null
+  #failure: Error | null = null
+
+  constructor(body: LongBody, tap: Tap) {
+    this.#body = body
+    this.#tap = tap
+    body.req.on('error', this.#onError).on('close', this.#onClose)
+  }
+
+  /** What came with the head, and what the socket holds, comes as pieces. */
+  async begin(): Promise<void> {
+    const { req, socket } = this.#body
+    const onData = (piece: Buffer) => void this.#early.push(piece)
+    req.on('data', onData)
+    do await new Promise((resolve) => setImmediate(resolve))
+    while (this.#failure === null && (req.readableLength > 0 || socket.readableLength > 0))
+    req.off('data', onData)
+    if (this.#failure === null && this.#body.left > 0) this.#tap.open(this)
+  }
+
+  get idle(): boolean {
+    return this.#asked === null && this.#failure === null
+  }
+
+  fill(into: Buffer): Promise<number> {
+    if (this.#failure) return Promise.reject(this.#failure)
+    this.#into = into
+    this.#filled = 0
+    while (this.#early.length > 0 && this.#filled < into.length) this.#take(this.#early.shift()!)
+    if (this.#filled === into.length || this.#body.left === 0) return Promise.resolve(this.#done())
+    this.#asked = Promise.withResolvers<number>()
+    this.#tap.read()
+    return this.#asked.promise
+  }
+
+  close(): void {
+    const { req, left } = this.#body
+    req.off('error', this.#onError).off('close', this.#onClose)
+    this.#failure ??= new Error('the body was left')
+    for (const piece of this.#early.splice(0)) release(piece)
+    if (left === 0) return
+    this.#tap.close(this)
+    req.pause()
+  }
+
+  /** Looks at what the socket read. False when it is to read no more. */
+  onRead(buffer: Buffer, bytes: number): boolean {
+    const into = this.#into
+    if (into && buffer.buffer === into.buffer) this.#filled += bytes
+    else {
+      const parked = buffer.subarray(0, bytes)
+      const taken = into ? parked.copy(into, this.#filled) : 0
+      this.#filled += taken
+      if (taken < bytes) this.#early.push(Buffer.from(parked.subarray(taken)))
+    }
+    const left = this.#body.left - bytes
+    if (left === 0) this.#tap.leave()
+    this.#body.count(bytes)
+    if (into && (left === 0 || this.#filled === into.length)) this.#asked!.resolve(this.#done())
+    // Never more than the body: what stands behind it is another request.
+    if (left > 0) this.#tap.readNextInto((this.#into?.subarray(this.#filled) ?? SHORT_PARKING).subarray(0, left))
+    return into !== null || left === 0
+  }
+
+  #take(piece: Buffer): void {
+    const taken = piece.copy(this.#into!, this.#filled)
+    this.#filled += taken
+    if (taken < piece.length) this.#early.unshift(piece.subarray(taken))
+    else release(piece)
+  }
+
+  #done(): number {
+    this.#into = null
+    this.#asked = null
+    return this.#filled
+  }
+
+  readonly #onError = (failure: Error) => this.#fail(failure)
+  readonly #onClose = () => this.#fail(new Error('the connection closed within the body'))
+
+  #fail(failure: Error): void {
+    if (this.#body.left === 0) return
+    this.#failure ??= failure
+    this.#asked?.reject(this.#failure)
+    this.#done()
+    this.close()
+  }
+}

@@ -75,8 +75,8 @@ export async function repositoryRows(
     return { total, repositories: rows }
   }
   // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
-  const projects = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
-  const counts = await countsOf(db, projects)
+  const inOrder = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
+  const counts = await countsOf(db, inOrder)
   const total = counts.reduce((sum, count) => sum + count, 0)
   if (order[0]!.column !== byName[0]!.column) {
     const { rows } = await listRows<RepositoryDetails>(db.prisma, {
@@ -86,7 +86,7 @@ export async function repositoryRows(
     })
     return { total, repositories: rows }
   }
-  return { total, repositories: await readByName(db, projects, counts, page) }
+  return { total, repositories: await readByName(db, inOrder, counts, page) }
 }
 
 /** Whole names are no column: what they say of the path is found by its indexes. */
@@ -99,22 +99,22 @@ function holds(condition: Condition, among: readonly Named[]): Prisma.Sql[] {
 }
 
 /** How many repositories each lists: their parts are counted already. */
-async function countsOf({ prisma }: Pick<Database, 'prisma'>, projects: readonly Named[]): Promise<number[]> {
+async function countsOf({ prisma }: Pick<Database, 'prisma'>, inOrder: readonly Named[]): Promise<number[]> {
   const counts = await prisma.$queryRaw<{ total: number }[]>`
     select f.total::float8 as total
-      from unnest(${projects.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
+      from unnest(${inOrder.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
      order by p.place`
   return counts.map(({ total }) => total)
 }
 
 async function readByName(
   { prisma }: Pick<Database, 'prisma'>,
-  projects: readonly Named[],
+  inOrder: readonly Named[],
   counts: readonly number[],
   { number, size }: Page,
 ): Promise<RepositoryDetails[]> {
   let before = 0
-  const parts = projects.flatMap(({ id, name }, i) => {
+  const parts = inOrder.flatMap(({ id, name }, i) => {
     const from = Math.max((number - 1) * size - before, 0)
     const to = Math.min(number * size - before, counts[i]!)
     before += counts[i]!

@@ -62,13 +62,13 @@ BEGIN
   INSERT INTO artifacts.listed_parts (repository_id, from_at, from_id, artifacts, tagged) VALUES (repository, '-infinity', 0, 0, 0) ON CONFLICT DO NOTHING;
 END $$;
 
--- Counts what has to be counted again. Tells how many there are of a repository of few artifacts, which have no parts; null of others. The oldest
--- change is looked for by its index: without an order, all rows would be read where most of them are dead.
+-- Counts what has to be counted again. Tells how many there are of a repository of few artifacts, which have no parts; null of others. The first
+-- part and the oldest change are looked for by their index: without an order, all rows are read where most belong to one repository or are dead.
 CREATE FUNCTION "artifacts"."settle_listed"("repository" INTEGER) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
   few BIGINT;
 BEGIN
-  IF EXISTS (SELECT FROM artifacts.listed_parts l WHERE l.repository_id = repository) THEN
+  IF (SELECT l.from_id FROM artifacts.listed_parts l WHERE l.repository_id = repository ORDER BY l.from_at, l.from_id LIMIT 1) IS NOT NULL THEN
     IF (SELECT c.id FROM artifacts.listing_changes c WHERE c.repository_id = repository ORDER BY c.id LIMIT 1) IS NOT NULL THEN
       PERFORM artifacts.recount_listed(repository);
     END IF;
@@ -171,7 +171,7 @@ RETURNS TABLE ("total" BIGINT, "from_path" TEXT, "rest" BIGINT) LANGUAGE plpgsql
 DECLARE
   few BIGINT;
 BEGIN
-  IF NOT EXISTS (SELECT FROM artifacts.listed_repository_parts l WHERE l.project_id = project) THEN
+  IF (SELECT l.from_path FROM artifacts.listed_repository_parts l WHERE l.project_id = project ORDER BY l.from_path LIMIT 1) IS NULL THEN
     SELECT count(*) INTO few
       FROM (SELECT FROM artifacts.repositories r
              WHERE r.project_id = project AND r.deleted_at IS NULL AND r.first_pushed_at IS NOT NULL LIMIT 201) l;
@@ -196,5 +196,12 @@ BEGIN
   END LOOP;
   RETURN NEXT;
 END $$;
+
+-- One plan serves all repositories, by their index. Beside a very large one, Postgres takes it for dear and plans anew at each call, which costs more
+-- than the call. What counts a whole repository is planned for its size.
+ALTER FUNCTION "artifacts"."settle_listed"(INTEGER) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION "artifacts"."page_listed"(INTEGER, BIGINT, BIGINT, BOOLEAN, BOOLEAN, TIMESTAMPTZ, TIMESTAMPTZ) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION "artifacts"."find_listed_repositories"(INTEGER, BIGINT) SET plan_cache_mode = force_generic_plan;
+ALTER FUNCTION "artifacts"."count_listed"(INTEGER) SET plan_cache_mode = force_custom_plan;
 
 SELECT artifacts.count_listed(m.repository_id) FROM (SELECT repository_id FROM artifacts.manifests GROUP BY 1 HAVING count(*) > 10000) m;

@@ -9,7 +9,7 @@ import { connect as tlsConnect } from 'node:tls'
 import { afterAll, describe, expect, it } from '@jest/globals'
 import { createLogger, type RequestHandler } from '@haven/runtime'
 import { ConfigProblem, readConfig } from '@haven/config'
-import { MemoryStorage, newObjectKey, Outlet } from '@haven/storage'
+import { headFirst, MemoryStorage, newObjectKey } from '@haven/storage'
 import { readCertificate } from './certificate.ts'
 import { certificateSource, proxyConfig } from './config.ts'
 import { openDoor, type CertificateSource, type DoorOptions } from './door.ts'
@@ -97,7 +97,7 @@ describe('the door with TLS', () => {
       if (req.url === '/stored')
         return void storage.send(key, { offset: 0, length: bytes.length }, res).then(() => res.end())
       res.writeHead(200)
-      if (req.url === '/kept') return void new Outlet(res).write(bytes).then(() => res.end())
+      if (req.url === '/kept') headFirst(res)
       res.end(bytes)
     }
     const door = await open({ selfSignedIn: join(root, 'own') }, {}, handler)

@@ -2,22 +2,7 @@ import { randomBytes } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 import { formatContentRange, type ByteRange } from '@haven/oci'
 import { internalHeaders } from '@haven/runtime'
-import { isOverTls, Outlet, type BlobStorage } from '@haven/storage'
-
-/** Smaller ones are sooner written together with their head. */
-const WORTH_A_WRITE_BYTES = 64 * 1024
-
-/** A blob that is in memory, as the body of an answer whose head is written. */
-export async function sendBytes(res: ServerResponse, bytes: Buffer): Promise<void> {
-  if (bytes.length < WORTH_A_WRITE_BYTES || !isOverTls(res)) {
-    res.end(bytes)
-    return
-  }
-  await whole(res, async () => {
-    using outlet = new Outlet(res)
-    await outlet.write(bytes)
-  })
-}
+import type { BlobStorage } from '@haven/storage'
 
 /** One run of a blob's bytes: by the proxy when it can read the store (architecture.md §6), else from here. */
 export async function sendPart(

@@ -2,11 +2,14 @@ import { deleteBlob, getBlob, headBlob, headBlobForPush, reportUnreadable } from
 import { problems } from '@haven/errors'
 import { formatContentRange, parseRange, type Digest, type RegistryPath } from '@haven/oci'
 import { contextOf, settle } from '@haven/runtime'
-import { ObjectCorrupt, ObjectMissing, ObjectTruncated } from '@haven/storage'
+import { headFirst, ObjectCorrupt, ObjectMissing, ObjectTruncated } from '@haven/storage'
 import { answer, begin, matchesEtag, type Call, type RegistryContext } from '../call.ts'
 import { redirectFor } from '../redirect.ts'
-import { sendBytes, sendPart, sendParts } from '../send-blob.ts'
+import { sendPart, sendParts } from '../send-blob.ts'
 import { MAX_SMALL_BYTES } from '../small-blobs.ts'
+
+/** Smaller ones are copied sooner than written by themselves. */
+const WORTH_A_WRITE_BYTES = 64 * 1024
 
 type At = Extract<RegistryPath, { kind: 'blob' }>
 
@@ -58,7 +61,9 @@ export async function get(
       const bytes = await smallBlobs.bytes(key, at.digest, sizeBytes)
       if (bytes) {
         begin(call, 200, { ...headers, 'Content-Length': sizeBytes })
-        return await sendBytes(res, bytes)
+        if (sizeBytes >= WORTH_A_WRITE_BYTES) headFirst(res)
+        res.end(bytes)
+        return
       }
     }
     settle(req, res)

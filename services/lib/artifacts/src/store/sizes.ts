@@ -60,24 +60,28 @@ const ofArtifacts = statement<ContentSize & { id: string }>(
             lateral (select m.id, m.repository_id, m.digest, m.subject_digest, m.payload_bytes
                        from artifacts.manifests m where m.id = t.id offset 0) m),
    stays as (
-     (select c.root, c.id from members c join artifacts.tags t on t.manifest_id = c.id where c.id <> c.root
+     (select c.root, c.id from members c
+       where c.id <> c.root and exists (select from artifacts.tags t where t.manifest_id = c.id offset 0)
       union
       select c.root, c.id
         from members c
-        join artifacts.manifest_edges e on e.repository_id = c.repository_id and e.digest = c.digest and e.kind = 'child'
-        join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
+        cross join lateral (
+          select p.id from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
+           where e.repository_id = c.repository_id and e.digest = c.digest and e.kind = 'child' offset 0) p
         left join members x on x.root = c.root and x.id = p.id
        where c.id <> c.root and x.id is null
       union
       select c.root, c.id
         from members c
-        join artifacts.manifests s on s.repository_id = c.repository_id and s.digest = c.subject_digest and s.deleted_at is null
+        cross join lateral (
+          select s.id from artifacts.manifests s
+           where s.repository_id = c.repository_id and s.digest = c.subject_digest and s.deleted_at is null offset 0) s
         left join members x on x.root = c.root and x.id = s.id
        where c.id <> c.root and x.id is null)
      union
      select s.root, c.id
        from stays s
-       join artifacts.manifest_edges e on e.manifest_id = s.id and e.kind = 'child'
+       cross join lateral (select e.repository_id, e.digest from artifacts.manifest_edges e where e.manifest_id = s.id and e.kind = 'child' offset 0) e
        join members c on c.root = s.root and c.digest = e.digest and c.repository_id = e.repository_id
       where c.id <> c.root),
    owned as (select root, id from members except select root, id from stays),

@@ -137,6 +137,13 @@ const probes: readonly Probe[] = [
   },
   ...paged('artifacts', ARTIFACTS),
   ...paged('repositories', '/api/v2.0/projects/library/repositories'),
+  ...[
+    ['artifacts without a tag', `${ARTIFACTS}?q=tags%3Dnil&page_size=15`],
+    ['artifacts with a tag, the first pushed', `${ARTIFACTS}?q=tags%3D*&sort=push_time&page_size=15`],
+    ['repositories, the newest', '/api/v2.0/projects/library/repositories?sort=-creation_time&page_size=15'],
+    ['repositories named alike', '/api/v2.0/projects/library/repositories?q=name%3D~r00005&page_size=15'],
+    ['whole rows of 100 indexes', '/api/haven/v1/projects/library/repositories/multi/artifacts?page_size=100'],
+  ].map(([name, path]): Probe => ({ name: name!, scope: 'none', operation: () => readOf([path!]) })),
   {
     name: 'whole rows of 100 tags, first page',
     scope: 'none',

@@ -170,7 +170,8 @@ export class Forwarder implements Disposable {
 
   /** Loaded here and not with the module: it takes 15 MiB, and a process that has the services itself has nothing to forward. */
   async #loadPool(): Promise<void> {
-    const { Pool } = await import('undici')
+    // By its default: in the images it is bundled, and then a package in CommonJS has no other names.
+    const { Pool } = (await import('undici')).default
     if (this.#disposed) return
     const { url, answerWithinMs } = this.#options
     this.#pool = new Pool(new URL(url).origin, {

@@ -247,11 +247,15 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     async drain(ms) {
       draining = true
       wire?.close()
-      for (const res of answering.values()) {
-        if (!res.headersSent) res.shouldKeepAlive = false
-        // It has no end of its own, and its client comes back for the rest.
-        else if (res.getHeader('content-type') === 'text/event-stream') res.end()
+      for (const res of answering.values()) if (!res.headersSent) res.shouldKeepAlive = false
+      // They have no end of their own, and their clients come back for the rest. Others may yet begin over connections that were kept.
+      const endStreams = () => {
+        for (const res of answering.values()) {
+          if (res.headersSent && res.getHeader('content-type') === 'text/event-stream') res.end()
+        }
       }
+      endStreams()
+      const streams = setInterval(endStreams, 200)
       // Not http's own `close`, which ends idle connections at once.
       const closed = new Promise<void>((resolve) => TcpServer.prototype.close.call(server, () => resolve()))
       const idle = setTimeout(
@@ -266,6 +270,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
         new Promise<boolean>((resolve) => setTimeout(resolve, ms, false).unref()),
       ])
       clearTimeout(idle)
+      clearInterval(streams)
       server.closeAllConnections()
       if (!clean) await closed
       server.close() // ends what http keeps beside the connections

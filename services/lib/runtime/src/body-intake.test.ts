@@ -125,19 +125,31 @@ describe('bodyIntake', () => {
     expect((await server.send(small)).text).toBe(sha256(small))
   })
 
-  it('leaves what stands behind the body to the parser', async () => {
-    await using server = await serve(async (req) => (req.method === 'PUT' ? sumOf(req, 100 * KiB) : `got ${req.url}`))
-    const answered = await new Promise<string>((resolve) => {
-      let text = ''
-      const socket = connect(server.port, '127.0.0.1')
-      socket.setEncoding('utf8').on('data', (part: string) => {
-        text += part
-        if (text.includes('got /behind')) resolve(text)
-      })
-      socket.write(`PUT ${UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Length: ${body.length}\r\n\r\n`)
-      socket.write(Buffer.concat([body, Buffer.from('GET /behind HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')]))
+  it.each([
+    ['long', body, 0],
+    ['of which little is left when its reader comes', body.subarray(0, 100_000), 90_000],
+  ])('A47: leaves what stands behind a body to the parser: %s', async (_, whole, early) => {
+    const begun: PromiseWithResolvers<void>[] = []
+    await using server = await serve(async (req) => {
+      if (req.method !== 'PUT') return `got ${req.url}`
+      while (req.socket.bytesRead < early) await turn()
+      return sumOf(req, 1024 * KiB, () => begun.at(-1)!.resolve())
     })
-    expect(answered).toContain(sha256(body))
+    const socket = connect(server.port, '127.0.0.1').setEncoding('utf8')
+    let text = ''
+    socket.on('data', (part: string) => (text += part))
+    const behind = 'GET /behind HTTP/1.1\r\nHost: x\r\n\r\n'
+    // The second upload finds a connection that was read directly before.
+    for (let n = 1; n <= 2; n += 1) {
+      begun.push(Promise.withResolvers<void>())
+      socket.write(`PUT ${UPLOAD} HTTP/1.1\r\nHost: x\r\nContent-Length: ${whole.length}\r\n\r\n`)
+      socket.write(whole.subarray(0, early))
+      await begun.at(-1)!.promise
+      socket.write(Buffer.concat([whole.subarray(early), Buffer.from(behind)]))
+      while (text.split('got /behind').length <= n) await turn()
+    }
+    expect(text.split(sha256(whole))).toHaveLength(3)
+    socket.destroy()
   })
 
   it.each([

@@ -83,8 +83,10 @@ class Tap {
     this.#socket = socket
   }
 
-  open(reader: Intake): void {
+  /** From now on the reader gets what arrives. @param mostBytes that the first read may bring: what stands behind a body is another request */
+  open(reader: Intake, mostBytes: number): void {
     this.#reader = reader
+    this.#park(mostBytes)
     if (this.#isOpen) return
     this.#isOpen = true
     Object.assign(this.#socket, {
@@ -95,7 +97,6 @@ class Tap {
       },
       [NEXT_BUFFER!]: () => this.#next,
     })
-    this.#park()
   }
 
   /** To be called while a read is looked at, which is when the handle asks. */
@@ -121,9 +122,10 @@ class Tap {
     this.#park()
   }
 
-  #park(): void {
-    this.#socket[BUFFER!] = PARKING
-    this.#socket._handle?.useUserBuffer!(PARKING)
+  #park(mostBytes = PARKING.length): void {
+    const parking = PARKING.subarray(0, mostBytes)
+    this.#socket[BUFFER!] = parking
+    this.#socket._handle?.useUserBuffer!(parking)
   }
 }
 
@@ -151,7 +153,7 @@ class Intake implements BodyIntake {
     do await new Promise((resolve) => setImmediate(resolve))
     while (this.#failure === null && (req.readableLength > 0 || socket.readableLength > 0))
     req.off('data', onData)
-    if (this.#failure === null && this.#body.left > 0) this.#tap.open(this)
+    if (this.#failure === null && this.#body.left > 0) this.#tap.open(this, this.#body.left)
   }
 
   get idle(): boolean {

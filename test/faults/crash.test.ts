@@ -7,6 +7,7 @@ import { Client } from './client.ts'
 import { check, History } from './history.ts'
 import {
   collectGarbage,
+  endPromises,
   disagreements,
   garbageCollectionEnded,
   isHealthy,
@@ -158,9 +159,7 @@ describe('one process for requests, one for the rest', () => {
     try {
       for (let round = 0; round < 4; round++) {
         await sleep(1000)
-        // Without the grace that clients are promised, collection takes all that it may ever take.
-        await haven.query(`update artifacts.blobs set promised_until = now() - interval '1 minute'`)
-        await haven.query(`update artifacts.blob_links set promised_until = now() - interval '1 minute'`)
+        await endPromises(haven)
         const run = await startGarbageCollection(client)
         await sleep(random(400))
         kill(haven, 'back')

@@ -16,7 +16,7 @@ import {
 import { lacking, titled } from '@haven/testkit/tools'
 import { must } from '../clients/tools.ts'
 import { Client, digestOf } from './client.ts'
-import { collectGarbage, processesOf } from './harness.ts'
+import { collectGarbage, endPromises, processesOf } from './harness.ts'
 
 let folder: string
 const databases: TestDatabase[] = []
@@ -243,8 +243,7 @@ itMounting(
       expect(full!.body.toString()).toContain('no space is left')
       expect(digestOf((await client.getBlob('library/full', digestOf(fits))).body)).toBe(digestOf(fits))
       // Garbage collection makes room without a restart.
-      await haven.query(`update artifacts.blobs set promised_until = now() - interval '1 minute'`)
-      await haven.query(`update artifacts.blob_links set promised_until = now() - interval '1 minute'`)
+      await endPromises(haven)
       expect(await collectGarbage(client)).toBe('Success')
       expect((await client.pushBlob('library/full', small)).status).toBe(201)
       expect((await client.getBlob('library/full', digestOf(small))).body.equals(small)).toBe(true)

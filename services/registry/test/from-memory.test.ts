@@ -99,7 +99,7 @@ describe('pulls from memory', () => {
     const numberOf = async (sql: string) =>
       (await registry.db.prisma.$queryRawUnsafe<[{ n: number }]>(`select ${sql}`))[0].n
     const pulls = () => numberOf(`pull_count::int as n from artifacts.repositories where path = 'app'`)
-    const told = () => numberOf(`count(*)::int as n from events.outbox where type like '%.ArtifactPulled'`)
+    const told = () => numberOf(`count(*)::int as n from events.outbox where type like '%.PullsGathered'`)
     const [pulled, toldOf] = [await pulls(), await told()]
     for (let turn = 0; turn < 10; turn += 1) await fromMemory('GET', `/v2/acme/app/manifests/${digest}`, pulling)
     const deadline = performance.now() + 10_000

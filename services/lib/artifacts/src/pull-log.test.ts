@@ -1,5 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
+import { OutboxDispatcher, type RecordedEvent } from '@haven/events'
 import type { Principal } from '@haven/identity'
+import type { ArtifactPulled } from '@haven/proto/events'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { grant } from './grants.ts'
 import { PullLog } from './pull-log.ts'
@@ -35,11 +37,20 @@ const fail = (error: Error) => {
 }
 const wanted = async () => true
 
-const told = async () =>
-  (await database.db.prisma.outboxEvent.findMany({ orderBy: { id: 'asc' } })).map(({ type, projectId, payload }) => {
-    const { header, tag = '', pulls } = payload as { header: { actor: { name: string } }; tag?: string; pulls: number }
-    return `${type.split('.').at(-1)} ${projectId} ${header.actor.name} ${tag} ${pulls}`
+/** Since the last time, as readers of events get them. */
+async function told(): Promise<string[]> {
+  const events: RecordedEvent[] = []
+  await using dispatcher = new OutboxDispatcher({
+    db: database.db,
+    handlers: [async (_, some) => void events.push(...some)],
+    onFailure: fail,
   })
+  await dispatcher.drain()
+  return events.map(({ type, projectId, message }) => {
+    const { header, tag, pulls } = message as ArtifactPulled
+    return `${type.split('.').at(-1)} ${projectId} ${header?.actor?.name} ${tag} ${pulls}`
+  })
+}
 
 describe('PullLog', () => {
   it('tells of all pulls of the same by one principal from one address in one event', async () => {

@@ -1,6 +1,5 @@
 import type { Database } from '@haven/db'
-import { emitAll } from '@haven/events'
-import { ArtifactPulledSchema } from '@haven/proto/events'
+import { emitPulls, type Pull } from '@haven/events'
 import { nameOf, principalKey, sourceOf, type PullGrant } from './grants.ts'
 
 const FLUSH_MS = 1_000
@@ -12,7 +11,7 @@ type Held = { grant: PullGrant; manifest: Pulled; tag: string | undefined; pulls
 
 /**
  * Has the audit log tell of pulls. They are gathered in memory and become events once a second, one for all pulls of the same by the same
- * principal, so that a pull costs no write. A process that is killed loses a second of them.
+ * principal, so that a pull costs no write of its own. A process that is killed loses a second of them.
  */
 export class PullLog implements AsyncDisposable {
   readonly #db: Database
@@ -55,7 +54,7 @@ export class PullLog implements AsyncDisposable {
     this.#held = new Map()
     try {
       if (!(await this.#wanted())) return
-      await emitAll(this.#db.writes, ArtifactPulledSchema, Array.from(held.values(), eventOf))
+      await emitPulls(this.#db.writes, Array.from(held.values(), pullOf))
     } catch (error) {
       for (const [key, one] of held) {
         const again = this.#held.get(key)
@@ -71,16 +70,14 @@ export class PullLog implements AsyncDisposable {
   }
 }
 
-const eventOf = ({ grant, manifest, tag, pulls }: Held) => ({
+const pullOf = ({ grant, manifest, tag, pulls }: Held): Pull => ({
   source: sourceOf(grant),
-  facts: {
-    repository: {
-      id: BigInt(manifest.repositoryId),
-      name: nameOf(grant),
-      project: { id: BigInt(grant.project.id), name: grant.project.name },
-    },
-    artifact: { id: BigInt(manifest.id ?? 0), digest: manifest.digest, mediaType: manifest.mediaType },
-    tag: tag ?? '',
-    pulls,
+  repository: {
+    id: BigInt(manifest.repositoryId),
+    name: nameOf(grant),
+    project: { id: BigInt(grant.project.id), name: grant.project.name },
   },
+  artifact: { id: BigInt(manifest.id ?? 0), digest: manifest.digest, mediaType: manifest.mediaType },
+  tag: tag ?? '',
+  pulls,
 })

@@ -1,10 +1,11 @@
-import { createRegistry, fromJson, type JsonValue } from '@bufbuild/protobuf'
+import { createRegistry, fromJson, isMessage, type JsonValue } from '@bufbuild/protobuf'
 import { statement, type Database, type Sql } from '@haven/db'
 import * as contract from '@haven/proto/events'
 import { tracing } from '@haven/telemetry'
 import type { EventMessage } from './emit.ts'
+import { scatter } from './pulls.ts'
 
-/** An event as it was read from the outbox. `id` is its place in the order of emission. */
+/** An event as it was read from the outbox. `id` is its place in the order of emission; pulls that were gathered share one. */
 export type RecordedEvent = {
   id: bigint
   /** Full name of the message's type. */
@@ -134,7 +135,7 @@ export class OutboxDispatcher implements AsyncDisposable {
         const rows = await tx.rows(takeEvents, [size, [...this.#refused.keys()]])
         ids = rows.map((row) => BigInt(row.id))
         if (rows.length === 0) return
-        const events = rows.flatMap(recordedEvent)
+        const events = rows.flatMap(recordedEvents)
         await traced(events, async () => {
           for (const handler of this.#options.handlers) await handler(tx, events)
         })
@@ -171,12 +172,23 @@ async function traced(events: readonly RecordedEvent[], handle: () => Promise<vo
   }
 }
 
-/** An event of a type that this version does not know (a newer one wrote it) is nothing to anybody here. */
-export function recordedEvent(row: EventRow): RecordedEvent[] {
+/**
+ * The events of a row: one, or the pulls that were gathered in it. An event of a type that this version does not know (a newer one wrote it)
+ * is nothing to anybody here.
+ */
+export function recordedEvents(row: EventRow): RecordedEvent[] {
   const schema = types.getMessage(row.type)
   if (!schema || row.payload === null) return []
   const message = fromJson(schema, row.payload, { ignoreUnknownFields: true }) as EventMessage
-  return [{ id: BigInt(row.id), type: row.type, projectId: row.project_id, occurredAt: row.occurred_at, message }]
+  const [id, occurredAt] = [BigInt(row.id), row.occurred_at]
+  if (!isMessage(message, contract.PullsGatheredSchema)) {
+    return [{ id, type: row.type, projectId: row.project_id, occurredAt, message }]
+  }
+  const type = contract.ArtifactPulledSchema.typeName
+  return scatter(message).map((pull) => {
+    const project = pull.repository?.project
+    return { id, type, projectId: project ? Number(project.id) : null, occurredAt, message: pull as EventMessage }
+  })
 }
 
 /** Deletes events that were dispatched more than `hours` ago, `limit` at most. Returns how many. */

@@ -76,16 +76,18 @@ function headerOf({ principal, requestId, address }: EventSource): EventHeader {
   return create(EventHeaderSchema, {
     id: randomUUIDv7(),
     occurredAt: timestampNow(),
-    actor: {
-      kind: actorKinds[principal.kind],
-      id: BigInt('id' in principal ? principal.id : 0),
-      name: principal.kind === 'anonymous' ? 'anonymous' : principal.name,
-    },
+    actor: actorOf(principal),
     requestId: requestId ?? '',
     sourceAddress: address ?? '',
     traceparent: tracing()?.carrier().traceparent ?? '',
   })
 }
+
+export const actorOf = (principal: EventSource['principal']) => ({
+  kind: actorKinds[principal.kind],
+  id: BigInt('id' in principal ? principal.id : 0),
+  name: principal.kind === 'anonymous' ? 'anonymous' : principal.name,
+})
 
 const actorKinds = {
   anonymous: ActorKind.ANONYMOUS,

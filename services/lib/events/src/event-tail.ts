@@ -1,5 +1,6 @@
 import { statement, type Database } from '@haven/db'
-import { recordedEvent, type EventRow, type RecordedEvent } from './dispatcher.ts'
+import { ArtifactPulledSchema, PullsGatheredSchema } from '@haven/proto/events'
+import { recordedEvents, type EventRow, type RecordedEvent } from './dispatcher.ts'
 
 const read = statement<EventRow>(
   'events tail',
@@ -42,7 +43,7 @@ export class EventTail {
   /** @param types full names of the messages that are wanted. @param now milliseconds that only grow. */
   constructor(db: Database, types: readonly string[], now: () => number = () => performance.now()) {
     this.#db = db
-    this.#types = types
+    this.#types = types.includes(ArtifactPulledSchema.typeName) ? [...types, PullsGatheredSchema.typeName] : types
     this.#now = now
   }
 
@@ -77,7 +78,7 @@ export class EventTail {
       rows = await this.#db.writes.rows(read, [this.#last, [...this.#gaps.keys()], PAGE, this.#types])
       for (const row of rows) this.#passed(BigInt(row.id), now)
     } while (rows.length >= PAGE && rows.every((row) => row.payload === null))
-    return rows.flatMap(recordedEvent)
+    return rows.flatMap(recordedEvents)
   }
 
   #passed(id: bigint, now: number): void {
@@ -96,6 +97,7 @@ export class EventTail {
     ])
     const { oldest, newest } = found!
     const forgotten = BigInt(oldest) > after + 1n || BigInt(newest) < until
-    return forgotten || rows.length > limit ? null : rows.flatMap(recordedEvent)
+    const events = rows.flatMap(recordedEvents)
+    return forgotten || events.length > limit ? null : events
   }
 }

@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { statement } from '@haven/db'
 import {
+  ArtifactPulledSchema,
   ArtifactPushedSchema,
   Door,
   MemberAddedSchema,
@@ -8,12 +9,15 @@ import {
   ProjectCreatedSchema,
   TagMovedSchema,
   UserSignedInSchema,
+  type ArtifactPulled,
 } from '@haven/proto/events'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { ensureAuditPartitions, forgetDispatchedEvents } from './index.ts'
 import { auditWriter } from './write-audit.ts'
-import { OutboxDispatcher, type EventHandler } from './dispatcher.ts'
+import { OutboxDispatcher, type EventHandler, type RecordedEvent } from './dispatcher.ts'
 import { emit, type EventSource } from './emit.ts'
+import { EventTail } from './event-tail.ts'
+import { emitPulls, type Pull } from './pulls.ts'
 
 const ann: EventSource = { principal: { kind: 'user', id: 7, name: 'ann' }, requestId: 'r-1', address: '192.0.2.1' }
 const project = { id: 3n, name: 'library' }
@@ -67,6 +71,80 @@ describe('emit', () => {
         },
       },
       { type: 'haven.events.v1.ArtifactPushed', projectId: 3, dispatchedAt: null },
+    ])
+  })
+})
+
+describe('emitPulls', () => {
+  const people: EventSource[] = [
+    ann,
+    { principal: { kind: 'anonymous' }, requestId: 'r-2', address: '192.0.2.2' },
+    { principal: { kind: 'robot', id: 7, name: 'ann' } },
+  ]
+  const pulls: Pull[] = Array.from({ length: 120 }, (_, n) => ({
+    source: people[n % 3]!,
+    repository: n % 2 === 0 ? repository : { id: 10n, name: 'other/app', project: { id: 4n, name: 'other' } },
+    artifact: { id: BigInt(n), digest, mediaType: 'application/vnd.oci.image.manifest.v1+json' },
+    tag: n === 0 ? '' : `t${n}`,
+    pulls: n + 1,
+  }))
+  const seen = (events: readonly RecordedEvent[]) =>
+    events.map(({ type, projectId, message }) => {
+      const { header, repository: of, artifact, tag, pulls: times } = message as ArtifactPulled
+      const by = `${header?.actor?.kind} ${header?.actor?.id} ${header?.actor?.name} ${header?.sourceAddress} ${header?.requestId}`
+      return [type, projectId, by, of?.name, of?.project?.name, artifact?.id, artifact?.digest, tag, times].join(' ')
+    })
+  const wanted = pulls.map((pull, n) =>
+    [
+      ArtifactPulledSchema.typeName,
+      pull.repository.project.id,
+      ['2 7 ann 192.0.2.1 r-1', '1 0 anonymous 192.0.2.2 r-2', '3 7 ann  '][n % 3],
+      pull.repository.name,
+      pull.repository.project.name,
+      n,
+      digest,
+      pull.tag,
+      pull.pulls,
+    ].join(' '),
+  )
+
+  it('tells of each in its order, to those who handle events and to those who follow them, in few rows', async () => {
+    const tail = new EventTail(database.db, [ArtifactPulledSchema.typeName])
+    const other = new EventTail(database.db, [ArtifactPushedSchema.typeName])
+    await tail.open()
+    await other.open()
+    await emitPulls(database.db.writes, [])
+    await emitPulls(database.db.writes, pulls)
+    expect((await outbox()).length).toBe(3)
+    expect(seen(await tail.next())).toEqual(wanted)
+    expect(await other.next()).toEqual([])
+    const events: RecordedEvent[] = []
+    expect(await dispatcher([async (_, some) => void events.push(...some)]).drain()).toBe(3)
+    expect(seen(events)).toEqual(wanted)
+    expect(new Set(events.map(({ message }) => message.header?.id)).size).toBe(120)
+  })
+
+  it('gives each a line of the audit log', async () => {
+    await emitPulls(database.db.writes, pulls)
+    await dispatcher([writeAudit]).drain()
+    const lines = await audit()
+    expect(lines.length).toBe(120)
+    expect(lines.slice(0, 2)).toMatchObject([
+      {
+        projectId: 3,
+        operation: 'pull',
+        resourceType: 'artifact',
+        resource: `library/app@${digest}`,
+        actor: 'ann',
+        sourceAddress: '192.0.2.1',
+        requestId: 'r-1',
+      },
+      {
+        projectId: 4,
+        resource: 'other/app:t1',
+        description: 'pull artifact other/app:t1 (2 times)',
+        actor: 'anonymous',
+      },
     ])
   })
 })

@@ -18,3 +18,4 @@ export {
 export { outboxLag } from './outbox-lag.ts'
 export { EventTail } from './event-tail.ts'
 export { emit, emitAll, type EventMessage, type EventSource, type Transaction } from './emit.ts'
+export { emitPulls, type Pull } from './pulls.ts'

@@ -8,6 +8,7 @@ import { underAttack } from './attack.ts'
 import { growth, seedMany, tagName, type Growth } from './growth.ts'
 import { judge, median, type Shown } from './judge.ts'
 import { interleave, type Field, type Samples } from './measure.ts'
+import { eventListeners } from './listeners.ts'
 import { buildPrograms } from './programs.ts'
 import { failures, markdown, type RowResult, type Run } from './report.ts'
 import { MANY, MIB, REPOSITORIES, rows, type Row, type Seeded } from './rows.ts'
@@ -169,6 +170,12 @@ async function memory() {
   }
 }
 
+async function listeners() {
+  if (tier !== 'full' || !wanted('listeners')) return
+  say('a thousand listeners')
+  add('listeners', 'a thousand streams of live events on one process', await eventListeners())
+}
+
 async function attack() {
   if (tier !== 'full' || !wanted('A54')) return
   say('a client among slow, idle and stalled ones')
@@ -229,6 +236,7 @@ const started =
 for (const ours of ['haven', 'split', 'haven-tls'] as const)
   await part(`beside ${subjectNames[ours]}`, () => beside(ours))
 await part('memory', memory)
+await part('listeners', listeners)
 await part('attack', attack)
 await part('store', store)
 await part('grow', grow)

@@ -1,7 +1,8 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
-import { call, expectStatus } from './http.ts'
+import { ADMIN_PASSWORD } from '@haven/testkit'
+import { basic, call, expectStatus } from './http.ts'
 import type { Subject } from './subjects.ts'
 
 /** `library` is there in every Haven; the others do not care. */
@@ -100,4 +101,27 @@ export function seedTagFolders(subject: Subject, repository: string, count: numb
   const tags = join(subject.dataFolder, 'docker/registry/v2/repositories', repository, '_manifests/tags')
   mkdirSync(tags, { recursive: true })
   for (let n = 0; n < count; n++) mkdirSync(join(tags, `t${String(n).padStart(7, '0')}`))
+}
+
+/** Of all seeded accounts. */
+export const PASSWORD = 'Passw0rd'
+
+/**
+ * Accounts that share one hash, and their password with it. The salt of an argon2id hash lies within it; beside it, it only makes each a
+ * hash of its own, as hashes are.
+ */
+export async function seedAccounts(subject: Subject, names: readonly string[]): Promise<void> {
+  const user = { username: 'first', password: PASSWORD, email: 'first@example.com', realname: 'first' }
+  const headers = { authorization: basic('admin', ADMIN_PASSWORD), 'content-type': 'application/json' }
+  const body = Buffer.from(JSON.stringify(user))
+  await expectStatus(201, call(subject, 'POST', '/api/v2.0/users', { headers, body }), 'a user')
+  await subject.installation!.query(
+    `with added as (
+       insert into identity.users (username, username_key) select name, name from unnest($1::text[]) as names (name) returning id, username)
+     insert into identity.credentials (user_id, kind, version, hash, salt)
+     select a.id, 'password', c.version, c.hash, a.username
+       from added a, identity.credentials c join identity.users u on u.id = c.user_id
+      where u.username_key = 'first' and c.kind = 'password'`,
+    [names],
+  )
 }

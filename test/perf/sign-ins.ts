@@ -2,11 +2,10 @@ import { ADMIN_PASSWORD } from '@haven/testkit'
 import { cpuSecondsOf } from './cpu.ts'
 import { basic, call, expectStatus, type Answer } from './http.ts'
 import { median, type Shown } from './judge.ts'
-import { REPOSITORY, seedImage } from './seed.ts'
+import { PASSWORD, REPOSITORY, seedAccounts, seedImage } from './seed.ts'
 import { run } from './specials.ts'
 import { haven, type Subject } from './subjects.ts'
 
-const PASSWORD = 'Passw0rd'
 /** Of programs, each of which signs in five times a minute; and people who sign in once. */
 const PROGRAMS = 180
 const PEOPLE = 1_000
@@ -16,7 +15,7 @@ export async function signIns(say: (text: string) => void): Promise<Shown> {
   await using subject = await haven('haven')
   say('sign-ins: Basic on each request')
   const values = await basicBySession(subject, basic('admin', ADMIN_PASSWORD))
-  await addAccounts(subject)
+  await seedAccounts(subject, [...names('program', PROGRAMS), ...names('person', PEOPLE)])
   say('sign-ins: manifests beside those of an installation')
   const { path } = (await seedImage(subject, REPOSITORY, 'signed-in', [1024])).manifest
   for (let n = 0; n < PROGRAMS; n++) await dockerLogin(subject, `program-${n}`)
@@ -36,6 +35,8 @@ export async function signIns(say: (text: string) => void): Promise<Shown> {
   values['cores of 1,000 first sign-ins a minute'] = await coresOf(subject, first)
   return { values }
 }
+
+const names = (kind: string, count: number) => Array.from({ length: count }, (_, n) => `${kind}-${n}`)
 
 const ROUNDS = 5
 
@@ -112,29 +113,6 @@ async function coresOf(subject: Subject, signIn: (n: number) => Promise<unknown>
   signedIn.end()
   const { length } = await signedIn.ended
   return (cpuSecondsOf(subject.roots) - before) / ((length * SIGN_IN_EVERY_MS) / 1_000)
-}
-
-/**
- * Accounts that share one hash, and their password with it. The salt of an argon2id hash lies within it; beside it, it only makes each a
- * hash of its own, as hashes are.
- */
-async function addAccounts(subject: Subject): Promise<void> {
-  const user = { username: 'first', password: PASSWORD, email: 'first@example.com', realname: 'first' }
-  const headers = { authorization: basic('admin', ADMIN_PASSWORD), 'content-type': 'application/json' }
-  const body = Buffer.from(JSON.stringify(user))
-  await expectStatus(201, call(subject, 'POST', '/api/v2.0/users', { headers, body }), 'a user')
-  await subject.installation!.query(
-    `with added as (
-       insert into identity.users (username, username_key)
-       select name, name from (
-         select 'program-' || n from generate_series(0, ${PROGRAMS - 1}) n union all
-         select 'person-' || n from generate_series(0, ${PEOPLE - 1}) n) names (name)
-       returning id, username)
-     insert into identity.credentials (user_id, kind, version, hash, salt)
-     select a.id, 'password', c.version, c.hash, a.username
-       from added a, identity.credentials c join identity.users u on u.id = c.user_id
-      where u.username_key = 'first' and c.kind = 'password'`,
-  )
 }
 
 const dockerLogin = (subject: Subject, name: string) => {

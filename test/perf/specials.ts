@@ -44,7 +44,7 @@ export async function oneRepository(subject: Subject, rounds: number): Promise<S
 }
 
 /** Of a Haven: the process that clients speak to. Of a peer: all of it. */
-function frontOf({ installation, roots }: Subject): number[] {
+export function frontOf({ installation, roots }: Subject): number[] {
   if (!installation) return [...roots]
   const front = Object.entries(installation.processes()).filter(([name]) => name.startsWith('front'))
   return front.flatMap(([, pid]) => (pid === null ? [] : [pid]))

@@ -94,6 +94,11 @@ export const targets = {
     told('manifests beside 1,000 first sign-ins a minute by those beside none', '×'),
     told('cores of 1,000 first sign-ins a minute', ''),
   ],
+  listeners: [
+    most('memory of 1,000 listeners', 'MiB', 100),
+    told('cores while nothing happens', ''),
+    told('CPU of a push that 1,000 are told of', 'ms'),
+  ],
   A54: [most('p99 under attack by alone', '×', 2)],
   accounts: [
     'users',

@@ -82,8 +82,9 @@ select id, 'sha256:' || encode(sha256('{}'), 'hex'), 'application/vnd.oci.image.
        now() - (:last - right(path, 7)::int) * interval '1 minute'
   from put;
 
--- What is written with pulled_at.
-update artifacts.manifests set pulled_day = (pulled_at at time zone 'UTC')::date where pulled_at is not null and pulled_day is null;
+insert into artifacts.last_pulls (manifest_id, pulled_at, pulled_day)
+select id, pulled_at, (pulled_at at time zone 'UTC')::date from artifacts.manifests where pulled_at is not null
+on conflict do nothing;
 
 insert into projects.quota_deltas (project_id, delta_bytes, reason)
 select p.id, 1000 * (:last - :first + 1)::bigint, 'seeded' from projects.projects p where p.name_key = 'library';

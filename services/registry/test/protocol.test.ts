@@ -608,8 +608,8 @@ describe('manifests', () => {
       const repository = await registry.db.prisma.repository.findFirst({ where: { path: 'events' } })
       return repository?.pullCount === 3n
     })
-    const manifest = await registry.db.prisma.manifest.findFirst({ where: { digest } })
-    expect(manifest?.pulledAt).not.toBeNull()
+    const { id } = await registry.db.prisma.manifest.findFirstOrThrow({ where: { digest } })
+    expect(await registry.db.prisma.lastPull.count({ where: { manifestId: id } })).toBe(1)
   })
 })
 

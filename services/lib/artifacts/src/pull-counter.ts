@@ -9,7 +9,9 @@ const count = statement(
 )
 const touchManifests = statement(
   'pulls touch manifests',
-  `update artifacts.manifests set pulled_at = now(), pulled_day = (now() at time zone 'UTC')::date where id = any($1::bigint[])`,
+  `insert into artifacts.last_pulls (manifest_id, pulled_at, pulled_day)
+   select id, now(), (now() at time zone 'UTC')::date from unnest($1::bigint[]) id order by id
+   on conflict (manifest_id) do update set pulled_at = excluded.pulled_at, pulled_day = excluded.pulled_day`,
 )
 const touchTags = statement(
   'pulls touch tags',

@@ -101,6 +101,9 @@ const amongChildren = (place: Place) => Prisma.sql`(m.repository_id, m.digest) i
 
 const none = Prisma.sql`null::jsonb`
 
+/** When `m` was pulled last. */
+export const lastPull = Prisma.sql`(select p.pulled_at from artifacts.last_pulls p where p.manifest_id = m.id)`
+
 const tags = Prisma.sql`(
   select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name, 'pushedAt', t.pushed_at, 'pulledAt', t.pulled_at)
                    order by t.pushed_at desc, t.id desc)
@@ -143,7 +146,7 @@ const allReferences = Prisma.sql`${references(Prisma.empty)} as "references", fa
 export const columns = (parts: ArtifactParts, children = someReferences) => Prisma.sql`
   m.id::float8 as id, m.repository_id as "repositoryId", r.path, m.digest, m.media_type as "mediaType",
   m.config_media_type as "configMediaType", m.artifact_type as "artifactType", m.kind, m.type, m.total_bytes::float8 as "sizeBytes",
-  m.subject_digest as "subjectDigest", m.annotations, m.facts, m.pushed_by as "pushedBy", m.pushed_at as "pushedAt", m.pulled_at as "pulledAt",
+  m.subject_digest as "subjectDigest", m.annotations, m.facts, m.pushed_by as "pushedBy", m.pushed_at as "pushedAt", ${lastPull} as "pulledAt",
   ${children},
   ${parts.tags ? tags : none} as tags,
   ${parts.labels ? labelIds : none} as "labelIds",
@@ -169,7 +172,7 @@ const fieldsOf = ({ project }: Place): Fields => ({
   digest: { column: Prisma.sql`m.digest`, type: 'text' },
   size: { column: Prisma.sql`m.total_bytes`, type: 'number' },
   push_time: { column: Prisma.sql`m.pushed_at`, type: 'time' },
-  pull_time: { column: Prisma.sql`m.pulled_at`, type: 'time' },
+  pull_time: { column: lastPull, type: 'time' },
   project_id: { column: Prisma.sql`r.project_id`, type: 'number' },
   repository_id: { column: Prisma.sql`m.repository_id`, type: 'number' },
   repository_name: { column: Prisma.sql`(${project.name}::text || '/' || r.path)`, type: 'text' },

@@ -1,6 +1,6 @@
 import { escapeLike, Prisma } from '@haven/db'
 import type { NamePattern, SearchTerm } from '../search-terms.ts'
-import { named } from './artifact-rows.ts'
+import { lastPull, named } from './artifact-rows.ts'
 
 /** Ids of labels by name. */
 export type Labels = ReadonlyMap<string, readonly number[]>
@@ -123,14 +123,14 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       if (scope.ofTags) return row(isAt(Prisma.sql`t.pulled_at`, term))
       const day = Prisma.sql`(${term.time}::timestamptz at time zone 'UTC')::date`
       const set = Prisma.sql`
-        select n.id from artifacts.manifests n
-         where n.pulled_day ${Prisma.raw(term.after ? '>=' : '<=')} ${day} and ${isAt(Prisma.sql`n.pulled_at`, term)}`
-      const holds = isAt(Prisma.sql`coalesce(m.pulled_at, ${term.after ? '-infinity' : 'infinity'}::timestamptz)`, term)
+        select p.manifest_id from artifacts.last_pulls p
+         where p.pulled_day ${Prisma.raw(term.after ? '>=' : '<=')} ${day} and ${isAt(Prisma.sql`p.pulled_at`, term)}`
+      const holds = isAt(Prisma.sql`coalesce(${lastPull}, ${term.after ? '-infinity' : 'infinity'}::timestamptz)`, term)
       // Nothing is pulled before it is pushed: from there on the list is read.
       return { set, holds: term.after ? holds : Prisma.sql`(${holds} and m.pushed_at <= ${term.time})` }
     }
     case 'never pulled':
-      return row(scope.ofTags ? Prisma.sql`t.pulled_at is null` : Prisma.sql`m.pulled_at is null`)
+      return row(scope.ofTags ? Prisma.sql`t.pulled_at is null` : Prisma.sql`${lastPull} is null`)
     case 'untagged':
       return row(Prisma.sql`not ${named}`)
   }

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { startHaven, type HavenInstallation } from '@haven/testkit'
 import { lacking, titled } from '@haven/testkit/tools'
@@ -52,6 +52,25 @@ afterAll(async () => {
 async function mount(path: string, ...args: string[]): Promise<void> {
   await must('mount', [...args, path])
   mounted.add(path)
+}
+
+/**
+ * What the disk held at one moment, as after a power cut. A process that was stopped within an fsync still ends it, and a copy made meanwhile would
+ * hold a journal of before and blocks of after: then it is made again.
+ */
+async function copyOfAnInstant(mounted: string, image: string, copy: string): Promise<void> {
+  const device = basename((await must('findmnt', ['-no', 'SOURCE', mounted])).trim())
+  // Fields of the kernel's Documentation/block/stat.rst: writes that ended, and what is under way.
+  const writes = () => {
+    const fields = readFileSync(`/sys/block/${device}/stat`, 'utf8').trim().split(/\s+/)
+    return { ended: fields[4], underWay: Number(fields[8]) }
+  }
+  const isWhole = async () => {
+    const before = writes()
+    await must('cp', ['--sparse=always', image, copy])
+    return before.underWay === 0 && before.ended === writes().ended
+  }
+  await until('nothing is written while the disk is copied', isWhole, 30_000)
 }
 
 /** @throws with who still works there when it stays in use. */
@@ -311,7 +330,7 @@ describe('the disk', () => {
       // Backends of Postgres name no folder, but work in it.
       const all = [...new Set([...processesOf(home), ...workingIn(home)])]
       for (const pid of all) process.kill(pid, 'SIGSTOP')
-      await must('cp', ['--sparse=always', image, copy])
+      await copyOfAnInstant(path, image, copy)
       for (const pid of all) process.kill(pid, 'SIGKILL')
       await load.stop()
       await unmount(path)

@@ -355,7 +355,8 @@ describe('whole rows of a repository', () => {
           await content.statements(() => haven(`/search/artifacts?q=${encodeURIComponent(q)}&page_size=${size}`)),
         )
     }
-    expect(costs).toEqual(costs.map(() => 4))
+    // What begins with one frequent term needs nobody to choose.
+    expect(costs).toEqual([3, 3, 4, 4, 4, 4, 4, 4])
   })
 
   it('are counted up to a thousand', async () => {

@@ -2,11 +2,14 @@ import { Prisma, type Database } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
 import { columns, named, ofIndex, type ArtifactRow } from './artifact-rows.ts'
 import {
+  listedBy,
   searchChecks,
   searchedRepositories,
-  searchedType,
+  searchedTimes,
   searchSets,
+  searchStarts,
   type Labels,
+  type Ordered,
   type SearchScope,
 } from './search-sql.ts'
 
@@ -140,8 +143,14 @@ async function searchIn(
   db: Pick<Database, 'prisma'>,
   terms: readonly SearchTerm[],
   scope: SearchScope,
+  keyset: Keyset,
 ): Promise<Prisma.Sql[]> {
-  const { sets } = await startOf(db, terms, scope, FEW_ARTIFACTS)
+  const { sets } = await startOf(
+    db,
+    { sets: searchSets(terms, scope), ordered: [], named: null },
+    FEW_ARTIFACTS,
+    keyset,
+  )
   return [...(sets[0] ? [Prisma.sql`m.id = any(array(${sets[0]}))`] : []), ...searchChecks(terms, scope)]
 }
 
@@ -162,7 +171,7 @@ export const tagPage = async (
       from: Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`,
       where: [
         Prisma.sql`t.repository_id = ${repositoryOf(place)} and m.deleted_at is null`,
-        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: true })),
+        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: true }, keyset)),
       ],
       order: tagOrders[order],
       own: Prisma.sql`t.name as tag, t.pushed_at as "tagPushedAt", t.pulled_at as "tagPulledAt"`,
@@ -184,7 +193,7 @@ export const artifactPage = async (
       from: artifacts,
       where: [
         Prisma.sql`m.repository_id = ${repositoryOf(place)} and ${listed}`,
-        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: false })),
+        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: false }, keyset)),
       ],
       order: byPush,
       own: Prisma.sql`null as tag`,
@@ -201,49 +210,69 @@ const NEAR_ARTIFACTS = 12_000
 const MANY_ARTIFACTS = 30_000
 const FEW_REPOSITORIES = 200
 
+/** So far is looked ahead to tell which of two frequent terms is the rarer one. */
+const AHEAD = 1_000
+
 type Start = {
   /** Ids of the artifacts that have one of the terms, where few have it: the rarest first. */
   sets: Prisma.Sql[]
   /** Few repositories, in which all are. */
   repositories: number[] | null
-  /** The type that is asked for, whose index has its artifacts in order, and how many there are, up to one more than many. */
-  type: Prisma.Sql | null
-  ofType: number
+  /** What is to be read in order, the rarest behind the place first, and whether that has more than was looked ahead. */
+  ordered: OrderedTerm[]
+  many: boolean
 }
+type OrderedTerm = readonly Ordered[]
+type Asked = { sets: readonly Prisma.Sql[]; ordered: readonly OrderedTerm[]; named: Prisma.Sql | null }
 
-/** Where a search begins: with the rarest of what it names, as far as an index tells. One statement, none when it names nothing of that kind. */
+/** How few artifacts or repositories are asked for, as far as an index tells. One statement, none when there is nothing to choose. */
 async function startOf(
   { prisma }: Pick<Database, 'prisma'>,
-  terms: readonly SearchTerm[],
-  scope: SearchScope,
+  { sets, ordered, named }: Asked,
   few: number,
+  keyset: Keyset,
 ): Promise<Start> {
-  const sets = searchSets(terms, scope)
-  const named = searchedRepositories(terms, scope)
-  const type = searchedType(terms, scope)
-  if (sets.length === 0 && named === null && type === null)
-    return { sets: [], repositories: null, type, ofType: Infinity }
-  const count = (set: Prisma.Sql, most: number) => Prisma.sql`(select count(*)::int from (${set} limit ${most + 1}) s)`
-  const repositories =
-    named === null
-      ? Prisma.sql`null::int[]`
-      : Prisma.sql`array(select r.id from artifacts.repositories r where r.deleted_at is null and ${named} limit ${FEW_REPOSITORIES + 1})`
-  const ofType =
-    type === null
-      ? Prisma.sql`null::int`
-      : count(Prisma.sql`select m.id from artifacts.manifests m where m.deleted_at is null and ${type}`, MANY_ARTIFACTS)
-  const [found] = await prisma.$queryRaw<[{ counts: number[]; repositories: number[] | null; ofType: number | null }]>`
-    select array[${Prisma.join([...sets.map((set) => count(set, few)), Prisma.sql`0`])}] as counts, ${repositories} as repositories,
-           ${ofType} as "ofType"`
+  if (sets.length === 0 && named === null && ordered.length < 2) {
+    return { sets: [], repositories: null, ordered: [...ordered], many: true }
+  }
+  const repositories = Prisma.sql`array(
+    select r.id from artifacts.repositories r where r.deleted_at is null and ${named ?? Prisma.sql`false`} limit ${FEW_REPOSITORIES + 1})`
+  const ofRepositories = listedBy(Prisma.sql`s.repository_id = any(${repositories})`)
+  // What is in few repositories is looked for there, unless nothing else is asked for: then their lists are in order.
+  const inFew =
+    named !== null && sets.length + ordered.length > 0
+      ? [Prisma.sql`select ${ofRepositories.id} from ${ofRepositories.from} where ${ofRepositories.where}`]
+      : []
+  const counts = [...inFew, ...sets].map(
+    (set, i) => Prisma.sql`(select count(*)::int from (${set} limit ${i < inFew.length ? AHEAD : few + 1}) s)`,
+  )
+  const ahead = ordered.map(
+    (one) => Prisma.sql`(
+      select jsonb_build_object('count', count(*), 'from', min(a.pushed_at), 'to', max(a.pushed_at))
+        from (${inOrderOf(one, [], keyset)} limit ${AHEAD}) a)`,
+  )
+  const [found] = await prisma.$queryRaw<
+    [{ counts: number[]; repositories: number[]; ahead: { count: number; from: string; to: string }[] }]
+  >`
+    select array[${Prisma.join([...counts, Prisma.sql`0`])}] as counts, ${repositories} as repositories,
+           array[${Prisma.join([...ahead, Prisma.sql`null::jsonb`])}] as ahead`
+  const isFew = named !== null && found.repositories.length <= FEW_REPOSITORIES
+  const rarest = ordered
+    .map((one, i) => {
+      const { count, from, to } = found.ahead[i]!
+      return { one, count, span: Date.parse(to) - Date.parse(from) }
+    })
+    .toSorted((a, b) => a.count - b.count || b.span - a.span)
+  const most = Math.min(few, rarest[0] && rarest[0].count < AHEAD ? rarest[0].count : few)
   return {
-    sets: sets
+    sets: [...inFew, ...sets]
       .map((set, i) => ({ set, count: found.counts[i]! }))
-      .filter((one) => one.count <= few)
+      .filter(({ count }, i) => (i < inFew.length ? isFew && count < Math.min(most, AHEAD) : count <= most))
       .toSorted((a, b) => a.count - b.count)
       .map(({ set }) => set),
-    repositories: found.repositories && found.repositories.length <= FEW_REPOSITORIES ? found.repositories : null,
-    type,
-    ofType: found.ofType ?? Infinity,
+    repositories: isFew ? found.repositories : null,
+    ordered: rarest.map(({ one }) => one),
+    many: (rarest[0]?.count ?? AHEAD) >= AHEAD,
   }
 }
 
@@ -276,33 +305,102 @@ export async function foundPage(
       },
       keyset,
     )
-  const inOrder = Prisma.sql`m.subject_digest is null and m.deleted_at is null and ${place.behind}`
   // Sorted first and looked at then, as far as the page needs.
-  const inSets = (sets: readonly Prisma.Sql[]) =>
+  const lookedUp = (sorted: Prisma.Sql) =>
     read(Prisma.sql`(
-      select k.id, k.pushed_at, x.repository_id, x.digest, x.type, x.subject_digest, x.annotations, x.facts, x.pulled_at, x.deleted_at
-        from (select m.id, m.pushed_at from artifacts.manifests m
-               where m.id = any(array(${Prisma.join(
-                 sets.map((set) => Prisma.sql`(${set})`),
-                 ' intersect ',
-               )})) and ${inOrder}
-               order by ${place.sorted} offset 0) k
+      select k.id, k.pushed_at, x.repository_id, x.digest, x.type, x.subject_digest, x.annotations, x.facts, x.deleted_at
+        from (${sorted} offset 0) k
         cross join lateral (select x.* from artifacts.manifests x where x.id = k.id offset 0) x)`)
+  const times = searchedTimes(terms)
+  const inOrder = Prisma.join(
+    [Prisma.sql`s.subject_digest is null and s.deleted_at is null and ${behindOf(Prisma.sql`s.id`, keyset)}`, ...times],
+    ' and ',
+  )
+  const sorted = sortedOf(Prisma.sql`s.id`, keyset)
+  const inSets = (sets: readonly Prisma.Sql[]) =>
+    lookedUp(Prisma.sql`
+      select s.id, s.pushed_at from artifacts.manifests s
+       where s.id = any(array(${Prisma.join(
+         sets.map((set) => Prisma.sql`(${set})`),
+         ' intersect ',
+       )})) and ${inOrder}
+       order by ${sorted}`)
   const near = (which: Prisma.Sql) =>
     read(Prisma.sql`(
-      select m.* from artifacts.manifests m where ${which} and ${inOrder} order by ${place.sorted} limit ${NEAR_ARTIFACTS})`)
-  const { sets, repositories, type, ofType } = await startOf(db, terms, scope, FEW_ARTIFACTS)
+      select s.* from artifacts.manifests s where ${which} and ${inOrder} order by ${sorted} limit ${NEAR_ARTIFACTS})`)
+  const asked = { ...searchStarts(terms, scope), named: searchedRepositories(terms, scope) }
+  const { sets, repositories, ordered, many } = await startOf(db, asked, FEW_ARTIFACTS, keyset)
   if (sets.length > 0) return inSets(sets.slice(0, 1))
-  const byType = ofType <= MANY_ARTIFACTS
-  const all = () => read(Prisma.sql`artifacts.manifests`, byType ? null : repositories)
+  const [repository] = repositories?.length === 1 ? repositories : []
+  if (ordered.length > 0) {
+    const only = repositories ? [...times, Prisma.sql`s.repository_id = any(${repositories}::int[])`] : times
+    const [rarest, ...others] = ordered
+    if (others.length === 0 && repositories === null) return lookedUp(inOrderOf(rarest!, only, keyset))
+    const page = await lookedUp(lookAhead(rarest!, others, only, keyset))
+    if (page?.more || !many) return page
+    const all =
+      repository === undefined ? ordered : [...ordered, [listedBy(Prisma.sql`s.repository_id = ${repository}`)]]
+    return lookedUp(sideBySide(all, only, keyset))
+  }
+  const all = () => read(Prisma.sql`artifacts.manifests`, repositories)
   // A page of several repositories is put together of one of each.
-  const several = !byType && repositories !== null && repositories.length !== 1
-  if (several || searchSets(terms, scope).length === 0) return all()
-  const [repository] = repositories ?? []
-  const page = await near(
-    byType ? type! : repository === undefined ? Prisma.sql`true` : Prisma.sql`m.repository_id = ${repository}`,
+  if ((repositories !== null && repository === undefined) || asked.sets.length === 0) return all()
+  const page = await near(repository === undefined ? Prisma.sql`true` : Prisma.sql`s.repository_id = ${repository}`)
+  if (page?.more) return page
+  const few = (await startOf(db, { ...asked, named: null }, MANY_ARTIFACTS, keyset)).sets
+  return few.length > 0 ? inSets(few) : all()
+}
+
+const keyOf = (id: Prisma.Sql): Order => ({ columns: [Prisma.sql`s.pushed_at`, id], read: byPush.read })
+const behindOf = (id: Prisma.Sql, keyset: Keyset) => placeOf(keyOf(id), keyset)!.behind
+const sortedOf = (id: Prisma.Sql, keyset: Keyset) => placeOf(keyOf(id), keyset)!.sorted
+
+/** What has one term, in the order of the page. */
+function inOrderOf(parts: OrderedTerm, only: readonly Prisma.Sql[], keyset: Keyset): Prisma.Sql {
+  const each = parts.map(
+    ({ from, id, where }) => Prisma.sql`
+      select s.pushed_at, ${id} as id, s.repository_id from ${from}
+       where ${Prisma.join([where, behindOf(id, keyset), ...only], ' and ')} order by ${sortedOf(id, keyset)}`,
   )
-  if (page?.more || ofType <= NEAR_ARTIFACTS) return page
-  const start = await startOf(db, terms, scope, MANY_ARTIFACTS)
-  return start.sets.length > 0 ? inSets(start.sets) : all()
+  if (each.length === 1) return each[0]!
+  // Each part is sorted, too: only then are they merged, and not all read first.
+  const all =
+    each.length === 0
+      ? nothing
+      : Prisma.join(
+          each.map((part) => Prisma.sql`(${part})`),
+          ' union all ',
+        )
+  return Prisma.sql`select s.* from (${all}) s order by ${sortedOf(Prisma.sql`s.id`, keyset)}`
+}
+const nothing = Prisma.sql`select now() as pushed_at, 0::bigint as id, 0 as repository_id where false`
+
+/** What of the next few thousand of one term has the others, too: each is looked up. */
+function lookAhead(first: OrderedTerm, others: readonly OrderedTerm[], only: readonly Prisma.Sql[], keyset: Keyset) {
+  const has = others.map((parts) =>
+    parts.length === 0
+      ? Prisma.sql`false`
+      : Prisma.sql`(${Prisma.join(
+          parts.map(
+            ({ from, id, where }) => Prisma.sql`exists (
+              select from ${from} where ${where} and s.pushed_at = k.pushed_at and ${id} = k.id offset 0)`,
+          ),
+          ' or ',
+        )})`,
+  )
+  const { sorted } = placeOf(timeKey(Prisma.sql`k`), keyset)!
+  return Prisma.sql`
+    select k.id, k.pushed_at from (${inOrderOf(first, only, keyset)} limit ${FEW_ARTIFACTS}) k
+     where ${Prisma.join([Prisma.sql`true`, ...has], ' and ')} order by ${sorted}`
+}
+
+/** What has all terms: the planner knows which are frequent, and reads them side by side or looks one up in the other. */
+function sideBySide(all: readonly OrderedTerm[], only: readonly Prisma.Sql[], keyset: Keyset): Prisma.Sql {
+  const [first, ...others] = all.map((one, i) => Prisma.sql`(${inOrderOf(one, only, keyset)}) ${Prisma.raw(`a${i}`)}`)
+  const joined = others.map((one, i) => {
+    const alias = Prisma.raw(`a${i + 1}`)
+    return Prisma.sql`join ${one} on ${alias}.pushed_at = a0.pushed_at and ${alias}.id = a0.id`
+  })
+  const { sorted } = placeOf(timeKey(Prisma.sql`a0`), keyset)!
+  return Prisma.sql`select a0.id, a0.pushed_at from ${Prisma.join([first!, ...joined], ' ')} order by ${sorted}`
 }

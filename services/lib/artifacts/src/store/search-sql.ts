@@ -13,14 +13,20 @@ export type SearchScope = {
   ofTags: boolean
 }
 
-/** A term as SQL: a condition on a row and, where an index finds all that have it, the ids of those. */
-type TermSql = { holds: Prisma.Sql; set: Prisma.Sql | null }
+/** Rows `s` that an index has in the order of pushes: of artifacts, or of terms of artifacts. */
+export type Ordered = { from: Prisma.Sql; id: Prisma.Sql; where: Prisma.Sql }
+
+/**
+ * A term as SQL: a condition on a row; where an index finds all that have it, the ids of those; where it finds them in the order of pushes,
+ * those, in parts of which no two have the same artifact. Of the ids and parts some may be of artifacts that do not have it.
+ */
+type TermSql = { holds: Prisma.Sql; set: Prisma.Sql | null; ordered: readonly Ordered[] | null }
 
 /** Conditions on manifests `m` in repositories `r`, by sets where there are any: for whoever reads all that is found. */
 export const searchToSql = (terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql[] =>
   terms.map((term) => {
     const { holds, set } = toSql(term, scope)
-    return negate(term, set ? Prisma.sql`m.id in (${set})` : holds)
+    return negate(term, set ? Prisma.sql`(m.id in (${set}) and ${holds})` : holds)
   })
 
 /**
@@ -34,21 +40,61 @@ export const searchChecks = (terms: readonly SearchTerm[], scope: SearchScope): 
 export const searchSets = (terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql[] =>
   terms.flatMap((term) => (term.negated ? [] : (toSql(term, scope).set ?? [])))
 
+/** What an index has in the order of pushes, for each term that it has so, and the sets of the others. */
+export function searchStarts(
+  terms: readonly SearchTerm[],
+  scope: SearchScope,
+): { ordered: (readonly Ordered[])[]; sets: Prisma.Sql[] } {
+  const all = terms.filter(({ negated }) => !negated).map((term) => toSql(term, scope))
+  return {
+    ordered: all.flatMap(({ ordered }) => (ordered ? [ordered] : [])),
+    sets: all.flatMap(({ ordered, set }) => (ordered === null && set ? [set] : [])),
+  }
+}
+
+/** When what is searched was pushed, of rows `s`. */
+export const searchedTimes = (terms: readonly SearchTerm[]): Prisma.Sql[] =>
+  terms.flatMap((term) =>
+    (term.field === 'pushed' && !term.negated) || (term.field === 'pulled' && !term.negated && !term.after)
+      ? isAt(Prisma.sql`s.pushed_at`, term)
+      : [],
+  )
+
 /** Repositories `r` that are asked for by name; null when all may have what is searched. */
 export function searchedRepositories(terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql | null {
   const asked = terms.filter((term) => term.field === 'repository' && !term.negated)
   return asked.length === 0 ? null : Prisma.join(searchChecks(asked, scope), ' and ')
 }
 
-/** Conditions on the type of artifacts `m`: an index has those of one in order. Null when none is asked for. */
-export function searchedType(terms: readonly SearchTerm[], scope: SearchScope): Prisma.Sql | null {
-  const asked = terms.filter((term) => term.field === 'type' && !term.negated)
-  return asked.length === 0 ? null : Prisma.join(searchChecks(asked, scope), ' and ')
-}
-
 const negate = ({ negated }: SearchTerm, condition: Prisma.Sql) =>
   negated ? Prisma.sql`not (${condition})` : condition
-const row = (holds: Prisma.Sql): TermSql => ({ holds, set: null })
+const row = (holds: Prisma.Sql): TermSql => ({ holds, set: null, ordered: null })
+
+/** Artifacts that have one of these terms by which they can be searched; `later` parts leave out what is in those before. */
+function lines(holds: Prisma.Sql, found: readonly Prisma.Sql[], { apart }: { apart: boolean }): TermSql {
+  const from = Prisma.sql`artifacts.search_terms s`
+  const id = Prisma.sql`s.manifest_id`
+  const any = Prisma.join([...found, Prisma.sql`null`])
+  const others = (before: readonly Prisma.Sql[]) =>
+    apart || before.length === 0
+      ? Prisma.empty
+      : Prisma.sql`and not exists (
+          select from artifacts.search_terms o
+           where o.term in (${Prisma.join([...before])}) and o.pushed_at = s.pushed_at and o.manifest_id = s.manifest_id)`
+  return {
+    holds,
+    set: Prisma.sql`select s.manifest_id from ${from} where s.term in (${any})`,
+    ordered:
+      found.length > MAX_PARTS
+        ? null
+        : found.map((term, i) => ({ from, id, where: Prisma.sql`s.term = ${term} ${others(found.slice(0, i))}` })),
+  }
+}
+
+/** Each part is one more index to read side by side. */
+const MAX_PARTS = 8
+
+const termOf = (kind: string, value: string) => Prisma.sql`artifacts.search_term(${kind}, ${value})`
 
 // `offset 0` and functions where operators would do: looked at for each row, as in artifact-rows.ts.
 function toSql(term: SearchTerm, scope: SearchScope): TermSql {
@@ -57,6 +103,7 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       if (scope.ofTags) return row(Prisma.sql`t.name ilike ${`%${escapeLike(term.value)}%`}`)
       const ofTag = begins(Prisma.sql`t.name`, term.value)
       return {
+        ...row(Prisma.sql`(${nameHolds(term.value, scope.among, Prisma.sql`r`)} or ${hasTag(ofTag)})`),
         set: Prisma.sql`
           select t.manifest_id from artifacts.tags t where ${ofTag}
           union all
@@ -65,13 +112,12 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
                  lateral (select n.id from artifacts.manifests n
                            where n.repository_id = q.id and n.subject_digest is null and n.deleted_at is null offset 0) n
            where q.deleted_at is null and ${nameHolds(term.value, scope.among, Prisma.sql`q`)}`,
-        holds: Prisma.sql`(${nameHolds(term.value, scope.among, Prisma.sql`r`)} or ${hasTag(ofTag)})`,
       }
     }
     case 'tag': {
       const is = matches(Prisma.sql`t.name`, term.pattern)
       if (scope.ofTags) return row(is)
-      return { holds: hasTag(is), set: Prisma.sql`select t.manifest_id from artifacts.tags t where ${is}` }
+      return { ...row(hasTag(is)), set: Prisma.sql`select t.manifest_id from artifacts.tags t where ${is}` }
     }
     case 'repository':
       return row(repositoryMatches(term.pattern, scope.among))
@@ -80,41 +126,48 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       const of = (m: Prisma.Sql) =>
         Prisma.sql`(${m}.digest ~>=~ ${term.prefix} and ${m}.digest ~<~ ${`${term.prefix}~`})`
       return {
+        ...row(Prisma.sql`starts_with(m.digest, ${term.prefix})`),
         set: Prisma.sql`select n.id from artifacts.manifests n where ${of(Prisma.sql`n`)}`,
-        holds: Prisma.sql`starts_with(m.digest, ${term.prefix})`,
       }
     }
     case 'label': {
-      const set = Prisma.sql`
-        select l.manifest_id from artifacts.artifact_labels l where l.label_id = any(${[...(scope.labels.get(term.value) ?? [])]}::int[])`
-      return { set, holds: Prisma.sql`exists (${set} and l.manifest_id = m.id offset 0)` }
+      const ids = scope.labels.get(term.value) ?? []
+      const holds = Prisma.sql`exists (
+        select from artifacts.artifact_labels l where l.manifest_id = m.id and l.label_id = any(${[...ids]}::int[]) offset 0)`
+      return lines(
+        holds,
+        ids.map((id) => termOf('label', String(id))),
+        { apart: false },
+      )
     }
     case 'annotation':
       if (term.value === null) return row(Prisma.sql`jsonb_exists(m.annotations, ${term.name})`)
-      return {
-        set: Prisma.sql`
-          select n.id from artifacts.manifests n
-           where n.annotations <> '{}' and n.annotations @> jsonb_build_object(${term.name}::text, ${term.value}::text)`,
-        holds: Prisma.sql`(m.annotations ->> ${term.name} is not distinct from ${term.value})`,
-      }
+      return lines(
+        Prisma.sql`(m.annotations ->> ${term.name} is not distinct from ${term.value})`,
+        [termOf('annotation', `${term.name}=${term.value}`), termOf('annotations', 'many')],
+        { apart: true },
+      )
     case 'platform': {
       const { os, architecture } = term
       const is = (osOf: Prisma.Sql, architectureOf: Prisma.Sql) =>
         architecture === null
           ? Prisma.sql`${osOf} = ${os}`
           : Prisma.sql`${osOf} = ${os} and ${architectureOf} = ${architecture}`
-      const ofChild = Prisma.sql`
-        select e.manifest_id from artifacts.manifest_edges e
-         where e.kind = 'child' and e.platform is not null and ${is(Prisma.sql`e.platform ->> 'os'`, Prisma.sql`e.platform ->> 'architecture'`)}`
-      const own = (m: Prisma.Sql) =>
-        is(Prisma.sql`${m}.facts #>> '{attributes,os}'`, Prisma.sql`${m}.facts #>> '{attributes,architecture}'`)
-      return {
-        set: Prisma.sql`${ofChild} union all select n.id from artifacts.manifests n where ${own(Prisma.sql`n`)}`,
-        holds: Prisma.sql`(coalesce(${own(Prisma.sql`m`)}, false) or exists (${ofChild} and e.manifest_id = m.id offset 0))`,
-      }
+      const own = is(Prisma.sql`m.facts #>> '{attributes,os}'`, Prisma.sql`m.facts #>> '{attributes,architecture}'`)
+      const ofChild = is(Prisma.sql`e.platform ->> 'os'`, Prisma.sql`e.platform ->> 'architecture'`)
+      return lines(
+        Prisma.sql`(coalesce(${own}, false) or exists (
+          select from artifacts.manifest_edges e where e.manifest_id = m.id and e.kind = 'child' and ${ofChild} offset 0))`,
+        [termOf('platform', architecture === null ? os : `${os}/${architecture}`)],
+        { apart: true },
+      )
     }
     case 'type':
-      return row(Prisma.sql`m.type = ${term.value}`)
+      return {
+        holds: Prisma.sql`m.type = ${term.value}`,
+        set: null,
+        ordered: [listedBy(Prisma.sql`s.type = ${term.value}`)],
+      }
     case 'pushed': {
       const column = Prisma.raw(scope.ofTags ? 't.pushed_at' : 'm.pushed_at')
       return row(isAt(column, term))
@@ -122,12 +175,14 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
     case 'pulled': {
       if (scope.ofTags) return row(isAt(Prisma.sql`t.pulled_at`, term))
       const day = Prisma.sql`(${term.time}::timestamptz at time zone 'UTC')::date`
+      // In the order of the index: some of them are counted by it, and not by reading rows where there may be none.
       const set = Prisma.sql`
         select p.manifest_id from artifacts.last_pulls p
-         where p.pulled_day ${Prisma.raw(term.after ? '>=' : '<=')} ${day} and ${isAt(Prisma.sql`p.pulled_at`, term)}`
+         where p.pulled_day ${Prisma.raw(term.after ? '>=' : '<=')} ${day} and ${isAt(Prisma.sql`p.pulled_at`, term)}
+         order by p.pulled_day`
       const holds = isAt(Prisma.sql`coalesce(${lastPull}, ${term.after ? '-infinity' : 'infinity'}::timestamptz)`, term)
       // Nothing is pulled before it is pushed: from there on the list is read.
-      return { set, holds: term.after ? holds : Prisma.sql`(${holds} and m.pushed_at <= ${term.time})` }
+      return { ...row(term.after ? holds : Prisma.sql`(${holds} and m.pushed_at <= ${term.time})`), set }
     }
     case 'never pulled':
       return row(scope.ofTags ? Prisma.sql`t.pulled_at is null` : Prisma.sql`${lastPull} is null`)
@@ -135,6 +190,13 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       return row(Prisma.sql`not ${named}`)
   }
 }
+
+/** Artifacts that a list may show, in the order of pushes by the index that begins with this. */
+export const listedBy = (where: Prisma.Sql): Ordered => ({
+  from: Prisma.sql`artifacts.manifests s`,
+  id: Prisma.sql`s.id`,
+  where: Prisma.sql`${where} and s.subject_digest is null and s.deleted_at is null`,
+})
 
 const isAt = (column: Prisma.Sql, { after, time }: { after: boolean; time: Date }) =>
   after ? Prisma.sql`${column} > ${time}` : Prisma.sql`${column} < ${time}`

@@ -112,6 +112,9 @@ export class Access {
 
   /** As `require`, for what the caller did not ask for by name: null where it may not. */
   async allows<R extends Right>(req: IncomingMessage, right: R, name: RepositoryName): Promise<Grant<R> | null> {
+    const token = bearerToken(req.headers.authorization)
+    const recalled = token === null ? null : this.recall(token, name)
+    if (recalled) return recalled(right, contextOf(req))
     const parts = splitProject(name)
     const caller = parts && (await this.#caller(req, []))
     const project = caller && (await this.#deps.projects.byName(parts.project))

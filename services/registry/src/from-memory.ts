@@ -27,9 +27,11 @@ export function answersFromMemory(
     if (known) return known
     const canonical = canonicalPath(target)
     if ('refused' in canonical || canonical.path !== target) return null
-    const at = parseRegistryPath(target)
+    // V8 keeps a piece of a text with all of it: here the whole head, token included.
+    const path = Buffer.from(target, 'latin1').toString('latin1')
+    const at = parseRegistryPath(path)
     if (at?.kind !== 'manifest' && at?.kind !== 'blob') return null
-    paths.set(target, at)
+    paths.set(path, at)
     return at
   }
   return (asked) => {

@@ -29,7 +29,8 @@ CREATE FUNCTION "artifacts"."platform_terms"("os" TEXT, "architecture" TEXT) RET
               ELSE ARRAY[artifacts.search_term('platform', os), artifacts.search_term('platform', os || '/' || architecture)] END
 $$;
 
--- Its edges are written by the statement that writes it; labels come later.
+-- Its edges are written by the statement that writes it; labels come later. `OFFSET 0`, here and below: of a table without statistics, an index of
+-- a part of its rows would be read through.
 CREATE FUNCTION "artifacts"."search_terms_of"("m" "artifacts"."manifests", "fresh" BOOLEAN) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
 DECLARE
   terms BIGINT[] := artifacts.platform_terms(m.facts #>> '{attributes,os}', m.facts #>> '{attributes,architecture}');
@@ -40,7 +41,7 @@ BEGIN
   IF m.kind = 'index' THEN
     terms := terms || ARRAY(
       SELECT unnest(artifacts.platform_terms(e.platform ->> 'os', e.platform ->> 'architecture'))
-        FROM artifacts.manifest_edges e WHERE e.manifest_id = m.id AND e.kind = 'child' AND e.platform IS NOT NULL);
+        FROM (SELECT e.* FROM artifacts.manifest_edges e WHERE e.manifest_id = m.id OFFSET 0) e WHERE e.kind = 'child' AND e.platform IS NOT NULL);
   END IF;
   IF NOT fresh THEN
     terms := terms || ARRAY(SELECT artifacts.search_term('label', l.label_id::text) FROM artifacts.artifact_labels l WHERE l.manifest_id = m.id);
@@ -103,7 +104,6 @@ CREATE FUNCTION "artifacts"."label_term_changed"() RETURNS trigger LANGUAGE plpg
 BEGIN
   IF TG_OP = 'INSERT' THEN
     INSERT INTO artifacts.search_terms (term, pushed_at, manifest_id, repository_id)
-    -- `OFFSET 0`: of a table without statistics, an index of what is listed would be read through for the id.
     SELECT artifacts.search_term('label', NEW.label_id::text), m.pushed_at, m.id, m.repository_id
       FROM (SELECT m.* FROM artifacts.manifests m WHERE m.id = NEW.manifest_id OFFSET 0) m WHERE m.subject_digest IS NULL AND m.deleted_at IS NULL
     ON CONFLICT DO NOTHING;

@@ -28,6 +28,8 @@ export class KeptLists {
     'lists',
   )
 
+  readonly #running = new Map<string, Promise<unknown>>()
+
   constructor(sql: Sql) {
     this.#sql = sql
   }
@@ -42,8 +44,22 @@ export class KeptLists {
     return kept?.version === version ? kept.list : null
   }
 
+  /** The last that was kept, for who can bring it up to date. */
+  last(key: string): { version: string; list: KeptList } | null {
+    return this.#lists.get(key) ?? null
+  }
+
   keep(key: string, version: string, list: KeptList): void {
     this.#lists.set(key, { version, list })
+  }
+
+  /** Who asks while the same is being found shares what is found. */
+  once<Found>(key: string, find: () => Promise<Found>): Promise<Found> {
+    const running = this.#running.get(key)
+    if (running) return running as Promise<Found>
+    const found = find().finally(() => this.#running.delete(key))
+    this.#running.set(key, found)
+    return found
   }
 
   /** Drops everything: the next page of each list is found anew. */

@@ -2,6 +2,7 @@ import {
   conditionsToSql,
   escapeLike,
   fieldOf,
+  keyOfList,
   listRows,
   orderOf,
   orderToSql,
@@ -15,6 +16,7 @@ import {
 } from '@haven/db'
 import { problems } from '@haven/errors'
 import type { Annotations, Platform, Reference } from '@haven/oci'
+import { rememberedKeys, type RememberedList } from './remembered-lists.ts'
 
 /** A project, or one repository of it. */
 export type Place = { project: { id: number; name: string }; path?: string }
@@ -93,11 +95,19 @@ export const named = Prisma.raw('exists (select from artifacts.tags t where t.ma
 export const ofIndex = Prisma.raw(`exists (
   select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
    where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' offset 0)`)
-// To count, every row is looked at: the children of the place are read once.
-const amongChildren = (place: Place) => Prisma.sql`(m.repository_id, m.digest) in (
-  select e.repository_id, e.digest
-    from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
-   where e.kind = 'child' and e.repository_id in (${repositoriesOf(place)}))`
+/** Whether artifacts `m` are children of indexes; what has to be joined to know it. */
+type Children = { join: Prisma.Sql; isChild: Prisma.Sql }
+const oneByOne: Children = { join: Prisma.empty, isChild: ofIndex }
+// Of all rows of a place, to count them: its children are read once. Joined, since a set that does not fit into memory would be read for each row.
+const amongChildren = (place: Place): Children => ({
+  join: Prisma.sql`
+    left join (select distinct c.id
+                 from artifacts.manifest_edges e
+                 join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
+                 join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest
+                where e.kind = 'child' and e.repository_id in (${repositoriesOf(place)})) child on child.id = m.id`,
+  isChild: Prisma.sql`child.id is not null`,
+})
 
 const none = Prisma.sql`null::jsonb`
 
@@ -157,11 +167,11 @@ export const from = Prisma.sql`artifacts.repositories r join artifacts.manifests
 const repositoriesOf = ({ project, path }: Place) =>
   Prisma.sql`select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.deleted_at is null
              ${path === undefined ? Prisma.empty : Prisma.sql`and x.path = ${path}`}`
+const inPlace = ({ project, path }: Place) =>
+  Prisma.sql`(r.project_id = ${project.id} and r.deleted_at is null ${path === undefined ? Prisma.empty : Prisma.sql`and r.path = ${path}`})`
 // One repository by its id: then the index has its artifacts in order, and a page is read from it without sorting them.
 const within = (place: Place) =>
-  place.path === undefined
-    ? Prisma.sql`m.repository_id in (${repositoriesOf(place)})`
-    : Prisma.sql`m.repository_id = (${repositoriesOf(place)})`
+  place.path === undefined ? inPlace(place) : Prisma.sql`m.repository_id = (${repositoriesOf(place)})`
 
 const fieldsOf = ({ project }: Place): Fields => ({
   id: { column: Prisma.sql`m.id`, type: 'number' },
@@ -179,7 +189,7 @@ const fieldsOf = ({ project }: Place): Fields => ({
 })
 
 /** Harbor's own terms for artifacts; everything else is a column (harbor-api.md §2). @throws badRequest */
-function special(condition: Condition): Prisma.Sql | null {
+function special(place: Place, condition: Condition): Prisma.Sql | null {
   switch (condition.field) {
     case 'tags':
       if (condition.match === 'contains') {
@@ -192,7 +202,7 @@ function special(condition: Condition): Prisma.Sql | null {
       if (condition.value === '*') return named
       if (condition.value === 'nil') return Prisma.sql`not ${named}`
       return Prisma.sql`m.id in (select t.manifest_id from artifacts.tags t
-                                  where t.repository_id = m.repository_id and t.name = ${condition.value})`
+                                  where t.repository_id in (${repositoriesOf(place)}) and t.name = ${condition.value})`
     case 'labels': {
       const ids = condition.match === 'all' ? condition.values : []
       const whole = ids.filter((id): id is number => typeof id === 'number' && Math.abs(id) < 2 ** 31)
@@ -219,11 +229,10 @@ function special(condition: Condition): Prisma.Sql | null {
 const wrong = (field: string, allowed: string) =>
   problems.badRequest({ message: `the value of "${field}" query can only be ${allowed}` })
 
-/** What a list of artifacts shows: no accessories, and what is only there for the sake of an index when `base=*` asks for it. */
-function shown(place: Place, conditions: readonly Condition[], { isChild, everything = false }: Shown): Prisma.Sql {
-  const terms = conditions.map(special)
-  const asked = [
-    within(place),
+/** What is no accessory and what is asked for. */
+function matching(place: Place, conditions: readonly Condition[]): Prisma.Sql[] {
+  const terms = conditions.map((condition) => special(place, condition))
+  return [
     Prisma.sql`m.subject_digest is null`,
     ...terms.filter((term) => term !== null),
     ...conditionsToSql(
@@ -231,11 +240,29 @@ function shown(place: Place, conditions: readonly Condition[], { isChild, everyt
       fieldsOf(place),
     ),
   ]
-  const all = everything || conditions.some(({ field }) => field === 'base')
-  return Prisma.join(all ? asked : [...asked, Prisma.sql`(not ${isChild} or ${named})`], ' and ')
 }
 
-type Shown = { isChild: Prisma.Sql; everything?: boolean | undefined }
+/** What a list of artifacts shows: no accessories, and what is only there for the sake of an index when `base=*` asks for it. */
+function shown(place: Place, conditions: readonly Condition[], { join, isChild }: Children): Prisma.Sql {
+  const asked = [within(place), ...matching(place, conditions)]
+  return conditions.some(({ field }) => field === 'base')
+    ? Prisma.sql`${from} where ${Prisma.join(asked, ' and ')}`
+    : Prisma.sql`${from} ${join} where ${Prisma.join([...asked, Prisma.sql`(not ${isChild} or ${named})`], ' and ')}`
+}
+
+/** The same for who looks at all of it: by itself what there are few of. */
+const allShown = (place: Place, conditions: readonly Condition[]) =>
+  shown(
+    place,
+    conditions,
+    conditions.some((condition) => findsFew(condition, fieldsOf(place))) ? oneByOne : amongChildren(place),
+  )
+
+const findsFew = (condition: Condition, fields: Fields) =>
+  condition.match === 'exact' &&
+  (condition.field === 'tags'
+    ? !['*', 'nil'].includes(condition.value)
+    : [fields.id, fields.digest].includes(fieldOf(fields, condition.field)))
 
 export type ArtifactQuery = ArtifactParts & {
   conditions?: readonly Condition[]
@@ -289,53 +316,102 @@ async function pageListed(
   return found ?? { total: 0, ids: [] }
 }
 
+// Of each repository the artifact that was pushed last, of those that match; of one that holds platforms only, Harbor tells the last of those.
+const newestOf = (place: Place, conditions: readonly Condition[]) => Prisma.sql`
+  cross join lateral (select m.* from artifacts.manifests m
+                       where m.repository_id = r.id and m.deleted_at is null and ${Prisma.join(matching(place, conditions), ' and ')}
+                       order by m.pushed_at desc, m.id desc limit 1) m`
+
+const newestOfEach = (place: Place, conditions: readonly Condition[]) =>
+  Prisma.sql`artifacts.repositories r ${newestOf(place, conditions)} where ${inPlace(place)}`
+
+/** A list as it is remembered. Null where it is read whole, or changes with each pull. */
+function rememberedOf(
+  place: Place,
+  { conditions = [], sort = [], latest = false, page }: ArtifactQuery,
+): RememberedList | null {
+  const fields = fieldsOf(place)
+  const changesByPulls = ({ field }: { field: string }) => fieldOf(fields, field) === fields.pull_time
+  if (page.size === 0 || conditions.some(changesByPulls) || sort.some(changesByPulls)) return null
+  const order = orderToSql(sort, fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
+  const select = (source: Prisma.Sql, keys?: readonly number[]) => {
+    const among = keys
+      ? Prisma.sql`and ${latest ? Prisma.sql`r.id` : Prisma.sql`m.id`} = any(${keys.map(BigInt)}::bigint[])`
+      : Prisma.empty
+    return latest
+      ? Prisma.sql`select r.id as key from ${source} ${among} order by ${order}`
+      : Prisma.sql`select m.id as key from ${source} ${among} order by ${order}`
+  }
+  const whole = select(latest ? newestOfEach(place, conditions) : allShown(place, conditions))
+  return {
+    name: keyOfList(whole),
+    scope: inPlace(place),
+    keys: latest ? 'repositories' : 'manifests',
+    isLong: place.path === undefined,
+    whole,
+    among: (keys) => select(latest ? newestOfEach(place, conditions) : shown(place, conditions, oneByOne), keys),
+  }
+}
+
 /**
- * A page of a project's or repository's artifacts, and how many there are: two statements, however much hangs on them. Accessories are not
- * listed, nor what is only there for the sake of an index; `base=*` lists those.
+ * A page of a project's or repository's artifacts, and how many there are: two statements, however much hangs on them, and a few more when what
+ * was listed before has changed (rememberedKeys). Accessories are not listed, nor what is only there for the sake of an index; `base=*` lists those.
  */
 export async function artifactRows(
-  { prisma }: Pick<Database, 'prisma'>,
+  db: Pick<Database, 'prisma' | 'lists'>,
   place: Place,
   query: ArtifactQuery,
 ): Promise<{ total: number; rows: ArtifactRow[] }> {
-  const fields = fieldsOf(place)
-  const conditions = query.conditions ?? []
-  const sourceWith = (isChild: Prisma.Sql) => {
-    // Of a repository that holds platforms only, Harbor tells the last of those.
-    const where = shown(place, conditions, { isChild, everything: query.latest })
-    return query.latest
-      ? Prisma.sql`(select distinct on (r.id) m.* from ${from} where ${where} order by r.id, m.pushed_at desc, m.id desc) m
-                   join artifacts.repositories r on r.id = m.repository_id`
-      : Prisma.sql`${from} where ${where}`
-  }
-  const order = orderToSql(query.sort ?? [], fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
+  const { conditions = [], latest = false, page } = query
   // Materialized, so that what hangs on an artifact is looked up for those of the page and no others.
-  const read = (page: Prisma.Sql) => prisma.$queryRaw<ArtifactRow[]>`
-    with page as materialized (${page})
+  const read = (places: Prisma.Sql) => db.prisma.$queryRaw<ArtifactRow[]>`
+    with page as materialized (${places})
     select ${columns(query)}
       from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
      where m.deleted_at is null
      order by p.place`
+  const readIds = (ids: readonly bigint[]) =>
+    read(Prisma.sql`select * from unnest(${[...ids]}::bigint[]) with ordinality as f (id, place)`)
   const listed = listedOf(place, query)
   if (listed) {
-    const { total, ids } = await pageListed({ prisma }, place, query.page, listed)
-    if (ids.length === 0) return { total, rows: [] }
-    return {
-      total,
-      rows: await read(Prisma.sql`select * from unnest(${ids}::bigint[]) with ordinality as f (id, place)`),
-    }
+    const { total, ids } = await pageListed(db, place, page, listed)
+    return { total, rows: ids.length === 0 ? [] : await readIds(ids) }
   }
-  const counted = listedOf(place, { ...query, sort: [] })
+  const remembered = rememberedOf(place, query)
+  const keys = remembered && (await rememberedKeys(db, remembered))
+  if (!keys) return readWhole(db, place, query, read)
+  const [total, offset] = [keys.length, (page.number - 1) * page.size]
+  const some = [...keys.subarray(offset, offset + page.size)]
+  if (some.length === 0) return { total, rows: [] }
+  const rows = latest
+    ? await read(Prisma.sql`
+        select m.id, k.place
+          from unnest(${some}::int[]) with ordinality as k (id, place) join artifacts.repositories r on r.id = k.id
+               ${newestOf(place, conditions)}`)
+    : await readIds(some.map(BigInt))
+  return { total, rows }
+}
+
+/** A list that is not remembered: all that match are looked at, for their number and to find the page. */
+async function readWhole(
+  db: Pick<Database, 'prisma'>,
+  place: Place,
+  query: ArtifactQuery,
+  read: (page: Prisma.Sql) => Promise<ArtifactRow[]>,
+): Promise<{ total: number; rows: ArtifactRow[] }> {
+  const { conditions = [], latest = false } = query
+  const order = orderToSql(query.sort ?? [], fieldsOf(place), Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
+  const counted = listedOf(place, { ...query, page: { number: 1, size: 1 }, sort: [] })
   const count = async () => {
-    if (counted) return (await pageListed({ prisma }, place, { number: 1, size: 0 }, counted)).total
-    const [{ total }] = await prisma.$queryRaw<[{ total: bigint }]>`
-      select count(*) as total from ${sourceWith(amongChildren(place))}`
+    if (counted) return (await pageListed(db, place, { number: 1, size: 0 }, counted)).total
+    const [{ total }] = await db.prisma.$queryRaw<[{ total: bigint }]>`
+      select count(*) as total from ${latest ? newestOfEach(place, conditions) : allShown(place, conditions)}`
     return Number(total)
   }
   const [rows, total] = await Promise.all([
     read(Prisma.sql`
       select f.id, row_number() over () as place
-        from (select m.id from ${sourceWith(ofIndex)} order by ${order} ${pageToSql(query.page)}) f`),
+        from (select m.id from ${latest ? newestOfEach(place, conditions) : shown(place, conditions, oneByOne)} order by ${order} ${pageToSql(query.page)}) f`),
     count(),
   ])
   return { total, rows }
@@ -364,8 +440,7 @@ export const matchingArtifacts = (
   place: Place,
   { conditions, pushedUntil, below, limit }: Matching & { below: number | null; limit: number },
 ): Promise<SelectedArtifact[]> => prisma.$queryRaw<SelectedArtifact[]>`
-  select ${selected} from ${from}
-   where ${shown(place, conditions, { isChild: ofIndex })} and m.pushed_at <= ${pushedUntil}
+  select ${selected} from ${shown(place, conditions, oneByOne)} and m.pushed_at <= ${pushedUntil}
      ${below === null ? Prisma.empty : Prisma.sql`and m.id < ${BigInt(below)}`}
    order by m.id desc limit ${limit}`
 
@@ -382,7 +457,7 @@ export async function countMatching(
   conditions: readonly Condition[],
 ): Promise<number> {
   const [count] = await prisma.$queryRaw<[{ total: bigint }]>`
-    select count(*) as total from ${from} where ${shown(place, conditions, { isChild: amongChildren(place) })}`
+    select count(*) as total from ${allShown(place, conditions)}`
   return Number(count.total)
 }
 

@@ -23,6 +23,17 @@ const lists = [
   },
 ]
 
+/** So many changes are told to whoever remembers lists; who has not asked for longer finds them anew. */
+const TOLD = 20_000
+const forget = statement(
+  'listings forget',
+  `with last as (
+     select least(l.transaction_id, pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1) as transaction_id
+       from artifacts.listing_log l order by l.transaction_id desc offset $1 limit 1),
+   said as (update artifacts.listing_epoch e set forgotten_until = last.transaction_id + 1 from last)
+   delete from artifacts.listing_log l using last where l.transaction_id <= last.transaction_id`,
+)
+
 /**
  * Counts what was touched in lists of repositories and projects that are often pushed to and seldom read, so that it does not pile up. Returns
  * how many lists, a thousand of each kind at most.
@@ -37,5 +48,6 @@ export async function foldListings({ writes }: Pick<Database, 'writes'>, signal:
       folded++
     }
   }
+  await writes.rows(forget, [TOLD])
   return folded
 }

@@ -359,6 +359,23 @@ describe('whole rows of a repository', () => {
     expect(costs).toEqual([3, 3, 4, 4, 4, 4, 4, 4])
   })
 
+  it('are found behind thousands that are not: a page that found none leads on', async () => {
+    await core.db.prisma.$executeRaw`
+      with pile as (
+        insert into artifacts.repositories (project_id, path, first_pushed_at)
+        select id, 'pile', now() from projects.projects where name = 'shop' returning id)
+      insert into artifacts.manifests (repository_id, digest, media_type, kind, payload, payload_bytes, total_bytes)
+      select pile.id, 'sha256:' || n, '', 'image', '', 0, 0 from pile, generate_series(1, 6000) n`
+    const search = `/api/haven/v1/search/artifacts?q=annotation:org.example.team`
+    const first = await core.send('GET', search, { as: owner })
+    expect([first.body, link(first, 'prev')]).toEqual([[], null])
+    const all = await walk<ArtifactRow>(search)
+    expect(all).toHaveLength(23)
+    const last = await core.send('GET', link(first, 'next')!, { as: owner })
+    expect(await walk<ArtifactRow>(link(last, 'prev')!, 'prev')).toEqual([])
+    await core.db.prisma.$executeRaw`delete from artifacts.repositories where path = 'pile'`
+  })
+
   it('are counted up to a thousand', async () => {
     const { headers } = await haven(`${ROWS}/tags?page_size=1`)
     expect([headers.get('x-total-count'), headers.get('x-total-count-relation')]).toEqual(['23', 'eq'])

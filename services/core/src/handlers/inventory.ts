@@ -9,6 +9,7 @@ import {
   previewDeletion,
   searchArtifacts,
   type Keyset,
+  type RowKey,
   type RowPage,
   type TagOrder,
 } from '@haven/artifacts'
@@ -172,14 +173,16 @@ async function readPage<Row>(
   return { ...page, keyset }
 }
 
-/** Where a list goes on, before and behind the page. */
-function linksOf<Row>(sort: string, { from, backwards, offset }: Keyset, { rows, more }: RowPage<Row>) {
-  const cursor = (goBack: boolean, row: RowPage<Row>['rows'][number] | undefined) =>
-    row ? formatCursor(sort, { backwards: goBack, row: row.key }) : null
+/** Where a list goes on, before and behind the page; behind what was looked at, when that did not fill it. */
+function linksOf<Row>(sort: string, { from, backwards, offset }: Keyset, { rows, more, stopped }: RowPage<Row>) {
+  const cursor = (goBack: boolean, row: RowKey | undefined) =>
+    row ? formatCursor(sort, { backwards: goBack, row }) : null
+  const reached = (goBack: boolean, row: { key: RowKey } | undefined) =>
+    cursor(goBack, (goBack === backwards ? stopped : null) ?? row?.key)
   const [before, behind] = backwards ? [more, from !== null] : [from !== null || offset > 0, more]
   return {
-    prev: before ? cursor(true, rows[0]) : null,
-    next: behind ? cursor(false, rows.at(-1)) : null,
+    prev: before ? reached(true, rows[0]) : null,
+    next: behind ? reached(false, rows.at(-1)) : null,
     last: behind ? formatCursor(sort, { backwards: true, row: null }) : null,
   }
 }

@@ -20,7 +20,7 @@ beforeAll(async () => {
     `insert into projects.labels (name, scope) values ('old', 'g'), ('all', 'g'), ('rare', 'g')`,
     `insert into artifacts.repositories (project_id, path, first_pushed_at) values (1, 'one', now()), (1, 'two', now())`,
     `insert into artifacts.manifests (repository_id, digest, media_type, kind, type, payload, payload_bytes, total_bytes, annotations, pushed_at)
-     select r.id, 'd' || n, '', 'image', case when n % 200 = 0 then 'CHART' else 'IMAGE' end, '', 0, 0, jsonb_build_object('ring', 'r' || n % 3),
+     select r.id, 'd' || n, '', 'image', case when n % 200 = 0 then 'CHART' else 'IMAGE' end, '', 0, 0, jsonb_build_object('ring', 'r' || n % 3) || case when n <= 10 then '{"first": ""}' else '{}' end::jsonb,
             now() - interval '1 day' + n / 7 * interval '1 second'
        from generate_series(1, 15000) n join artifacts.repositories r on r.path = case when n % 5 = 0 then 'two' else 'one' end
       order by n`,
@@ -53,6 +53,8 @@ const searches: Record<string, (n: number) => boolean> = {
   'annotation:ring=r1 annotation:ring=r2': () => false,
 }
 
+type Page = NonNullable<Awaited<ReturnType<typeof foundPage>>>
+
 describe('a page of a search', () => {
   const read = (q: string, size: number, from: RowKey | null, backwards: boolean) =>
     foundPage(
@@ -73,6 +75,22 @@ describe('a page of a search', () => {
     expect(next.rows.map(({ digest }) => digest)).toEqual(all.slice(40, 80))
     const back = (await read(q, 30, next.rows[0]!.key, true))!
     expect(back.rows.map(({ digest }) => digest)).toEqual(all.slice(10, 40))
+  })
+
+  it('stops where it has looked at very many, and goes on from there', async () => {
+    for (const backwards of [false, true]) {
+      const found: string[] = []
+      const sizes: number[] = []
+      for (let from: RowKey | null = null, more = true; more;) {
+        const page: Page = (await read('annotation:first', 40, from, backwards))!
+        found.push(...page.rows.map(({ digest }) => digest))
+        sizes.push(page.rows.length)
+        expect(page.more).toBe(page.stopped !== null)
+        ;({ more, stopped: from } = page)
+      }
+      expect(found).toEqual(artifacts.filter((n) => n <= 10).map((n) => `d${n}`))
+      expect(sizes).toEqual(backwards ? [10, 0, 0] : [0, 0, 10])
+    }
   })
 
   it('takes one statement for one term, three at most for several', async () => {

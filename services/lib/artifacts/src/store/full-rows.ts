@@ -26,8 +26,10 @@ export type Keyset = {
 }
 export type RowPage<Row> = {
   rows: (Row & { key: RowKey })[]
-  /** Others follow in the direction of reading. */
+  /** Others follow in the direction of reading, or may. */
   more: boolean
+  /** Where reading stopped before the page was full, because very many had been looked at by then. */
+  stopped: RowKey | null
   /** How many there are in all, counted up to `MAX_COUNTED`; null when nobody counted. */
   total: number | null
 }
@@ -62,6 +64,8 @@ const byPush = timeKey(Prisma.sql`m`)
 const everything = { tags: true, labels: true, accessories: true }
 
 type Source = {
+  /** What `from` looks at, by `id` and `pushed_at` in the order of the page: `LOOKED_AT` of them. */
+  looked?: Prisma.Sql | null
   /** Repositories to read one after the other: each has its artifacts in order. */
   each?: readonly number[] | null
   from: Prisma.Sql
@@ -70,7 +74,13 @@ type Source = {
   own: Prisma.Sql
   counted: boolean
 }
-type KeyRow = { key1: string | Date; key2: number | null; found: number | null }
+type KeyRow = {
+  id: number | null
+  key1: string | Date
+  key2: number | null
+  found: number | null
+  stopped: [number, number] | null
+}
 
 /** Where a page begins, and in which direction it goes on. Null for a key that no row has. */
 function placeOf(order: Order, { descending, backwards, from }: Keyset) {
@@ -87,7 +97,7 @@ function placeOf(order: Order, { descending, backwards, from }: Keyset) {
 
 async function readPage<Row extends object>(
   { prisma }: Pick<Database, 'prisma'>,
-  { each = null, from, where, order, own, counted }: Source,
+  { each = null, looked = null, from, where, order, own, counted }: Source,
   keyset: Keyset,
 ): Promise<RowPage<Row> | null> {
   const { backwards, size, offset } = keyset
@@ -110,22 +120,31 @@ async function readPage<Row extends object>(
         select f.* from unnest(${[...each]}::int[]) x (id),
                lateral (${read(Prisma.sql`and m.repository_id = x.id`, Prisma.sql`limit ${size + 1 + offset}`)}) f
          order by f.key1 ${direction}, f.key2 ${direction} ${limit}`
+  const stopped = looked
+    ? Prisma.sql`case when (select count(*) from page) <= ${size} then (
+        select jsonb_build_array(extract(epoch from l.pushed_at) * 1000, l.id) from (${looked} offset ${LOOKED_AT - 1} limit 1) l) end`
+    : Prisma.sql`null::jsonb`
+  // One row says where reading stopped although none was found.
   const found = await prisma.$queryRaw<(Row & KeyRow)[]>`
     with page as materialized (
       select f.*, row_number() over () as place from (${ofPage}) f)
-    select ${columns(everything)}, p.*, m.id::float8 as id, p.key2::float8 as key2, ${count} as found
-      from page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id
+    select ${columns(everything)}, p.*, m.id::float8 as id, p.key2::float8 as key2, ${count} as found, o.stopped
+      from (select ${stopped} as stopped) o
+      left join (page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id) on true
      order by p.place`
-  const page = found.slice(0, size)
+  const those = found.filter(({ id }) => id !== null)
+  const page = those.slice(0, size)
   const rows = page.map((row) => ({
     ...row,
     key: row.key1 instanceof Date ? [row.key1.getTime(), row.key2!] : [row.key1],
   }))
   const atStart = keyset.from === null && offset === 0
+  const stop = found[0]?.stopped ?? null
   return {
     rows: backwards ? rows.toReversed() : rows,
-    more: found.length > size,
-    total: found[0]?.found ?? (counted && atStart ? 0 : null),
+    more: those.length > size || stop !== null,
+    stopped: stop,
+    total: those[0]?.found ?? (counted && atStart ? 0 : null),
   }
 }
 
@@ -204,8 +223,8 @@ export const artifactPage = async (
 
 /** So many artifacts are looked at wherever they lie, and sorted. */
 const FEW_ARTIFACTS = 4_000
-/** So many are looked at in their order, where they lie side by side: of what more than a few have, a page is full by then when they are spread evenly. */
-const NEAR_ARTIFACTS = 12_000
+/** So many are looked at in their order for one page: of what more than a few have, it is full by then when they are spread evenly. */
+const LOOKED_AT = 6_000
 /** So many ids are found, that only those have to be looked at which are in all of some sets. */
 const MANY_ARTIFACTS = 30_000
 const FEW_REPOSITORIES = 200
@@ -277,8 +296,9 @@ async function startOf(
 }
 
 /**
- * Artifacts of these projects that a search finds, the one pushed last first. Nobody counts them. Two statements; four when a page is not full
- * although many have each of the terms: then few have all of them, or those that have one were pushed long ago.
+ * Artifacts of these projects that a search finds, the one pushed last first. Nobody counts them. One statement, two when there is something to
+ * choose, four at most when a page is not full although many have each of the terms. What no index tells is looked at up to a limit: then the page
+ * says where it stopped.
  */
 export async function foundPage(
   db: Pick<Database, 'prisma'>,
@@ -289,11 +309,12 @@ export async function foundPage(
   const scope = { among, labels, ofTags: false }
   const place = placeOf(byPush, keyset)
   if (place === null) return null
-  const read = (manifests: Prisma.Sql, each: number[] | null = null) =>
+  const read = (manifests: Prisma.Sql, { looked = null, each = null }: Pick<Source, 'looked' | 'each'>) =>
     readPage<ArtifactRow & { projectId: number; project: string }>(
       db,
       {
         each,
+        looked,
         // Looked up one by one: read as a whole, the repositories cost more than the page.
         from: Prisma.sql`${manifests} m
           cross join lateral (select q.* from artifacts.repositories q where q.id = m.repository_id offset 0) r
@@ -305,12 +326,14 @@ export async function foundPage(
       },
       keyset,
     )
-  // Sorted first and looked at then, as far as the page needs.
-  const lookedUp = (sorted: Prisma.Sql) =>
-    read(Prisma.sql`(
-      select k.id, k.pushed_at, x.repository_id, x.digest, x.type, x.subject_digest, x.annotations, x.facts, x.deleted_at
-        from (${sorted} offset 0) k
-        cross join lateral (select x.* from artifacts.manifests x where x.id = k.id offset 0) x)`)
+  // In order first and looked at then, as far as the page needs.
+  const lookedUp = (looked: Prisma.Sql) =>
+    read(
+      Prisma.sql`(
+        select k.id, k.pushed_at, x.repository_id, x.digest, x.type, x.subject_digest, x.annotations, x.facts, x.deleted_at
+          from (${looked} limit ${LOOKED_AT}) k cross join lateral (select x.* from artifacts.manifests x where x.id = k.id offset 0) x)`,
+      { looked },
+    )
   const times = searchedTimes(terms)
   const inOrder = Prisma.join(
     [Prisma.sql`s.subject_digest is null and s.deleted_at is null and ${behindOf(Prisma.sql`s.id`, keyset)}`, ...times],
@@ -326,8 +349,9 @@ export async function foundPage(
        )})) and ${inOrder}
        order by ${sorted}`)
   const near = (which: Prisma.Sql) =>
-    read(Prisma.sql`(
-      select s.* from artifacts.manifests s where ${which} and ${inOrder} order by ${sorted} limit ${NEAR_ARTIFACTS})`)
+    lookedUp(
+      Prisma.sql`select s.id, s.pushed_at from artifacts.manifests s where ${which} and ${inOrder} order by ${sorted}`,
+    )
   const asked = { ...searchStarts(terms, scope), named: searchedRepositories(terms, scope) }
   const { sets, repositories, ordered, many } = await startOf(db, asked, FEW_ARTIFACTS, keyset)
   if (sets.length > 0) return inSets(sets.slice(0, 1))
@@ -342,13 +366,13 @@ export async function foundPage(
       repository === undefined ? ordered : [...ordered, [listedBy(Prisma.sql`s.repository_id = ${repository}`)]]
     return lookedUp(sideBySide(all, only, keyset))
   }
-  const all = () => read(Prisma.sql`artifacts.manifests`, repositories)
   // A page of several repositories is put together of one of each.
-  if ((repositories !== null && repository === undefined) || asked.sets.length === 0) return all()
+  if (repositories !== null && repository === undefined)
+    return read(Prisma.sql`artifacts.manifests`, { each: repositories })
   const page = await near(repository === undefined ? Prisma.sql`true` : Prisma.sql`s.repository_id = ${repository}`)
-  if (page?.more) return page
+  if (!page?.stopped || asked.sets.length === 0) return page
   const few = (await startOf(db, { ...asked, named: null }, MANY_ARTIFACTS, keyset)).sets
-  return few.length > 0 ? inSets(few) : all()
+  return few.length > 0 ? inSets(few) : page
 }
 
 const keyOf = (id: Prisma.Sql): Order => ({ columns: [Prisma.sql`s.pushed_at`, id], read: byPush.read })

@@ -84,6 +84,12 @@ const searches: readonly { what: string; q: (size: number) => string }[] = [
   { what: 'a word in a tag', q: (size) => tagName(size / 2) },
   { what: 'a word in a repository', q: () => 'many' },
   { what: 'a label and a platform', q: () => 'label:grown platform:linux/arm64' },
+  { what: 'an annotation and a platform of many', q: () => 'annotation:org.example.ring=r7 platform:linux' },
+  {
+    what: 'an annotation and a platform that nothing has both of',
+    q: () => 'annotation:org.example.ring=r7 platform:linux/arm64',
+  },
+  { what: 'a platform without a tag, which few have', q: () => 'platform:linux is:untagged' },
   { what: 'a type of a repository that nobody pulled', q: () => 'type:chart repository:library/many pulled:never' },
 ]
 

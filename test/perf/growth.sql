@@ -93,7 +93,8 @@ select p.id, 1000 * (:last - :first + 1)::bigint, 'seeded' from projects.project
 -- Without statistics these counts would compare all rows with all.
 analyze;
 
-truncate artifacts.listed_parts, artifacts.listing_changes, artifacts.listed_repository_parts, artifacts.repository_changes;
+truncate artifacts.listed_parts, artifacts.listing_changes, artifacts.listing_log, artifacts.listing_epoch, artifacts.listed_repository_parts,
+  artifacts.repository_changes;
 
 select artifacts.total_listed(r.id) from artifacts.repositories r where r.path in ('many', 'multi', 'signed');
 

@@ -104,7 +104,7 @@ const paged = (list: string, path: string): Probe[] =>
   ).map(([which, page]) => ({
     name: `${list}, ${which} of 15`,
     scope: 'none',
-    operation: (size) => readOf([`${path}?page=${page(size)}&page_size=15`]),
+    operation: (size) => readOf([`${path}${path.includes('?') ? '&' : '?'}page=${page(size)}&page_size=15`]),
   }))
 
 const probes: readonly Probe[] = [
@@ -143,9 +143,20 @@ const probes: readonly Probe[] = [
   },
   ...paged('artifacts', ARTIFACTS),
   ...paged('repositories', '/api/v2.0/projects/library/repositories'),
+  // Over as many repositories as there are artifacts.
+  ...paged('artifacts of a project', '/api/v2.0/projects/library/artifacts'),
+  ...paged('artifacts by size', `${ARTIFACTS}?sort=-size`),
   ...[
     ['artifacts without a tag', `${ARTIFACTS}?q=tags%3Dnil&page_size=15`],
     ['artifacts with a tag, the first pushed', `${ARTIFACTS}?q=tags%3D*&sort=push_time&page_size=15`],
+    ['artifacts of a type', `${ARTIFACTS}?q=type%3DCHART&page_size=15`],
+    ['artifacts with a label', `${ARTIFACTS}?q=labels%3D(1)&page_size=15`],
+    ['artifacts of a part of a tag', `${ARTIFACTS}?q=tags%3D~00005&page_size=15`],
+    [
+      'the newest of each repository',
+      `/api/v2.0/projects/library/artifacts?latest_in_repository=true&q=media_type%3D${encodeURIComponent('application/vnd.oci.image.manifest.v1+json')}&page_size=15`,
+    ],
+    ['repositories, the most pulled', '/api/v2.0/projects/library/repositories?sort=-pull_count&page_size=15'],
     ['repositories, the newest', '/api/v2.0/projects/library/repositories?sort=-creation_time&page_size=15'],
     ['repositories named alike', '/api/v2.0/projects/library/repositories?q=name%3D~r00005&page_size=15'],
     ['whole rows of 100 indexes', '/api/haven/v1/projects/library/repositories/multi/artifacts?page_size=100'],
@@ -207,6 +218,10 @@ export async function growth(
     for (const { name, scope, operation } of probes) {
       const what = operation(size, step)
       if (scope === 'none' && !(await isServed(subject))) continue
+      // Whoever asks for a list first waits until all of it is found: that is no page.
+      if (scope === 'none' && what.kind === 'read') {
+        await call(subject, 'GET', what.paths[0]!, { headers: BASIC })
+      }
       const asked = scope === 'none' ? { ...subject, headers: async () => BASIC } : subject
       const load = { operation: what, connections: 1, seconds: 1.5 }
       if (what.kind === 'read' && what.once !== true) await run(asked, scope, { ...load, seconds: 0.3 })
@@ -240,7 +255,7 @@ function shownOf(sizes: readonly number[], rows: Growth['probes']): Map<RowId, S
   }
   const at = sizes.indexOf(100_000)
   const searched = rows.filter(({ name }) => name.startsWith('search for '))
-  const lists = ['artifacts', 'repositories'].flatMap((list) =>
+  const lists = ['artifacts', 'repositories', 'artifacts of a project', 'artifacts by size'].flatMap((list) =>
     ['first', 'middle', 'last'].map((which) => `${list}, ${which} page of 15`),
   )
   const greatest = (figures: readonly (number | undefined)[]) =>

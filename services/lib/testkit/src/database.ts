@@ -41,6 +41,20 @@ export async function queryOnce<Row extends pg.QueryResultRow>(
   }
 }
 
+/** What the server says aside while these run on one connection: with auto_explain, the plans inside functions. */
+export async function noticesOf(url: string, statements: readonly string[]): Promise<string[]> {
+  const client = new pg.Client({ connectionString: url })
+  const notices: string[] = []
+  client.on('notice', ({ message }) => notices.push(message ?? ''))
+  await client.connect()
+  try {
+    for (const each of statements) await client.query(each)
+    return notices
+  } finally {
+    await client.end()
+  }
+}
+
 function serverUrl(database: string): string {
   const server = process.env.HAVEN_TEST_POSTGRES
   if (!server)

@@ -1,5 +1,5 @@
 export { statementsOf } from './count-statements.ts'
-export { freshDatabaseUrl, queryOnce, testDatabase, type TestDatabase } from './database.ts'
+export { freshDatabaseUrl, noticesOf, queryOnce, testDatabase, type TestDatabase } from './database.ts'
 export { freePort, postgresPrograms } from '@haven/embedded'
 export { ADMIN_PASSWORD, launcher, runHaven, startHaven, type HavenInstallation, type HavenOptions } from './haven.ts'
 export { testRedis } from './redis.ts'

@@ -95,18 +95,26 @@ export const named = Prisma.raw('exists (select from artifacts.tags t where t.ma
 export const ofIndex = Prisma.raw(`exists (
   select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
    where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' offset 0)`)
-/** Whether artifacts `m` are children of indexes; what has to be joined to know it. */
-type Children = { join: Prisma.Sql; isChild: Prisma.Sql }
-const oneByOne: Children = { join: Prisma.empty, isChild: ofIndex }
+/** Where artifacts `m` and their repositories `r` are read, and whether one is a child of an index. */
+type Source = { from: Prisma.Sql; isChild: Prisma.Sql }
+export const from = Prisma.sql`artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.deleted_at is null`
+const oneByOne: Source = { from, isChild: ofIndex }
+// By their ids first: Postgres takes a million artifacts of a repository for as few as others have, and would pass over those.
+const ofIds = (ids: readonly number[]): Source => ({
+  from: Prisma.sql`
+    (select m.* from artifacts.manifests m where m.id = any(${ids.map(BigInt)}::bigint[]) and m.deleted_at is null offset 0) m
+    join artifacts.repositories r on r.id = m.repository_id`,
+  isChild: ofIndex,
+})
 // Of all rows of a place, to count them: its children are read once. Joined, since a set that does not fit into memory would be read for each row.
-const amongChildren = (place: Place): Children => ({
-  join: Prisma.sql`
-    left join (select distinct c.id
-                 from artifacts.manifest_edges e
-                 join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
-                 join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest
-                where e.kind = 'child' and e.repository_id in (${repositoriesOf(place)})) child on child.id = m.id`,
-  isChild: Prisma.sql`child.id is not null`,
+const amongChildren = (place: Place): Source => ({
+  from: Prisma.sql`
+    ${from}
+    left join (select distinct e.repository_id, e.digest
+                 from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
+                where e.kind = 'child' and e.repository_id ${place.path === undefined ? Prisma.sql`in` : Prisma.sql`=`} (${repositoriesOf(place)})) child
+           on child.repository_id = m.repository_id and child.digest = m.digest`,
+  isChild: Prisma.sql`child.digest is not null`,
 })
 
 const none = Prisma.sql`null::jsonb`
@@ -163,7 +171,6 @@ export const columns = (parts: ArtifactParts, children = someReferences) => Pris
   ${parts.accessories ? accessories : none} as accessories,
   ${parts.inherited ? inherited : none} as inherited`
 
-export const from = Prisma.sql`artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.deleted_at is null`
 const repositoriesOf = ({ project, path }: Place) =>
   Prisma.sql`select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.deleted_at is null
              ${path === undefined ? Prisma.empty : Prisma.sql`and x.path = ${path}`}`
@@ -243,11 +250,11 @@ function matching(place: Place, conditions: readonly Condition[]): Prisma.Sql[] 
 }
 
 /** What a list of artifacts shows: no accessories, and what is only there for the sake of an index when `base=*` asks for it. */
-function shown(place: Place, conditions: readonly Condition[], { join, isChild }: Children): Prisma.Sql {
+function shown(place: Place, conditions: readonly Condition[], source: Source): Prisma.Sql {
   const asked = [within(place), ...matching(place, conditions)]
-  return conditions.some(({ field }) => field === 'base')
-    ? Prisma.sql`${from} where ${Prisma.join(asked, ' and ')}`
-    : Prisma.sql`${from} ${join} where ${Prisma.join([...asked, Prisma.sql`(not ${isChild} or ${named})`], ' and ')}`
+  const all = conditions.some(({ field }) => field === 'base')
+  const where = all ? asked : [...asked, Prisma.sql`(not ${source.isChild} or ${named})`]
+  return Prisma.sql`${source.from} where ${Prisma.join(where, ' and ')}`
 }
 
 /** The same for who looks at all of it: by itself what there are few of. */
@@ -334,22 +341,26 @@ function rememberedOf(
   const changesByPulls = ({ field }: { field: string }) => fieldOf(fields, field) === fields.pull_time
   if (page.size === 0 || conditions.some(changesByPulls) || sort.some(changesByPulls)) return null
   const order = orderToSql(sort, fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
-  const select = (source: Prisma.Sql, keys?: readonly number[]) => {
-    const among = keys
-      ? Prisma.sql`and ${latest ? Prisma.sql`r.id` : Prisma.sql`m.id`} = any(${keys.map(BigInt)}::bigint[])`
-      : Prisma.empty
-    return latest
-      ? Prisma.sql`select r.id as key from ${source} ${among} order by ${order}`
-      : Prisma.sql`select m.id as key from ${source} ${among} order by ${order}`
+  const name = keyOfList(Prisma.sql`${latest} ${shown(place, conditions, oneByOne)} ${order}`)
+  const scope = inPlace(place)
+  if (latest) {
+    const newest = Prisma.sql`select r.id as key from ${newestOfEach(place, conditions)}`
+    return {
+      name,
+      scope,
+      keys: 'repositories',
+      isLong: true,
+      whole: Prisma.sql`${newest} order by ${order}`,
+      among: (keys) => Prisma.sql`${newest} and r.id = any(${[...keys]}::int[]) order by ${order}`,
+    }
   }
-  const whole = select(latest ? newestOfEach(place, conditions) : allShown(place, conditions))
   return {
-    name: keyOfList(whole),
-    scope: inPlace(place),
-    keys: latest ? 'repositories' : 'manifests',
-    isLong: place.path === undefined,
-    whole,
-    among: (keys) => select(latest ? newestOfEach(place, conditions) : shown(place, conditions, oneByOne), keys),
+    name,
+    scope,
+    keys: 'manifests',
+    isLong: !conditions.some((condition) => findsFew(condition, fields)),
+    whole: Prisma.sql`select m.id as key from ${allShown(place, conditions)} order by ${order}`,
+    among: (keys) => Prisma.sql`select m.id as key from ${shown(place, conditions, ofIds(keys))} order by ${order}`,
   }
 }
 

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement, type Condition, type Sql } from '@haven/db'
 import { digestOf } from '@haven/oci'
-import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { noticesOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import { artifactRows, type ArtifactQuery } from './artifact-rows.ts'
 import { foldListings } from './listings.ts'
 import { repositoryRows } from './repository-rows.ts'
@@ -295,6 +295,32 @@ describe('the list of a large repository', () => {
     expect(await foldListings(database.db, new AbortController().signal)).toBe(1)
     expect(await touched()).toEqual([{ count: 0 }])
     await expectRight([100])
+  })
+})
+
+describe('the count of a large repository', () => {
+  it('compares no row with all others although nothing is known of the tables', async () => {
+    await using fresh = await testDatabase()
+    const plans = await noticesOf(fresh.url, [
+      ...['manifests', 'manifest_edges', 'tags'].map(
+        (table) => `alter table artifacts.${table} set (autovacuum_enabled = off)`,
+      ),
+      `insert into projects.projects (id, name, name_key, owner_id) values (1, 'library', 'library', 1)`,
+      `insert into artifacts.repositories (id, project_id, path, first_pushed_at) values (1, 1, 'restored', now())`,
+      `insert into artifacts.manifests (repository_id, digest, media_type, kind, payload, payload_bytes, total_bytes)
+       select 1, 'd' || n, '', case n % 3 when 0 then 'index' else 'image' end, '', 0, 0 from generate_series(1, 3000) n`,
+      `insert into artifacts.manifest_edges (manifest_id, position, repository_id, kind, digest, media_type, size_bytes)
+       select m.id, 0, 1, 'child', 'd' || right(m.digest, -1)::int - 1, '', 0 from artifacts.manifests m where m.kind = 'index'`,
+      `load 'auto_explain'`,
+      'set auto_explain.log_min_duration = 0',
+      'set auto_explain.log_nested_statements = on',
+      'set auto_explain.log_level = notice',
+      'select artifacts.total_listed(1)',
+    ])
+    const whole = plans.filter((plan) => plan.includes('WindowAgg') && plan.includes('manifest_edges'))
+    expect(whole.map((plan) => plan.includes('Nested Loop'))).toEqual([false])
+    const counted = statement<Row>('counted', 'select artifacts.total_listed(1)::int as total')
+    expect(await fresh.db.writes.rows(counted, [])).toEqual([{ total: 2000 }])
   })
 })
 

@@ -24,8 +24,6 @@ type Version = { epoch: string; snapshot: string }
 /** Ids that are larger, or longer lists, are not remembered: 16 MiB of a process is what all lists of a generation may take. */
 const MAX_INT = 2 ** 31 - 1
 const MAX_KEYS = 4_000_000
-/** A list so short is found anew when anything was touched. */
-const SHORT = 1_000
 /** So many that were touched are put in their places; beyond, the list is found anew. */
 const MAX_TOUCHED = 500
 /** So many lines are read for them, of whatever repositories. */
@@ -45,7 +43,6 @@ export async function rememberedKeys(db: Db, list: RememberedList): Promise<Int3
   const now = await changesSince(db.prisma, list, since)
   if (now.touched === null) return find(db, list)
   if (now.touched.length === 0) return keep(db, list, now.version, known.list.keys)
-  if (known.list.total <= SHORT) return find(db, list)
   return (await bringUpToDate(db, list, since, known.list.keys)) ?? find(db, list)
 }
 
@@ -61,13 +58,14 @@ async function find(db: Db, list: RememberedList): Promise<Int32Array | null> {
 
 const PATIENCE_MS = 60_000
 
-// Postgres takes a million repositories of one artifact for a few of many, and looks each up.
+// Postgres takes a million artifacts of one repository for as few as others have, and would look for something else for each of them; the newest of
+// a repository are looked for one by one.
 const findPatiently = (db: Db, list: RememberedList) =>
   db.prisma.$transaction(
     async (tx) => {
       await tx.$queryRaw`
         select set_config('statement_timeout', ${String(PATIENCE_MS)}, true), set_config('work_mem', '64MB', true),
-               set_config('enable_memoize', 'off', true)`
+               set_config(${list.keys === 'manifests' ? 'enable_nestloop' : 'enable_memoize'}, 'off', true)`
       return findWhole({ prisma: tx, lists: db.lists }, list)
     },
     { timeout: 2 * PATIENCE_MS },

@@ -69,6 +69,8 @@ type Source = {
   /** Repositories to read one after the other: each has its artifacts in order. */
   each?: readonly number[] | null
   from: Prisma.Sql
+  /** The same from the beginning of the list on, where `from` begins at the place. */
+  countFrom?: Prisma.Sql
   where: readonly Prisma.Sql[]
   order: Order
   own: Prisma.Sql
@@ -97,7 +99,7 @@ function placeOf(order: Order, { descending, backwards, from }: Keyset) {
 
 async function readPage<Row extends object>(
   { prisma }: Pick<Database, 'prisma'>,
-  { each = null, looked = null, from, where, order, own, counted }: Source,
+  { each = null, looked = null, from, countFrom = from, where, order, own, counted }: Source,
   keyset: Keyset,
 ): Promise<RowPage<Row> | null> {
   const { backwards, size, offset } = keyset
@@ -107,7 +109,7 @@ async function readPage<Row extends object>(
   const all = Prisma.join([...where], ' and ')
   const [first, second = Prisma.sql`null::bigint`] = order.columns
   const count = counted
-    ? Prisma.sql`(select count(*)::int from (select 1 from ${from} where ${all} limit ${MAX_COUNTED + 1}) c)`
+    ? Prisma.sql`(select count(*)::int from (select 1 from ${countFrom} where ${all} limit ${MAX_COUNTED + 1}) c)`
     : Prisma.sql`null::int`
   const read = (condition: Prisma.Sql, limit: Prisma.Sql) => Prisma.sql`
     select m.id, ${own}, ${first!} as key1, ${second} as key2
@@ -162,15 +164,9 @@ async function searchIn(
   db: Pick<Database, 'prisma'>,
   terms: readonly SearchTerm[],
   scope: SearchScope,
-  keyset: Keyset,
 ): Promise<Prisma.Sql[]> {
-  const { sets } = await startOf(
-    db,
-    { sets: searchSets(terms, scope), ordered: [], named: null },
-    FEW_ARTIFACTS,
-    keyset,
-  )
-  return [...(sets[0] ? [Prisma.sql`m.id = any(array(${sets[0]}))`] : []), ...searchChecks(terms, scope)]
+  const [rarest] = await rarestSets(db, searchSets(terms, scope), FEW_ARTIFACTS)
+  return [...(rarest ? [Prisma.sql`m.id = any(array(${rarest}))`] : []), ...searchChecks(terms, scope)]
 }
 
 /**
@@ -190,7 +186,7 @@ export const tagPage = async (
       from: Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`,
       where: [
         Prisma.sql`t.repository_id = ${repositoryOf(place)} and m.deleted_at is null`,
-        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: true }, keyset)),
+        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: true })),
       ],
       order: tagOrders[order],
       own: Prisma.sql`t.name as tag, t.pushed_at as "tagPushedAt", t.pulled_at as "tagPulledAt"`,
@@ -200,19 +196,35 @@ export const tagPage = async (
   )
 
 /** As `tagPage` for its artifacts, by the time of their push. */
-export const artifactPage = async (
+export async function artifactPage(
   db: Pick<Database, 'prisma'>,
   place: RepositoryOf,
   { terms, labels }: Search,
   keyset: Keyset,
-): Promise<RowPage<ArtifactRow> | null> =>
-  readPage(
+): Promise<RowPage<ArtifactRow> | null> {
+  if (placeOf(byPush, keyset) === null) return null
+  const scope = { among: [place.project], labels, ofTags: false }
+  const asked = searchStarts(terms, scope)
+  const named = Prisma.sql`r.project_id = ${place.project.id} and r.path = ${place.path}`
+  const { sets, ordered } = await startOf(db, { ...asked, named: asked.ordered.length > 0 ? named : null }, keyset)
+  const [few] = sets
+  const [rarest, ...others] = few ? [] : ordered
+  const only = [Prisma.sql`s.repository_id = ${repositoryOf(place)}`, ...searchedTimes(terms)]
+  // Read in order, as far as the page and the count need.
+  const within = (from: RowKey | null) =>
+    rarest
+      ? Prisma.sql`${rowsOf(lookAhead(rarest, others, only, { ...keyset, from }, Prisma.empty))} m
+                   join artifacts.repositories r on r.id = m.repository_id`
+      : artifacts
+  return readPage(
     db,
     {
-      from: artifacts,
+      from: within(keyset.from),
+      countFrom: within(null),
       where: [
         Prisma.sql`m.repository_id = ${repositoryOf(place)} and ${listed}`,
-        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: false }, keyset)),
+        ...(few ? [Prisma.sql`m.id = any(array(${few}))`] : []),
+        ...searchChecks(terms, scope),
       ],
       order: byPush,
       own: Prisma.sql`null as tag`,
@@ -220,13 +232,19 @@ export const artifactPage = async (
     },
     keyset,
   )
+}
+
+/** The artifacts `looked` up one by one, in its order. */
+const rowsOf = (looked: Prisma.Sql) => Prisma.sql`(
+  select k.id, k.pushed_at, x.repository_id, x.digest, x.type, x.subject_digest, x.annotations, x.facts, x.deleted_at
+    from (${looked}) k cross join lateral (select x.* from artifacts.manifests x where x.id = k.id offset 0) x)`
 
 /** So many artifacts are looked at wherever they lie, and sorted. */
 const FEW_ARTIFACTS = 4_000
 /** So many are looked at in their order for one page: of what more than a few have, it is full by then when they are spread evenly. */
 const LOOKED_AT = 6_000
 /** So many ids are found, that only those have to be looked at which are in all of some sets. */
-const MANY_ARTIFACTS = 30_000
+export const MANY_ARTIFACTS = 30_000
 const FEW_REPOSITORIES = 200
 
 /** So far is looked ahead to tell which of two frequent terms is the rarer one. */
@@ -244,11 +262,28 @@ type Start = {
 type OrderedTerm = readonly Ordered[]
 type Asked = { sets: readonly Prisma.Sql[]; ordered: readonly OrderedTerm[]; named: Prisma.Sql | null }
 
+const countUpTo = (set: Prisma.Sql, most: number) => Prisma.sql`(select count(*)::int from (${set} limit ${most}) s)`
+
+/** Those sets that have few, the rarest first. One statement, none when there is no set. */
+export async function rarestSets(
+  { prisma }: Pick<Database, 'prisma'>,
+  sets: readonly Prisma.Sql[],
+  few: number,
+): Promise<Prisma.Sql[]> {
+  if (sets.length === 0) return []
+  const [found] = await prisma.$queryRaw<[{ counts: number[] }]>`
+    select array[${Prisma.join(sets.map((set) => countUpTo(set, few + 1)))}] as counts`
+  return sets
+    .map((set, i) => ({ set, count: found.counts[i]! }))
+    .filter(({ count }) => count <= few)
+    .toSorted((a, b) => a.count - b.count)
+    .map(({ set }) => set)
+}
+
 /** How few artifacts or repositories are asked for, as far as an index tells. One statement, none when there is nothing to choose. */
 async function startOf(
   { prisma }: Pick<Database, 'prisma'>,
   { sets, ordered, named }: Asked,
-  few: number,
   keyset: Keyset,
 ): Promise<Start> {
   if (sets.length === 0 && named === null && ordered.length < 2) {
@@ -262,9 +297,7 @@ async function startOf(
     named !== null && sets.length + ordered.length > 0
       ? [Prisma.sql`select ${ofRepositories.id} from ${ofRepositories.from} where ${ofRepositories.where}`]
       : []
-  const counts = [...inFew, ...sets].map(
-    (set, i) => Prisma.sql`(select count(*)::int from (${set} limit ${i < inFew.length ? AHEAD : few + 1}) s)`,
-  )
+  const counts = [...inFew, ...sets].map((set, i) => countUpTo(set, i < inFew.length ? AHEAD : FEW_ARTIFACTS + 1))
   const ahead = ordered.map(
     (one) => Prisma.sql`(
       select jsonb_build_object('count', count(*), 'from', min(a.pushed_at), 'to', max(a.pushed_at))
@@ -282,7 +315,8 @@ async function startOf(
       return { one, count, span: Date.parse(to) - Date.parse(from) }
     })
     .toSorted((a, b) => a.count - b.count || b.span - a.span)
-  const most = Math.min(few, rarest[0] && rarest[0].count < AHEAD ? rarest[0].count : few)
+  const [first] = rarest
+  const most = first && first.count < AHEAD ? first.count : FEW_ARTIFACTS
   return {
     sets: [...inFew, ...sets]
       .map((set, i) => ({ set, count: found.counts[i]! }))
@@ -327,13 +361,7 @@ export async function foundPage(
       keyset,
     )
   // In order first and looked at then, as far as the page needs.
-  const lookedUp = (looked: Prisma.Sql) =>
-    read(
-      Prisma.sql`(
-        select k.id, k.pushed_at, x.repository_id, x.digest, x.type, x.subject_digest, x.annotations, x.facts, x.deleted_at
-          from (${looked} limit ${LOOKED_AT}) k cross join lateral (select x.* from artifacts.manifests x where x.id = k.id offset 0) x)`,
-      { looked },
-    )
+  const lookedUp = (looked: Prisma.Sql) => read(rowsOf(Prisma.sql`${looked} limit ${LOOKED_AT}`), { looked })
   const times = searchedTimes(terms)
   const inOrder = Prisma.join(
     [Prisma.sql`s.subject_digest is null and s.deleted_at is null and ${behindOf(Prisma.sql`s.id`, keyset)}`, ...times],
@@ -353,14 +381,14 @@ export async function foundPage(
       Prisma.sql`select s.id, s.pushed_at from artifacts.manifests s where ${which} and ${inOrder} order by ${sorted}`,
     )
   const asked = { ...searchStarts(terms, scope), named: searchedRepositories(terms, scope) }
-  const { sets, repositories, ordered, many } = await startOf(db, asked, FEW_ARTIFACTS, keyset)
+  const { sets, repositories, ordered, many } = await startOf(db, asked, keyset)
   if (sets.length > 0) return inSets(sets.slice(0, 1))
   const [repository] = repositories?.length === 1 ? repositories : []
   if (ordered.length > 0) {
     const only = repositories ? [...times, Prisma.sql`s.repository_id = any(${repositories}::int[])`] : times
     const [rarest, ...others] = ordered
     if (others.length === 0 && repositories === null) return lookedUp(inOrderOf(rarest!, only, keyset))
-    const page = await lookedUp(lookAhead(rarest!, others, only, keyset))
+    const page = await lookedUp(lookAhead(rarest!, others, only, keyset, Prisma.sql`limit ${FEW_ARTIFACTS}`))
     if (page?.more || !many) return page
     const all =
       repository === undefined ? ordered : [...ordered, [listedBy(Prisma.sql`s.repository_id = ${repository}`)]]
@@ -371,7 +399,7 @@ export async function foundPage(
     return read(Prisma.sql`artifacts.manifests`, { each: repositories })
   const page = await near(repository === undefined ? Prisma.sql`true` : Prisma.sql`s.repository_id = ${repository}`)
   if (!page?.stopped || asked.sets.length === 0) return page
-  const few = (await startOf(db, { ...asked, named: null }, MANY_ARTIFACTS, keyset)).sets
+  const few = await rarestSets(db, asked.sets, MANY_ARTIFACTS)
   return few.length > 0 ? inSets(few) : page
 }
 
@@ -399,8 +427,14 @@ function inOrderOf(parts: OrderedTerm, only: readonly Prisma.Sql[], keyset: Keys
 }
 const nothing = Prisma.sql`select now() as pushed_at, 0::bigint as id, 0 as repository_id where false`
 
-/** What of the next few thousand of one term has the others, too: each is looked up. */
-function lookAhead(first: OrderedTerm, others: readonly OrderedTerm[], only: readonly Prisma.Sql[], keyset: Keyset) {
+/** What of one term, or of the next of it, has the others, too: each is looked up. */
+function lookAhead(
+  first: OrderedTerm,
+  others: readonly OrderedTerm[],
+  only: readonly Prisma.Sql[],
+  keyset: Keyset,
+  limit: Prisma.Sql,
+) {
   const has = others.map((parts) =>
     parts.length === 0
       ? Prisma.sql`false`
@@ -414,7 +448,7 @@ function lookAhead(first: OrderedTerm, others: readonly OrderedTerm[], only: rea
   )
   const { sorted } = placeOf(timeKey(Prisma.sql`k`), keyset)!
   return Prisma.sql`
-    select k.id, k.pushed_at from (${inOrderOf(first, only, keyset)} limit ${FEW_ARTIFACTS}) k
+    select k.id, k.pushed_at from (${inOrderOf(first, only, keyset)} ${limit}) k
      where ${Prisma.join([Prisma.sql`true`, ...has], ' and ')} order by ${sorted}`
 }
 

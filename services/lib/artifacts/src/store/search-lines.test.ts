@@ -3,7 +3,8 @@ import { statement } from '@haven/db'
 import { digestOf } from '@haven/oci'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { parseSearch } from '../search-terms.ts'
-import { foundPage } from './full-rows.ts'
+import { foundArtifacts } from './found-artifacts.ts'
+import { artifactPage, foundPage, type RowKey, type RowPage } from './full-rows.ts'
 
 let database: TestDatabase
 const labels = new Map([
@@ -30,6 +31,7 @@ const run = (sql: string, values: unknown[] = []) =>
 
 type Artifact = {
   id: number
+  path: string
   os: string | null
   children: readonly string[]
   annotations: Record<string, string>
@@ -64,6 +66,7 @@ describe('lines of search terms', () => {
       const annotations = [{}, { ring: 'r1' }, { ring: 'r2', team: 'a' }, { ring: 'r1', long: 'x'.repeat(5000) }][
         below(4)
       ]!
+      const path = ['one', 'two'][below(2)]!
       const [row] = (await run(
         `with put as (
            insert into artifacts.manifests (repository_id, digest, media_type, kind, payload, payload_bytes, total_bytes, annotations, pushed_at)
@@ -79,11 +82,11 @@ describe('lines of search terms', () => {
           children.length > 0 ? 'index' : 'image',
           JSON.stringify(annotations),
           below(5),
-          ['one', 'two'][below(2)],
+          path,
           children,
         ],
       )) as [{ id: number }]
-      all.push({ id: row.id, os: null, children, annotations, labels: new Set(), deleted: false, subject: false })
+      all.push({ id: row.id, path, os: null, children, annotations, labels: new Set(), deleted: false, subject: false })
     }
     const changes = [
       push,
@@ -162,18 +165,31 @@ describe('lines of search terms', () => {
       'platform:windows': (one) => platforms(one).includes('windows'),
     }
     const searches = Object.keys(has).flatMap((a) => Object.keys(has).map((b) => (a === b ? [a] : [a, b])))
+    const keyset = { descending: true, from: null, backwards: false, offset: 0, size: 100 }
+    const project = { id: 1, name: 'library' }
+    const idsOf = (rows: readonly { id: number }[]) => rows.map(({ id }) => id).toSorted((a, b) => a - b)
     for (const terms of searches) {
-      const page = await foundPage(
-        database.db,
-        [{ id: 1, name: 'library' }],
-        { terms: parseSearch(terms.join(' '), new Date()), labels },
-        { descending: true, from: null, backwards: false, offset: 0, size: 100 },
-      )
+      const search = { terms: parseSearch(terms.join(' '), new Date()), labels }
       const expected = all.filter((one) => !one.deleted && !one.subject && terms.every((term) => has[term]!(one)))
-      expect([terms, page!.rows.map(({ id }) => id).toSorted((a, b) => a - b)]).toEqual([
-        terms,
-        expected.map(({ id }) => id).toSorted((a, b) => a - b),
-      ])
+      const page = await foundPage(database.db, [project], search, keyset)
+      expect([terms, idsOf(page!.rows)]).toEqual([terms, idsOf(expected)])
+      const inOne = expected.filter(({ path }) => path === 'one')
+      const walked: { id: number }[] = []
+      for (let from: RowKey | null = null, more = true; more;) {
+        const two: RowPage<{ id: number }> = (await artifactPage(database.db, { project, path: 'one' }, search, {
+          ...keyset,
+          from,
+          size: 2,
+        }))!
+        walked.push(...two.rows)
+        ;({ more } = two)
+        from = two.rows.at(-1)?.key ?? null
+        if (walked.length > 0) expect([terms, two.total]).toEqual([terms, inOne.length])
+      }
+      expect([terms, idsOf(walked)]).toEqual([terms, idsOf(inOne)])
+      const at = { pushedUntil: new Date(), below: null, limit: 100 }
+      const selected = await foundArtifacts(database.db, { ...search, among: [project] }, at)
+      expect([terms, selected.map(({ id }) => id)]).toEqual([terms, idsOf(expected).toReversed()])
     }
   })
 })

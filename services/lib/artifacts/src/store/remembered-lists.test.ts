@@ -252,6 +252,17 @@ describe('a list of artifacts that is remembered', () => {
     await expectRight()
   })
 
+  it('is found once for all who ask at the same time', async () => {
+    const [place, asked] = lists[0]!
+    database.db.lists.forget()
+    const texts = await statementsOf(() =>
+      Promise.all(
+        [1, 2, 3, 4].map((number) => artifactRows(database.db, place, { ...asked, page: { number, size: 20 } })),
+      ),
+    )
+    expect(texts.filter((text) => text.includes('int4send'))).toHaveLength(1)
+  })
+
   it('follows repositories that go and come back, and labels that many had', async () => {
     await run(
       `insert into artifacts.artifact_labels (label_id, manifest_id) select 2, id from artifacts.manifests on conflict do nothing`,

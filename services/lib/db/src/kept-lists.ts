@@ -8,6 +8,8 @@ export type KeptList = { readonly total: number; readonly keys: Int32Array | nul
 /** Of one of two generations. */
 const MAX_BYTES = 16 * 1024 * 1024
 const MAX_LISTS = 10_000
+/** So many connections at a time find lists that take long; the others are for everybody else. */
+const LANES = 3
 
 const readVersion: Statement<{ version: string }> = {
   name: 'lists version',
@@ -29,6 +31,8 @@ export class KeptLists {
   )
 
   readonly #running = new Map<string, Promise<unknown>>()
+  readonly #lanes: Promise<unknown>[] = Array.from({ length: LANES }, () => Promise.resolve())
+  #lane = 0
 
   constructor(sql: Sql) {
     this.#sql = sql
@@ -59,6 +63,15 @@ export class KeptLists {
     if (running) return running as Promise<Found>
     const found = find().finally(() => this.#running.delete(key))
     this.#running.set(key, found)
+    return found
+  }
+
+  /** Work that takes long, when its turn comes: a few at a time. */
+  inTurn<Found>(find: () => Promise<Found>): Promise<Found> {
+    const lane = this.#lane++ % LANES
+    const found = this.#lanes[lane]!.then(find)
+    // Whoever asked is told of a failure; the next has nothing to do with it.
+    this.#lanes[lane] = found.catch(() => undefined)
     return found
   }
 

@@ -101,6 +101,26 @@ describe('a list that is remembered', () => {
     expect((await names(database.db, groups(1, 100))).filter((name) => name.startsWith('!many'))).toHaveLength(60)
   })
 
+  it('is found in turn where that takes long, a few at a time, whether or not the one before failed', async () => {
+    const { lists } = database.db
+    const ends = Array.from({ length: 5 }, () => Promise.withResolvers<void>())
+    let running = 0
+    const found = ends.map(({ promise }, n) =>
+      lists.inTurn(() => {
+        running++
+        return promise.then(() => n).finally(() => running--)
+      }),
+    )
+    await new Promise(setImmediate)
+    expect(running).toBe(3)
+    ends[0]!.reject(new Error('too long'))
+    await expect(found[0]).rejects.toThrow('too long')
+    await new Promise(setImmediate)
+    expect(running).toBe(3)
+    for (const { resolve } of ends) resolve()
+    expect(await Promise.all(found.slice(1))).toEqual([1, 2, 3, 4])
+  })
+
   it('is read by the keys of the page, however dear it was to find', async () => {
     const { db } = database
     const far = groups(30, 20, { where: [Prisma.sql`g.name ilike '%a%' and g.provider = 'http'`] })

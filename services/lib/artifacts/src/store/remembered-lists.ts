@@ -51,7 +51,7 @@ async function find(db: Db, list: RememberedList): Promise<Int32Array | null> {
   let mine = false
   const keys = await db.lists.once(list.name, () => {
     mine = true
-    return list.isLong ? findPatiently(db, list) : findWhole(db, list)
+    return list.isLong ? db.lists.inTurn(() => findPatiently(db, list)) : findWhole(db, list)
   })
   return mine ? keys : rememberedKeys(db, list)
 }

@@ -1,7 +1,7 @@
 import { Prisma, type Database } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
 import { from, selected, type SelectedArtifact } from './artifact-rows.ts'
-import { listed, MANY_ARTIFACTS, rarestSets } from './full-rows.ts'
+import { listed, rarestSets } from './full-rows.ts'
 import { searchChecks, searchSets, searchToSql, type Labels } from './search-sql.ts'
 
 type Found = { among: readonly { id: number; name: string }[]; terms: readonly SearchTerm[]; labels: Labels }
@@ -27,7 +27,7 @@ export async function foundArtifacts(
 ): Promise<SelectedArtifact[]> {
   const scope = scopeOf(search)
   const isBelow = (id: Prisma.Sql) => (below === null ? Prisma.sql`true` : Prisma.sql`${id} < ${BigInt(below)}`)
-  const [rarest] = await rarestSets(db, searchSets(search.terms, scope), MANY_ARTIFACTS)
+  const [rarest] = await rarestSets(db, searchSets(search.terms, scope))
   // Its ids in order first, and looked at one by one until there are enough.
   const [source, id, terms] = rarest
     ? [

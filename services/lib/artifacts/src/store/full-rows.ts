@@ -10,7 +10,6 @@ import {
   searchStarts,
   type Labels,
   type Ordered,
-  type SearchScope,
 } from './search-sql.ts'
 
 /** Who reads on says so by the keys of a row, which no other row of the list has. */
@@ -159,34 +158,28 @@ const artifacts = Prisma.sql`artifacts.manifests m join artifacts.repositories r
 // What an index lists, and what hangs on another artifact, is no row of its own; a tag makes a child one.
 export const listed = Prisma.sql`m.deleted_at is null and m.subject_digest is null and (not ${ofIndex} or ${named})`
 
-/** Conditions of a search in one repository, whose lists are read in their order unless few artifacts have what it names. */
-async function searchIn(
-  db: Pick<Database, 'prisma'>,
-  terms: readonly SearchTerm[],
-  scope: SearchScope,
-): Promise<Prisma.Sql[]> {
-  const [rarest] = await rarestSets(db, searchSets(terms, scope), FEW_ARTIFACTS)
-  return [...(rarest ? [Prisma.sql`m.id = any(array(${rarest}))`] : []), ...searchChecks(terms, scope)]
-}
-
 /**
  * Tags of a repository, each with its whole artifact. One statement, and one more for a search by what an index tells. Null for a key that no
  * row has.
  */
-export const tagPage = async (
+export async function tagPage(
   db: Pick<Database, 'prisma'>,
   place: RepositoryOf,
   { terms, labels }: Search,
   order: TagOrder,
   keyset: Keyset,
-): Promise<RowPage<ArtifactRow & TagOfRow> | null> =>
-  readPage(
+): Promise<RowPage<ArtifactRow & TagOfRow> | null> {
+  const scope = { among: [place.project], labels, ofTags: true }
+  const [rarest] = await rarestSets(db, searchSets(terms, scope))
+  return readPage(
     db,
     {
       from: Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`,
       where: [
         Prisma.sql`t.repository_id = ${repositoryOf(place)} and m.deleted_at is null`,
-        ...(await searchIn(db, terms, { among: [place.project], labels, ofTags: true })),
+        ...searchChecks(terms, scope),
+        // Of a term that is not all too frequent, all are looked at and sorted: in the order of the list there may be none.
+        ...(rarest ? [Prisma.sql`m.id = any(array(${rarest}))`] : []),
       ],
       order: tagOrders[order],
       own: Prisma.sql`t.name as tag, t.pushed_at as "tagPushedAt", t.pulled_at as "tagPulledAt"`,
@@ -194,6 +187,7 @@ export const tagPage = async (
     },
     keyset,
   )
+}
 
 /** As `tagPage` for its artifacts, by the time of their push. */
 export async function artifactPage(
@@ -244,7 +238,7 @@ const FEW_ARTIFACTS = 4_000
 /** So many are looked at in their order for one page: of what more than a few have, it is full by then when they are spread evenly. */
 const LOOKED_AT = 6_000
 /** So many ids are found, that only those have to be looked at which are in all of some sets. */
-export const MANY_ARTIFACTS = 30_000
+const MANY_ARTIFACTS = 30_000
 const FEW_REPOSITORIES = 200
 
 /** So far is looked ahead to tell which of two frequent terms is the rarer one. */
@@ -264,18 +258,17 @@ type Asked = { sets: readonly Prisma.Sql[]; ordered: readonly OrderedTerm[]; nam
 
 const countUpTo = (set: Prisma.Sql, most: number) => Prisma.sql`(select count(*)::int from (${set} limit ${most}) s)`
 
-/** Those sets that have few, the rarest first. One statement, none when there is no set. */
+/** Those sets that have not too many, the rarest first. One statement, none when there is no set. */
 export async function rarestSets(
   { prisma }: Pick<Database, 'prisma'>,
   sets: readonly Prisma.Sql[],
-  few: number,
 ): Promise<Prisma.Sql[]> {
   if (sets.length === 0) return []
   const [found] = await prisma.$queryRaw<[{ counts: number[] }]>`
-    select array[${Prisma.join(sets.map((set) => countUpTo(set, few + 1)))}] as counts`
+    select array[${Prisma.join(sets.map((set) => countUpTo(set, MANY_ARTIFACTS + 1)))}] as counts`
   return sets
     .map((set, i) => ({ set, count: found.counts[i]! }))
-    .filter(({ count }) => count <= few)
+    .filter(({ count }) => count <= MANY_ARTIFACTS)
     .toSorted((a, b) => a.count - b.count)
     .map(({ set }) => set)
 }
@@ -399,7 +392,7 @@ export async function foundPage(
     return read(Prisma.sql`artifacts.manifests`, { each: repositories })
   const page = await near(repository === undefined ? Prisma.sql`true` : Prisma.sql`s.repository_id = ${repository}`)
   if (!page?.stopped || asked.sets.length === 0) return page
-  const few = await rarestSets(db, asked.sets, MANY_ARTIFACTS)
+  const few = await rarestSets(db, asked.sets)
   return few.length > 0 ? inSets(few) : page
 }
 

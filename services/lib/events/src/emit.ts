@@ -72,7 +72,7 @@ async function write(tx: Sql | Tx, events: readonly (readonly unknown[])[]): Pro
     )
 }
 
-function headerOf({ principal, requestId, address }: EventSource): EventHeader {
+export function headerOf({ principal, requestId, address }: EventSource): EventHeader {
   return create(EventHeaderSchema, {
     id: randomUUIDv7(),
     occurredAt: timestampNow(),

@@ -3,7 +3,8 @@ import { isUnavailable } from '@haven/errors'
 import { freshDatabaseUrl, testDatabase, type TestDatabase } from '@haven/testkit'
 import { TcpProxy } from '@haven/testkit/tcp-proxy'
 import pg from 'pg'
-import { isUniqueViolation, openDatabase, statement } from './database.ts'
+import { isUniqueViolation, openDatabase } from './database.ts'
+import { ofAll, statement, statementOfRows } from './statement.ts'
 import { migrate, migrations, missingMigrations, NewerSchema } from './migrate.ts'
 
 describe('migrate', () => {
@@ -157,7 +158,12 @@ describe('Database', () => {
 
   it('fails a transaction of which a statement failed, asked at the end or not waited for', async () => {
     const insert = statement('insert counter', 'insert into counters values ($1, 0)')
-    const insertAll = statement('insert counters', 'insert into counters select n, 0 from unnest($1::int[]) n')
+    const insertAll = statementOfRows(
+      'insert counters',
+      { id: 'int4' },
+      'n',
+      'insert into counters select id, 0 from given',
+    )
     await database.db.writes.rows(insert, [30])
     const atTheEnd = database.db.transaction(async (tx) => {
       await tx.rows(insert, [31])
@@ -262,5 +268,23 @@ describe('Database', () => {
     })
     await changed
     expect(heard).toEqual(['lost', 'projects.projects'])
+  })
+
+  it('gives a statement of rows every value as it is', async () => {
+    const columns = { a: 'int4', b: 'int8', c: 'float8', d: 'text', e: 'bytea', f: 'jsonb' } as const
+    const echo = statementOfRows('echo', columns, 'n', 'select n::int as n, a, b, c, d, e, f from given')
+    const odd = 'a "quoted", {braced} \\ NULL ü 字 𝄞\n'
+    const rows = [
+      [-7, '9007199254740993', 0.1, odd, Buffer.from([0, 1, 255, 92]), JSON.stringify({ odd })],
+      [null, null, null, null, null, null],
+      [2 ** 31 - 1, -1n, -1e300, '', Buffer.alloc(0), 'null'],
+    ]
+    const asked = await database.db.writes.rows(...ofAll(echo, rows))
+    expect(asked).toEqual([
+      { n: 1, a: -7, b: '9007199254740993', c: 0.1, d: odd, e: Buffer.from([0, 1, 255, 92]), f: { odd } },
+      { n: 2, a: null, b: null, c: null, d: null, e: null, f: null },
+      { n: 3, a: 2 ** 31 - 1, b: '-1', c: -1e300, d: '', e: Buffer.alloc(0), f: null },
+    ])
+    expect(await database.db.reads.one(echo, rows[0]!)).toEqual(asked[0])
   })
 })

@@ -8,16 +8,11 @@ import { PipelinedReads } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
 import { SharedTransactions } from './shared-transactions.ts'
 import { SilenceWatch } from './silence.ts'
+import { ofAll, type Statement } from './statement.ts'
 import { tracedPrisma, tracedReads, tracedRun } from './traced.ts'
 
 /** Prisma's client, or a transaction of it. */
 export type Db = Omit<PrismaClient, '$connect' | '$disconnect' | '$on' | '$extends' | '$transaction'>
-
-/** One statement of the pull or push path: prepared once a connection under its name. */
-export type Statement<Row extends object> = { readonly name: string; readonly text: string; readonly row?: Row }
-
-/** Declares a prepared statement. The name must be unique in the process: Postgres keeps it for the life of the connection. */
-export const statement = <Row extends object>(name: string, text: string): Statement<Row> => ({ name, text })
 
 /** Runs prepared statements: the pipelined read connection, a pool, or one connection inside a transaction. */
 export interface Sql {
@@ -25,10 +20,13 @@ export interface Sql {
   one<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row | null>
 }
 
-/** A transaction. Statements that are asked together, without waiting for each other, run in their order and travel together. */
+/**
+ * A transaction. Statements that are asked together, without waiting for each other, run in their order and travel together; where it is shared,
+ * those of rows run once for all who ask in the same turn.
+ */
 export interface Tx extends Sql {
   /**
-   * A row for a statement that takes each column as an array and whose result nobody waits for: it runs once, with the rows of all calls
+   * A row for a statement of rows whose result nobody waits for: it runs once, with the rows of all calls
    * in their order, before the commit and travels with it. When it fails the transaction does.
    */
   last(statement: Statement<object>, row: readonly unknown[]): void
@@ -231,6 +229,7 @@ class Queries implements Sql {
   }
 
   async rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    if (statement.types) return this.rows(...ofAll(statement, [values]))
     const result = await this.#run({ name: statement.name, text: statement.text, values: [...values] })
     return result.rows as Row[]
   }
@@ -240,6 +239,12 @@ class Queries implements Sql {
   }
 }
 
+type Asked = {
+  readonly values: readonly unknown[]
+  readonly resolve: (rows: object[]) => void
+  readonly reject: (error: unknown) => void
+}
+
 class Transaction extends Queries implements Tx {
   readonly #ask: Run
   /** From then on the connection is somebody else's. */
@@ -247,6 +252,8 @@ class Transaction extends Queries implements Tx {
   readonly #shared: boolean
   /** Not waited for: the first statement travels with it, and fails as it does. */
   readonly #begun: Promise<unknown>
+  /** Statements of rows that were asked in this turn. */
+  readonly #asked = new Map<Statement<object>, Asked[]>()
   readonly #last = new Map<Statement<object>, (readonly unknown[])[]>()
 
   constructor(ask: Run, shared: boolean) {
@@ -259,6 +266,8 @@ class Transaction extends Queries implements Tx {
 
   override rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
     if (this.#ended) return Promise.reject(new Error(`${statement.name} was asked of a transaction that had ended`))
+    if (this.#shared && statement.types) return this.#together(statement, values)
+    this.#askAll() // what was asked before is done before
     return super.rows(statement, values)
   }
 
@@ -274,7 +283,8 @@ class Transaction extends Queries implements Tx {
 
   /** @throws what failed, also when `work` did not care: Postgres then rolls back whatever it is asked. */
   async commit(): Promise<void> {
-    const lasts = [...this.#last].map(([statement, rows]) => this.rows(statement, columnsOf(rows)))
+    this.#askAll()
+    const lasts = [...this.#last].map(([statement, rows]) => super.rows(...ofAll(statement, rows)))
     const committed = this.#ask({ text: 'commit' })
     this.#ended = true
     await Promise.all([this.#begun, ...lasts, committed])
@@ -283,9 +293,36 @@ class Transaction extends Queries implements Tx {
   }
 
   async rollback(): Promise<void> {
+    this.#askAll()
     this.#ended = true
     await this.#ask({ text: 'rollback' })
   }
-}
 
-const columnsOf = (rows: readonly (readonly unknown[])[]) => rows[0]!.map((_, column) => rows.map((row) => row[column]))
+  #together<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    const { promise, resolve, reject } = Promise.withResolvers<object[]>()
+    // After everybody who goes on with the same answer has asked.
+    if (this.#asked.size === 0) process.nextTick(() => this.#askAll())
+    const asked = { values, resolve, reject }
+    const others = this.#asked.get(statement)
+    if (others) others.push(asked)
+    else this.#asked.set(statement, [asked])
+    return promise as Promise<Row[]>
+  }
+
+  #askAll(): void {
+    const turn = [...this.#asked]
+    this.#asked.clear()
+    for (const [statement, asked] of turn) void this.#askFor(statement, asked)
+  }
+
+  async #askFor(statement: Statement<object>, asked: readonly Asked[]): Promise<void> {
+    try {
+      const given = asked.map(({ values }) => values)
+      const answers: object[][] = asked.map(() => [])
+      for (const row of await super.rows(...ofAll(statement, given))) answers[(row as { n: number }).n - 1]!.push(row)
+      for (const [n, { resolve }] of asked.entries()) resolve(answers[n]!)
+    } catch (error) {
+      for (const { reject } of asked) reject(error)
+    }
+  }
+}

@@ -3,11 +3,9 @@ export {
   Database,
   isUniqueViolation,
   openDatabase,
-  statement,
   type DatabaseOptions,
   type Db,
   type Sql,
-  type Statement,
   type Tx,
 } from './database.ts'
 export {
@@ -31,4 +29,5 @@ export {
 export { keyOfList } from './kept-lists.ts'
 export { migrate, migrations, missingMigrations, NewerSchema, type Migration } from './migrate.ts'
 export { Prisma, type PrismaClient } from './gen/prisma/client.ts'
+export { ofAll, statement, statementOfRows, type Statement } from './statement.ts'
 export { cacheUses, TwoGenerations } from './two-generations.ts'

@@ -1,4 +1,5 @@
-import type { Sql, Statement } from './database.ts'
+import type { Sql } from './database.ts'
+import type { Statement } from './statement.ts'
 import type { Prisma } from './gen/prisma/client.ts'
 import { TwoGenerations } from './two-generations.ts'
 

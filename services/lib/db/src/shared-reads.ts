@@ -1,4 +1,5 @@
-import type { Sql, Statement } from './database.ts'
+import type { Sql } from './database.ts'
+import type { Statement } from './statement.ts'
 
 type Asked = { begun: boolean; readonly running: Promise<object[]>; next: Promise<object[]> | null }
 

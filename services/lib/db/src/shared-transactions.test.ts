@@ -1,7 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
-import { statement, type Tx } from './database.ts'
+import type { Tx } from './database.ts'
+import { statement, statementOfRows } from './statement.ts'
 import type { SharedTransactions } from './shared-transactions.ts'
 
 let database: TestDatabase
@@ -21,7 +22,7 @@ beforeEach(async () => {
 })
 
 const make = statement<{ by: string }>('make', 'insert into made (id) values ($1) returning by')
-const makeAll = statement('make all', 'insert into made (id) select unnest($1::int[])')
+const makeAll = statementOfRows('make all', { id: 'int4' }, 'n', 'insert into made (id) select id from given')
 const madeRows = statement<{ id: number; by: string }>('made', 'select id, by from made order by id')
 const made = () => database.db.writes.rows(madeRows, [])
 const ids = async () => (await made()).map(({ id }) => id)
@@ -118,6 +119,54 @@ describe('SharedTransactions', () => {
     const works = [making(1), shared.transaction([], lonely), making(3)]
     first.end()
     expect(await Promise.all(works)).toEqual([1, 2, 3])
+    expect(await ids()).toEqual([0, 1, 2, 3])
+    expect(await transactionsOf(1, 2, 3)).toBe(3)
+  })
+
+  it('asks once for all who ask the same in one turn, in the order of its rows, and gives each what is theirs', async () => {
+    const tenfold = statementOfRows<{ id: number; tenfold: number }>(
+      'make in order',
+      { id: 'int4' },
+      'id desc',
+      `, done as (insert into made (id) select id from given returning id)
+       select n::int as n, given.id, given.id * 10 as tenfold from given join done using (id) where given.id <> 3`,
+    )
+    const first = await underWay()
+    const works = [
+      shared.one(tenfold, [1]),
+      shared.transaction([], async (tx) => {
+        const asked = tx.one(tenfold, [2])
+        // Asked behind it, and so done behind it.
+        const seen = await tx.rows(madeRows, [])
+        return { ...(await asked), seen: seen.some(({ id }) => id === 2) }
+      }),
+      shared.one(tenfold, [3]),
+      shared.rows(tenfold, [4]),
+    ]
+    first.end()
+    expect(await Promise.all(works)).toMatchObject([
+      { id: 1, tenfold: 10 },
+      { id: 2, tenfold: 20, seen: true },
+      null,
+      [{ id: 4, tenfold: 40 }],
+    ])
+    await first.ended
+    const order = statement<{ id: number; command: string }>(
+      'made in order',
+      'select id, cmin::text as command from made where id > 2 order by ctid',
+    )
+    const together = await database.db.writes.rows(order, [])
+    expect(together.map(({ id }) => id)).toEqual([4, 3])
+    expect(new Set(together.map(({ command }) => command)).size).toBe(1)
+  })
+
+  it('does each alone when what they asked together fails', async () => {
+    const first = await underWay()
+    const ask = async (tx: Tx, id: number) => tx.rows(makeAll, [id])
+    const works = [1, 2, 0, 3].map((id) => shared.transaction([], (tx) => ask(tx, id)))
+    first.end()
+    const ended = await Promise.allSettled(works)
+    expect(ended.map(({ status }) => status)).toEqual(['fulfilled', 'fulfilled', 'rejected', 'fulfilled'])
     expect(await ids()).toEqual([0, 1, 2, 3])
     expect(await transactionsOf(1, 2, 3)).toBe(3)
   })

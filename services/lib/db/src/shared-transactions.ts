@@ -1,7 +1,8 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import type { Sql, Statement, Tx } from './database.ts'
+import type { Sql, Tx } from './database.ts'
 import { saidNo } from './pipelined-reads.ts'
 import { ServerSilent } from './silence.ts'
+import type { Statement } from './statement.ts'
 
 /** So many share a transaction at most: what they lock is locked until all of them are done. */
 const MOST = 16

@@ -1,7 +1,7 @@
 import { randomUUIDv7 } from 'node:crypto'
 import { create, toJson, type DescMessage, type Message, type MessageInitShape } from '@bufbuild/protobuf'
 import { timestampNow } from '@bufbuild/protobuf/wkt'
-import { statement, type Db, type Prisma, type Sql, type Tx } from '@haven/db'
+import { ofAll, statementOfRows, type Db, type Prisma, type Sql, type Tx } from '@haven/db'
 import { ActorKind, EventHeaderSchema, type EventHeader } from '@haven/proto/events'
 import { tracing } from '@haven/telemetry'
 
@@ -23,9 +23,11 @@ export type EventSource = {
   address?: string | undefined
 }
 
-const insertEvents = statement(
+const insertEvents = statementOfRows(
   'events emit',
-  'insert into events.outbox (type, payload, project_id) select * from unnest($1::text[], $2::jsonb[], $3::int[])',
+  { type: 'text', payload: 'jsonb', project_id: 'int4' },
+  'n',
+  'insert into events.outbox (type, payload, project_id) select type, payload, project_id from given order by n',
 )
 
 /**
@@ -65,11 +67,7 @@ export async function emitAll<Schema extends EventSchema>(
 /** In a transaction of the pool with its commit: all of them in one statement, in their order. */
 async function write(tx: Sql | Tx, events: readonly (readonly unknown[])[]): Promise<void> {
   if ('last' in tx) for (const event of events) tx.last(insertEvents, event)
-  else
-    await tx.rows(
-      insertEvents,
-      [0, 1, 2].map((column) => events.map((event) => event[column])),
-    )
+  else await tx.rows(...ofAll(insertEvents, events))
 }
 
 export function headerOf({ principal, requestId, address }: EventSource): EventHeader {

@@ -3,6 +3,7 @@ import {
   orderOf,
   Prisma,
   statement,
+  statementOfRows,
   type Database,
   type Fields,
   type Page,
@@ -36,13 +37,17 @@ export function parseQuotaLimit(bytes: number): number {
   return bytes
 }
 
-const chargeUnlimited = statement<{ id: string }>(
+const chargeUnlimited = statementOfRows(
   'quotas charge unlimited',
-  `insert into projects.quota_deltas (project_id, delta_bytes, reason)
-   select $1, $2, $3
-    where $2::bigint < 0
-       or not exists (select from projects.quotas q where q.project_id = $1 and q.hard_bytes <> -1)
-   returning id`,
+  { project_id: 'int4', bytes: 'int8', reason: 'text' },
+  'project_id',
+  `, unlimited as materialized (
+     select * from given
+      where bytes < 0 or not exists (select from projects.quotas q where q.project_id = given.project_id and q.hard_bytes <> -1)),
+   charged as (
+     insert into projects.quota_deltas (project_id, delta_bytes, reason)
+     select project_id, sum(bytes), reason from unlimited group by project_id, reason order by project_id)
+   select n::int as n from unlimited`,
 )
 // 0x71756f74: "quot"; the second key is the project.
 const queueUp = statement('quotas queue up', 'select pg_advisory_xact_lock(1903521652, $1::int)')

@@ -1,4 +1,4 @@
-import { statement, type Sql } from '@haven/db'
+import { statement, statementOfRows, type Sql } from '@haven/db'
 
 /** A blob that a repository may read, and where its bytes are. */
 export type StoredBlob = { id: string; sizeBytes: number; key: string }
@@ -161,16 +161,33 @@ const renewStale = statement(
      from held h where k.repository_id = (${repository()}) and k.blob_id = h.id and h.link_until < ${fresh('$4')}`,
 )
 
-const holdNamed = (condition: string) => `
-   select b.digest, b.size_bytes::float8 as "sizeBytes" ${named} and b.damaged_at is null ${condition}
-    order by b.digest for share of b, k`
-
-const holdFresh = statement<{ digest: string; sizeBytes: number }>(
+// `offset 0`: each by its key, in the order of digests.
+const holdFresh = statementOfRows<{ digest: string; sizeBytes: number }>(
   'blobs hold fresh',
-  holdNamed(`and b.promised_until >= ${fresh('$4')} and k.promised_until >= ${fresh('$4')}`),
+  { project_id: 'int4', path: 'text', digests: 'text', promise: 'float8' },
+  'n',
+  `, wanted as materialized (
+     select given.n, r.id as repository_id, d.digest, ${fresh('given.promise')} as fresh
+       from given
+       join lateral (
+         select id from artifacts.repositories
+          where project_id = given.project_id and path = given.path and deleted_at is null offset 0) r on true
+       cross join lateral unnest(string_to_array(given.digests, ',')) as d (digest)
+      order by d.digest)
+   select wanted.n::int as n, b.digest, b.size_bytes::float8 as "sizeBytes"
+     from wanted
+     join lateral (
+       select id, digest, size_bytes from artifacts.blobs
+        where digest = wanted.digest and damaged_at is null and promised_until >= wanted.fresh offset 0 for share) b on true
+     join lateral (
+       select from artifacts.blob_links
+        where repository_id = wanted.repository_id and blob_id = b.id and promised_until >= wanted.fresh offset 0 for share) k on true`,
 )
 
-const hold = statement<{ digest: string; sizeBytes: number }>('blobs hold', holdNamed(''))
+const hold = statement<{ digest: string; sizeBytes: number }>(
+  'blobs hold',
+  `select b.digest, b.size_bytes::float8 as "sizeBytes" ${named} and b.damaged_at is null order by b.digest for share of b, k`,
+)
 
 const lockLink = statement<{ repositoryId: number; blobId: string; sizeBytes: number }>(
   'blobs lock link',
@@ -284,7 +301,7 @@ export const holdFreshBlobs = async (
   { projectId, path }: In,
   digests: readonly string[],
   promiseSeconds: number,
-) => (digests.length === 0 ? [] : tx.rows(holdFresh, [projectId, path, digests, promiseSeconds]))
+) => (digests.length === 0 ? [] : tx.rows(holdFresh, [projectId, path, digests.join(','), promiseSeconds]))
 
 /**
  * As `holdFreshBlobs` for what others pushed long ago: it is promised anew.

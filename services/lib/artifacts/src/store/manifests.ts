@@ -1,4 +1,4 @@
-import { statement, type Sql, type Statement } from '@haven/db'
+import { statement, statementOfRows, type Sql, type Statement } from '@haven/db'
 import { mediaTypes, type Edge, type Manifest } from '@haven/oci'
 
 /** What the headers of an answer need. */
@@ -44,15 +44,39 @@ const head = {
   digest: statement<FactsRow>('manifests head by digest', `select ${facts('null')} ${byDigest}`),
 }
 
-const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
+const upsert = statementOfRows<{ id: string; inserted: boolean; revived: boolean }>(
   'manifests upsert',
-  `with old as materialized (
-     select deleted_at is not null as dead from artifacts.manifests where repository_id = $1 and digest = $2 for update),
+  {
+    repository_id: 'int4',
+    digest: 'text',
+    media_type: 'text',
+    artifact_type: 'text',
+    kind: 'text',
+    type: 'text',
+    payload: 'bytea',
+    payload_bytes: 'int4',
+    total_bytes: 'int8',
+    config_media_type: 'text',
+    subject_digest: 'text',
+    annotations: 'jsonb',
+    pushed_by: 'text',
+    edges: 'jsonb',
+    promise: 'float8',
+  },
+  'repository_id, digest',
+  `, old as materialized (
+     select given.n, m.dead
+       from given
+       join lateral (
+         select deleted_at is not null as dead from artifacts.manifests
+          where repository_id = given.repository_id and digest = given.digest offset 0 for update) m on true),
    put as (
      insert into artifacts.manifests as m
        (repository_id, digest, media_type, artifact_type, kind, type, payload, payload_bytes, total_bytes,
         config_media_type, subject_digest, annotations, pushed_by, promised_until)
-     values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::jsonb, $13, ${until('$15')})
+     select repository_id, digest, media_type, artifact_type, kind, type, payload, payload_bytes, total_bytes,
+            config_media_type, subject_digest, annotations, pushed_by, ${until('promise')}
+       from given where (select count(*) from old) >= 0 -- which are locked and read before they are written
      on conflict (repository_id, digest) do update
        set media_type = excluded.media_type,
            promised_until = greatest(m.promised_until, excluded.promised_until),
@@ -61,16 +85,18 @@ const upsert = statement<{ id: string; inserted: boolean; revived: boolean }>(
            pulled_at = case when m.deleted_at is null then m.pulled_at end,
            pulled_day = case when m.deleted_at is null then m.pulled_day end,
            deleted_at = null, deleted_by = null, deleted_reason = null, deleted_door = null, deleted_request_id = null, purge_after = null
-     returning id, xmax = 0 as inserted),
+     returning id, repository_id, digest, xmax = 0 as inserted),
+   done as materialized (
+     select given.n, given.edges, put.* from put join given on given.repository_id = put.repository_id and given.digest = put.digest),
    edges as (
      insert into artifacts.manifest_edges
        (manifest_id, position, repository_id, kind, digest, media_type, size_bytes, artifact_type, platform, annotations, urls)
-     select put.id, e.position, $1, e.kind, e.digest, e."mediaType", e."sizeBytes", e."artifactType", e.platform, e.annotations,
+     select done.id, e.position, done.repository_id, e.kind, e.digest, e."mediaType", e."sizeBytes", e."artifactType", e.platform, e.annotations,
             coalesce(e.urls, '{}')
-       from put, jsonb_to_recordset($14::jsonb) as e (position int, kind text, digest text, "mediaType" text, "sizeBytes" bigint,
-                                                      "artifactType" text, platform jsonb, annotations jsonb, urls text[])
-      where put.inserted)
-   select put.id, put.inserted, coalesce((select dead from old), false) as revived from put`,
+       from done, jsonb_to_recordset(done.edges) as e (position int, kind text, digest text, "mediaType" text, "sizeBytes" bigint,
+                                                       "artifactType" text, platform jsonb, annotations jsonb, urls text[])
+      where done.inserted)
+   select done.n::int as n, done.id, done.inserted, coalesce(old.dead, false) as revived from done left join old on old.n = done.n`,
 )
 
 const holdNamed = (condition: string) => `

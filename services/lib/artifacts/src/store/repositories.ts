@@ -1,4 +1,4 @@
-import { statement, type Sql } from '@haven/db'
+import { statement, statementOfRows, type Sql } from '@haven/db'
 import { holdProject, type ProjectNode } from '@haven/projects'
 
 /** `listed`: it has had a manifest. */
@@ -12,10 +12,15 @@ const find = statement<RepositoryRow>(
 )
 // Held against a deletion of the repository: what this transaction pushes must not end up in one that is gone. The
 // foreign key of what it inserts would take the same lock a moment later.
-const findAndHold = statement<RepositoryRow>(
+const findAndHold = statementOfRows<RepositoryRow>(
   'repositories find and hold',
-  `select id, first_pushed_at is not null as listed from artifacts.repositories
-    where project_id = $1 and path = $2 and deleted_at is null for key share`,
+  { project_id: 'int4', path: 'text' },
+  'project_id, path',
+  `select given.n::int as n, r.id, r.listed
+     from given
+     join lateral (
+       select id, first_pushed_at is not null as listed from artifacts.repositories
+        where project_id = given.project_id and path = given.path and deleted_at is null offset 0 for key share) r on true`,
 )
 const lock = statement<{ id: number }>(
   'repositories lock',

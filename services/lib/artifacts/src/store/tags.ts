@@ -1,15 +1,30 @@
-import { statement, type Sql } from '@haven/db'
+import { statement, statementOfRows, type Sql } from '@haven/db'
 import { versionKey } from '@haven/oci'
 
-const insert = statement<{ id: string }>(
+const insert = statementOfRows<{ id: string }>(
   'tags insert',
-  `with made as (
-     insert into artifacts.tags (repository_id, name, manifest_id, version_key) values ($1, $2, $3, $9)
-     on conflict (repository_id, name) do nothing returning id),
+  {
+    repository_id: 'int4',
+    tag: 'text',
+    manifest_id: 'int8',
+    digest: 'text',
+    actor: 'text',
+    door: 'text',
+    reason: 'text',
+    request_id: 'text',
+    version_key: 'text',
+  },
+  'repository_id, tag',
+  `, made as (
+     insert into artifacts.tags (repository_id, name, manifest_id, version_key)
+     select repository_id, tag, manifest_id, version_key from given
+     on conflict (repository_id, name) do nothing returning id, repository_id, name),
+   done as materialized (
+     select given.*, made.id from made join given on given.repository_id = made.repository_id and given.tag = made.name),
    remembered as (
      insert into artifacts.tag_history (repository_id, tag, to_digest, actor, door, reason, request_id)
-     select $1, $2, $4, $5, $6, $7, $8 from made)
-   select id from made`,
+     select repository_id, tag, digest, actor, door, reason, request_id from done)
+   select n::int as n, id from done`,
 )
 // Alone, without a join to the manifest: a row that was waited for is read again, but what it was joined with is not.
 const lock = statement<{ id: string; manifestId: string }>(

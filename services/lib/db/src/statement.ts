@@ -1,0 +1,94 @@
+/** One statement of the pull or push path: prepared once a connection under its name. */
+export type Statement<Row extends object> = {
+  readonly name: string
+  readonly text: string
+  readonly row?: Row
+  /** Of a statement of rows: the type of each value. */
+  readonly types?: readonly ColumnType[]
+}
+
+/** Declares a prepared statement. The name must be unique in the process: Postgres keeps it for the life of the connection. */
+export const statement = <Row extends object>(name: string, text: string): Statement<Row> => ({ name, text })
+
+/**
+ * Declares a prepared statement that does the same for many rows at once. Who asks gives the values of one row, and gets the rows of its
+ * answer; those who ask in the same turn of a shared transaction are one execution.
+ *
+ * `text` follows `with given as (…)`, which has the columns and `n`, the number of the row, in the order `by`, in which it should lock and
+ * write. Each row of the answer says by `n` (an int) which row it is for; it may be left out where nobody waits for an answer.
+ */
+export const statementOfRows = <Row extends object>(
+  name: string,
+  columns: Readonly<Record<string, ColumnType>>,
+  by: string,
+  text: string,
+): Statement<Row> => {
+  const names = Object.keys(columns)
+  const types = Object.values(columns)
+  // Behind a select, so that the planner does not look how many there are and plan each time for so many.
+  const arrays = types.map((type, n) => `(select $${n + 1}::${type}[])`).join(', ')
+  const given = `select * from unnest(${arrays}) with ordinality as g (${names.join(', ')}, n) order by ${by}`
+  return { name, types, text: `with given as materialized (${given})\n${text}` }
+}
+
+type Encoding = { readonly oid: number; readonly write: (value: never) => Buffer }
+
+const number = (bytes: number, write: (into: Buffer, value: number) => void) => (value: number) => {
+  const encoded = Buffer.allocUnsafe(bytes)
+  write(encoded, value)
+  return encoded
+}
+
+/** As the server's `…recv` functions read them. */
+const encodings = {
+  int4: { oid: 23, write: number(4, (into, value) => into.writeInt32BE(value)) },
+  int8: {
+    oid: 20,
+    write: (value: number | string | bigint) => {
+      const encoded = Buffer.allocUnsafe(8)
+      encoded.writeBigInt64BE(BigInt(value))
+      return encoded
+    },
+  },
+  float8: { oid: 701, write: number(8, (into, value) => into.writeDoubleBE(value)) },
+  text: { oid: 25, write: (value: string) => Buffer.from(value) },
+  bytea: { oid: 17, write: (value: Buffer) => value },
+  jsonb: { oid: 3802, write: (value: string) => Buffer.from(`\x01${value}`) },
+} satisfies Record<string, Encoding>
+
+export type ColumnType = keyof typeof encodings
+
+/**
+ * A Postgres array in its binary form: the driver sends a buffer as it is, where an array would be written out as text with each element escaped,
+ * and read as such.
+ */
+function arrayOf(type: ColumnType, values: readonly unknown[]): Buffer {
+  const { oid, write } = encodings[type] as Encoding
+  const parts: Buffer[] = []
+  let nulls = 0
+  for (const value of values) {
+    const length = Buffer.allocUnsafe(4)
+    if (value === null || value === undefined) {
+      nulls = 1
+      length.writeInt32BE(-1)
+      parts.push(length)
+    } else {
+      const encoded = write(value as never)
+      length.writeInt32BE(encoded.length)
+      parts.push(length, encoded)
+    }
+  }
+  const head = Buffer.allocUnsafe(20)
+  // Dimensions, whether there are nulls, type of the elements; of the dimension: length, first index.
+  for (const [n, word] of [1, nulls, oid, values.length, 1].entries()) head.writeInt32BE(word, n * 4)
+  return Buffer.concat([head, ...parts])
+}
+
+/** One execution of a statement of rows for all of these: what to ask, and its values. */
+export function ofAll<Row extends object>(
+  { name, text, types = [] }: Statement<Row>,
+  rows: readonly (readonly unknown[])[],
+): [Statement<Row>, unknown[]] {
+  const column = (n: number) => rows.map((row) => row[n])
+  return [{ name, text }, types.map((type, n) => arrayOf(type, column(n)))]
+}

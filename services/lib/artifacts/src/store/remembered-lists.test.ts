@@ -91,6 +91,7 @@ const lists: List[] = [
   list(one, sorted('id', false), everything, (a, b) => a.id - b.id),
   list(one, sorted('digest', true), everything, (a, b) => (a.digest < b.digest ? 1 : a.digest > b.digest ? -1 : 0)),
   list(one, { conditions: [is('type', 'CHART')] }, ({ type }) => type === 'CHART'),
+  list(one, { conditions: [is('manifest_media_type', 'm0')] }, ({ media }) => media === 'm0'),
   list(one, { conditions: [is('tags', 't1')] }, ({ tags }) => tags.includes('t1')),
   list(one, { conditions: [is('digest', 'd200')] }, ({ digest }) => digest === 'd200'),
   list(
@@ -192,6 +193,12 @@ const steps: ((tx: Sql, n: string) => Promise<unknown>)[] = [
     ),
   (tx) =>
     run(
+      'update artifacts.manifests set media_type = $3, total_bytes = $4 where repository_id = $1 and digest = $2',
+      [repository(), digest(), `m${random(2)}`, random(7)],
+      tx,
+    ),
+  (tx) =>
+    run(
       `delete from artifacts.artifact_labels where label_id = $3
           and manifest_id = (select id from artifacts.manifests where repository_id = $1 and digest = $2)`,
       [repository(), digest(), 1 + random(2)],
@@ -272,7 +279,9 @@ describe('a list of artifacts that is remembered', () => {
     await run('update artifacts.repositories set deleted_at = now() where id = 5')
     await expectRight()
     await run(`update artifacts.repositories set deleted_at = null, path = 'again' where id = 5`)
+    await expectRight()
     await run('update artifacts.repositories set project_id = 2 where id = 6')
+    await expectRight()
     await run('update artifacts.repositories set project_id = 1 where id = 12')
     await expectRight()
     await run('delete from artifacts.tags where repository_id = 7')

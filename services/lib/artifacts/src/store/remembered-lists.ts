@@ -129,6 +129,7 @@ async function changesSince(
           select m.id from touched t, lateral (
             select m.id from artifacts.manifests m
              where m.repository_id = t.repository_id and t.manifest_id is null and t.digest is null limit ${MAX_TOUCHED + 1}) m`
+  // Where a repository was that is elsewhere now, nobody knows: all of it is looked at for every list.
   const [row] = await sql.$queryRaw<
     [{ epoch: string | null; snapshot: string; forgotten: boolean; lines: bigint; touched: number[] }]
   >`
@@ -136,7 +137,8 @@ async function changesSince(
     touched as materialized (
       select distinct c.repository_id, c.manifest_id, c.digest
         from changed c
-       where coalesce((select ${scope} from artifacts.repositories r where r.id = c.repository_id), true))
+       where (c.manifest_id is null and c.digest is null)
+          or coalesce((select ${scope} from artifacts.repositories r where r.id = c.repository_id), true))
     select ${epoch} as epoch, pg_current_snapshot()::text as snapshot, (select count(*) from changed) as lines,
            coalesce((select e.forgotten_until > pg_snapshot_xmin(${snapshot}::text::pg_snapshot)::text::bigint from artifacts.listing_epoch e), true)
              as forgotten,

@@ -67,6 +67,11 @@ export class Home {
     return join(this.folder, 'blobs')
   }
 
+  /** What its processes run. */
+  get program() {
+    return join(this.folder, 'program')
+  }
+
   get postgres() {
     return join(this.folder, 'postgres')
   }

@@ -1,8 +1,8 @@
-import { fileURLToPath } from 'node:url'
 import { ConfigProblem, defineConfig, readConfig, secretsOf, text } from '@haven/config'
 import { Problem, toProblem } from '@haven/errors'
 import { Foundation } from '@haven/foundation'
 import {
+  collectAtRest,
   createLogger,
   createMetrics,
   Health,
@@ -18,6 +18,7 @@ import {
 import { startTracing } from '@haven/telemetry'
 import { assemble } from '../assembly.ts'
 import { prepareInstallation } from '../installation.ts'
+import { portalFolder } from '../program.ts'
 import type { ChildMessage } from '../supervisor.ts'
 import type { ServiceName } from '../targets.ts'
 
@@ -27,14 +28,12 @@ const processConfig = defineConfig('PROCESS', {
   name: text({ env: 'HAVEN_PROCESS', default: 'haven', doc: 'The name of this process in its own log lines.' }),
 })
 
-const portal = fileURLToPath(new URL('../../../../portal/public', import.meta.url))
-
 /**
  * Runs services in this process until SIGTERM, or until the supervisor that started it is gone. With the proxy among them the others are called
  * directly and only what other processes need listens.
  */
 export async function start(names: readonly ServiceName[], given: NodeJS.ProcessEnv): Promise<number> {
-  const env: NodeJS.ProcessEnv = { PROXY_PORTAL_FOLDER: portal, ...given }
+  const env: NodeJS.ProcessEnv = { PROXY_PORTAL_FOLDER: portalFolder, ...given }
   // From the first moment: a supervisor that is killed while we start must not leave us behind.
   process.once('disconnect', () => process.kill(process.pid, 'SIGTERM'))
   const resources = new AsyncDisposableStack()
@@ -70,6 +69,7 @@ export async function start(names: readonly ServiceName[], given: NodeJS.Process
     const health = new Health([...services.values()], host.metrics)
     const listening = await openPorts(services, health, env, log)
     for (const service of services.values()) await service.start?.()
+    resources.use(collectAtRest())
     health.started()
     log.info({ services: names }, 'ready')
     tellSupervisor({ kind: 'ready' })

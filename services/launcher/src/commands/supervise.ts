@@ -2,12 +2,12 @@ import { statfsSync } from 'node:fs'
 import { createServer, isIPv6 } from 'node:net'
 import { availableParallelism } from 'node:os'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { Problem, problems, toProblem } from '@haven/errors'
 import { freePort, NoRedis, postgresUrl, startPostgres, startRedis } from '@haven/embedded'
 import { Home, isAlive, type InstallationState } from '../home.ts'
 import { endLeftOver } from '../left-over.ts'
 import type { LauncherConfig } from '../settings.ts'
+import { placeProgram, portalFolder } from '../program.ts'
 import { nodeProcess, StartRefused, Supervisor, type Supervised } from '../supervisor.ts'
 import { processGroups, serviceNames, type ProcessGroup } from '../targets.ts'
 
@@ -15,7 +15,6 @@ const READY_MS = 60_000
 const DRAIN_MS = 30_000
 const START_ATTEMPTS = 3
 const MIN_FREE_BYTES = 256 * 1024 * 1024
-const main = fileURLToPath(new URL('../main.ts', import.meta.url))
 
 /**
  * Runs one machine's worth of Haven until SIGTERM or SIGINT: Postgres and Redis where none is given, and the services. The state file
@@ -68,8 +67,9 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
   const servers = await Promise.allSettled([
     config.databaseUrl === undefined ? ownPostgres(home, supervisor) : Promise.resolve(config.databaseUrl),
     config.redisUrl === undefined ? ownRedis(home, supervisor, publish) : Promise.resolve(config.redisUrl),
+    placeProgram(home.program, home.supervisorLog),
   ])
-  const [databaseUrl, redisUrl] = [valueOf(servers[0]), valueOf(servers[1])]
+  const [databaseUrl, redisUrl, program] = [valueOf(servers[0]), valueOf(servers[1]), valueOf(servers[2])]
   publish({
     detail: 'starting the services',
     // One of your own may hold a password, and the state file is for everybody who may read the folder.
@@ -87,7 +87,7 @@ async function startAll({ config, home, env, supervisor, publish }: Start) {
     const fronts = config.shape === 'single' ? await frontPorts(groups, env.PROXY_METRICS_PORT) : {}
     const frontUrls = Object.values(fronts).map((ports) => `http://127.0.0.1:${ports.PROXY_METRICS_PORT}`)
     if (frontUrls.length > 0) childEnv.EXPORTER_FRONT_URLS = frontUrls.join(',')
-    const failures = await startGroups(groups, childEnv, fronts, home, supervisor)
+    const failures = await startGroups(groups, program, childEnv, fronts, home, supervisor)
     if (failures.length === 0) return
     if (attempt === START_ATTEMPTS || !failures.every(isPortTaken)) throw oneOf(failures)
     // Somebody took an internal port between our choice and the service's start: choose anew.
@@ -111,6 +111,7 @@ async function frontPorts(
 /** Starts all of them. @returns why some did not start; what runs keeps running. */
 async function startGroups(
   groups: readonly ProcessGroup[],
+  program: string,
   childEnv: NodeJS.ProcessEnv,
   portsOf: Readonly<Record<string, NodeJS.ProcessEnv>>,
   home: Home,
@@ -124,8 +125,9 @@ async function startGroups(
           name: group.name,
           args: [
             '--disable-warning=DEP0060',
+            '--expose-gc',
             ...group.nodeOptions,
-            main,
+            program,
             'start',
             '--services',
             group.services.join(','),
@@ -181,9 +183,12 @@ async function serviceEnvironment(given: {
     addresses.PROXY_METRICS_PORT = port
     addresses.PORTAL_URL = `http://127.0.0.1:${port}/readyz`
   }
-  const { PROXY_TLS_CERT: _cert, PROXY_TLS_KEY: _key, ...withoutFiles } = env
+  // Ours: what it has read it keeps, as much again as the code itself.
+  const { NODE_COMPILE_CACHE: _cache, ...withoutCache } = env
+  const { PROXY_TLS_CERT: _cert, PROXY_TLS_KEY: _key, ...withoutFiles } = withoutCache
   return {
-    ...(config.tls === 'files' ? env : withoutFiles),
+    PROXY_PORTAL_FOLDER: portalFolder,
+    ...(config.tls === 'files' ? withoutCache : withoutFiles),
     ...addresses,
     ...home.secrets(),
     DATABASE_URL: databaseUrl,

@@ -25,6 +25,7 @@ export { openLogDestination, type LogDestination, type LogDestinationOptions } f
 export { accessLog, type AccessLine } from './access-log.ts'
 export { createLogger, logLevels, type Logger, type LogLevel } from './logger.ts'
 export { createMetrics, Family, requestSeconds, type Metrics, type RequestMeasure, type Served } from './metrics.ts'
+export { collectAtRest } from './collect-at-rest.ts'
 export { escapeDeceptive, loggable, MAX_LOGGED_CHARACTERS } from './redaction.ts'
 export {
   Health,

@@ -1,6 +1,7 @@
 import { Problem, toProblem } from '@haven/errors'
 import { readConfig, secretsOf, type Config, type Definition, type Environment, type Settings } from '@haven/config'
 import { startTracing } from '@haven/telemetry'
+import { collectAtRest } from './collect-at-rest.ts'
 import { exitCodes } from './exit-codes.ts'
 import { listen, type Limits, type Listening } from './listen.ts'
 import { openLogDestination, type LogDestination } from './log-destination.ts'
@@ -99,6 +100,7 @@ export async function run<S extends Settings>(
           }),
         ]
     await service.start?.()
+    resources.use(collectAtRest())
     health.started()
     log.info({ host: config.host, ports: listening.map(({ port }) => port) }, `${service.name} is ready`)
     const { drainMs } = config

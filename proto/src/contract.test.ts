@@ -246,6 +246,8 @@ describe('messages', () => {
       'LabelRef',
       'RegistryRef',
       'Membership',
+      'Pull',
+      'Puller',
     ])
     const messages: DescMessage[] = Object.values(events).flatMap((value) =>
       'kind' in value && value.kind === 'message' ? [value as DescMessage] : [],

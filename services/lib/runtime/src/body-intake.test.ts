@@ -10,6 +10,7 @@ import { describe, expect, it } from '@jest/globals'
 import { bodyChunks } from './body-chunks.ts'
 import { awaitsReader, bodyIntake } from './body-intake.ts'
 import { listen } from './listen.ts'
+import { harmlessHeaders, type Asker } from './shortcut.ts'
 
 const KiB = 1024
 const sha256 = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
@@ -28,7 +29,7 @@ async function serve(handle: (req: IncomingMessage) => Promise<string>, tls?: { 
     {
       host: '127.0.0.1',
       port: 0,
-      shortcut: { prefix: '/v2/', headers: new Set(), asker: () => () => null },
+      shortcut: { prefix: '/v2/', headers: new Set(harmlessHeaders), asker: () => answerShort },
       ...(tls && { tls }),
     },
   )
@@ -62,6 +63,10 @@ async function serve(handle: (req: IncomingMessage) => Promise<string>, tls?: { 
   }
 }
 
+/** What is asked for is in memory. */
+const answerShort: Asker = (_, target) =>
+  target === '/v2/short' ? { status: 200, headers: 'Content-Length: 2\r\n', body: 'ok', left: () => {} } : null
+
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 
 /** The sum of a body that is taken in buffers of a size. */
@@ -94,6 +99,33 @@ function selfSigned(): { key: Buffer; cert: Buffer } | null {
 
 describe('bodyIntake', () => {
   const body = randomBytes(3 * 1024 * KiB + 7)
+
+  it('brings every byte of several while short requests go first', async () => {
+    await using server = await serve((req) => sumOf(req, 256 * KiB))
+    const agent = new Agent({ keepAlive: true, maxSockets: 1 })
+    const askShort = () =>
+      new Promise<string>((resolve, reject) => {
+        const req = request({ port: server.port, host: '127.0.0.1', path: '/v2/short', agent }, (res) => {
+          let text = ''
+          res.setEncoding('utf8').on('data', (part: string) => (text += part))
+          res.on('end', () => resolve(text))
+        })
+        req.once('error', reject).end()
+      })
+    await askShort() // Node's, and so the connection's state is known from now on
+    const short = new Set<string>()
+    let uploading = true
+    const asking = (async () => {
+      while (uploading) short.add(await askShort())
+    })()
+    await using other = await serve((req) => sumOf(req, 1000 * KiB))
+    const answers = await Promise.all([server.send(body), other.send(body.subarray(1))])
+    uploading = false
+    await asking
+    agent.destroy()
+    expect(answers.map(({ text }) => text)).toEqual([sha256(body), sha256(body.subarray(1))])
+    expect([...short]).toEqual(['ok'])
+  })
 
   it.each([
     ['in large buffers', 1024 * KiB, undefined],

@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import { Socket } from 'node:net'
 import { release } from './body-chunks.ts'
+import { precedence } from './precedence.ts'
 
 /** A body that its reader takes in buffers of its own. */
 interface BodyIntake {
@@ -44,7 +45,7 @@ export async function bodyIntake(req: IncomingMessage): Promise<BodyIntake | nul
   return intake
 }
 
-/** Whether a body waits for its reader and not for the client. */
+/** Whether a body waits for us and not for the client. */
 export const awaitsReader = (req: IncomingMessage): boolean =>
   req.readableLength > 0 || (req as Carrier)[INTAKE]?.idle === true
 
@@ -137,6 +138,8 @@ class Intake implements BodyIntake {
   #into: Buffer | null = null
   #filled = 0
   #asked: PromiseWithResolvers<number> | null = null
+  /** Set while it waits for its turn. */
+  #takeBack: (() => void) | null = null
   #failure: Error | null = null
 
   constructor(body: LongBody, tap: Tap) {
@@ -157,7 +160,7 @@ class Intake implements BodyIntake {
   }
 
   get idle(): boolean {
-    return this.#asked === null && this.#failure === null
+    return (this.#asked === null || this.#takeBack !== null) && this.#failure === null
   }
 
   fill(into: Buffer): Promise<number> {
@@ -167,8 +170,12 @@ class Intake implements BodyIntake {
     while (this.#early.length > 0 && this.#filled < into.length) this.#take(this.#early.shift()!)
     if (this.#filled === into.length || this.#body.left === 0) return Promise.resolve(this.#done())
     this.#asked = Promise.withResolvers<number>()
-    this.#tap.read()
-    return this.#asked.promise
+    const { promise } = this.#asked
+    this.#takeBack = precedence.ask(() => {
+      this.#takeBack = null
+      this.#tap.read()
+    })
+    return promise
   }
 
   close(): void {
@@ -176,6 +183,7 @@ class Intake implements BodyIntake {
     req.off('error', this.#onError).off('close', this.#onClose)
     this.#failure ??= new Error('the body was left')
     for (const piece of this.#early.splice(0)) release(piece)
+    this.#takeBack?.()
     if (left === 0) return
     this.#tap.close(this)
     req.pause()
@@ -183,6 +191,7 @@ class Intake implements BodyIntake {
 
   /** Looks at what the socket read. False when it is to read no more. */
   onRead(buffer: Buffer, bytes: number): boolean {
+    precedence.brought(bytes)
     const into = this.#into
     if (into && buffer.buffer === into.buffer) this.#filled += bytes
     else {

@@ -3,6 +3,7 @@ import type { Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import { release } from './body-chunks.ts'
 import { offerBody } from './body-intake.ts'
+import { precedence } from './precedence.ts'
 import type { Asker, ShortAnswer, Shortcut } from './shortcut.ts'
 
 export interface WireOptions {
@@ -109,6 +110,7 @@ export class Wire {
   }
 
   #write(): void {
+    precedence.answered()
     const waiting = this.#waiting
     this.#waiting = []
     for (const { connection, answer, method } of waiting) {

@@ -68,7 +68,7 @@ const manifests = statement<
           (select array_agg(distinct p.digest) from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id
             where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.deleted_at is null) as parents
      from artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id
-    where m.digest = $1 and ($2::int[] is null or r.project_id = any($2)) order by r.project_id, r.path limit 100`,
+    where m.digest = $1 and m.id > 0 and ($2::int[] is null or r.project_id = any($2)) order by r.project_id, r.path limit 100`,
 )
 const trash = statement<{ reason: string; erase_after: Date; attempts: number; last_error: string | null }>(
   'explain trash',
@@ -93,7 +93,7 @@ const holders = statement<{ project_id: number }>(
      select r.project_id from artifacts.blobs b join artifacts.blob_links k on k.blob_id = b.id
        join artifacts.repositories r on r.id = k.repository_id where b.digest = $1
      union select r.project_id from artifacts.manifests m join artifacts.repositories r on r.id = m.repository_id
-      where m.digest = $1) held
+      where m.digest = $1 and m.id > 0) held
     order by (project_id = any($2::int[])) desc, project_id limit 200`,
 )
 

@@ -171,6 +171,12 @@ export const columns = (parts: ArtifactParts, children = someReferences) => Pris
   ${parts.accessories ? accessories : none} as accessories,
   ${parts.inherited ? inherited : none} as inherited`
 
+/**
+ * Beside a name or digest that is looked for in all repositories: their indexes have this condition, so that whoever knows the repository is not led
+ * through what all others have of the same name.
+ */
+export const everywhere = (row: Prisma.Sql) => Prisma.sql`${row}.id > 0`
+
 const repositoriesOf = ({ project, path }: Place) =>
   Prisma.sql`select x.id from artifacts.repositories x where x.project_id = ${project.id} and x.deleted_at is null
              ${path === undefined ? Prisma.empty : Prisma.sql`and x.path = ${path}`}`
@@ -178,7 +184,9 @@ const inPlace = ({ project, path }: Place) =>
   Prisma.sql`(r.project_id = ${project.id} and r.deleted_at is null ${path === undefined ? Prisma.empty : Prisma.sql`and r.path = ${path}`})`
 // One repository by its id: then the index has its artifacts in order, and a page is read from it without sorting them.
 const within = (place: Place) =>
-  place.path === undefined ? inPlace(place) : Prisma.sql`m.repository_id = (${repositoriesOf(place)})`
+  place.path === undefined
+    ? Prisma.sql`(${inPlace(place)} and ${everywhere(Prisma.sql`m`)})`
+    : Prisma.sql`m.repository_id = (${repositoriesOf(place)})`
 
 const fieldsOf = ({ project }: Place): Fields => ({
   id: { column: Prisma.sql`m.id`, type: 'number' },
@@ -209,7 +217,8 @@ function special(place: Place, condition: Condition): Prisma.Sql | null {
       if (condition.value === '*') return named
       if (condition.value === 'nil') return Prisma.sql`not ${named}`
       return Prisma.sql`m.id in (select t.manifest_id from artifacts.tags t
-                                  where t.repository_id in (${repositoriesOf(place)}) and t.name = ${condition.value})`
+                                  where t.repository_id in (${repositoriesOf(place)}) and t.name = ${condition.value}
+                                    ${place.path === undefined ? Prisma.sql`and ${everywhere(Prisma.sql`t`)}` : Prisma.empty})`
     case 'labels': {
       const ids = condition.match === 'all' ? condition.values : []
       const whole = ids.filter((id): id is number => typeof id === 'number' && Math.abs(id) < 2 ** 31)

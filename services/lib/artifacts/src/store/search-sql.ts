@@ -1,6 +1,6 @@
 import { escapeLike, Prisma } from '@haven/db'
 import type { NamePattern, SearchTerm } from '../search-terms.ts'
-import { lastPull, named } from './artifact-rows.ts'
+import { everywhere, lastPull, named } from './artifact-rows.ts'
 
 /** Ids of labels by name. */
 export type Labels = ReadonlyMap<string, readonly number[]>
@@ -105,7 +105,7 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       return {
         ...row(Prisma.sql`(${nameHolds(term.value, scope.among, Prisma.sql`r`)} or ${hasTag(ofTag)})`),
         set: Prisma.sql`
-          select t.manifest_id from artifacts.tags t where ${ofTag}
+          select t.manifest_id from artifacts.tags t where ${ofTag} and ${everywhere(Prisma.sql`t`)}
           union all
           select n.id
             from artifacts.repositories q,
@@ -115,7 +115,7 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       }
     }
     case 'tag': {
-      const is = matches(Prisma.sql`t.name`, term.pattern)
+      const is = Prisma.sql`(${matches(Prisma.sql`t.name`, term.pattern)} and ${everywhere(Prisma.sql`t`)})`
       if (scope.ofTags) return row(is)
       return { ...row(hasTag(is)), set: Prisma.sql`select t.manifest_id from artifacts.tags t where ${is}` }
     }
@@ -127,7 +127,7 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
         Prisma.sql`(${m}.digest ~>=~ ${term.prefix} and ${m}.digest ~<~ ${`${term.prefix}~`})`
       return {
         ...row(Prisma.sql`starts_with(m.digest, ${term.prefix})`),
-        set: Prisma.sql`select n.id from artifacts.manifests n where ${of(Prisma.sql`n`)}`,
+        set: Prisma.sql`select n.id from artifacts.manifests n where ${of(Prisma.sql`n`)} and ${everywhere(Prisma.sql`n`)}`,
       }
     }
     case 'label': {

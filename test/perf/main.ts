@@ -270,13 +270,10 @@ if (only.length === 0 && tier === 'full') {
   writeFileSync(`${history}${name}.md`, `${table}\n`)
 }
 process.stdout.write(`${table}\n`)
-const failed = failures(finished)
 if (tier === 'gate') {
+  const failed = [...failures(finished), ...brokenOff.map((name) => `${name} broke off`)]
+  const passed = results.flatMap(({ verdicts }) => verdicts.filter((verdict) => verdict.passed)).length
   for (const failure of failed) process.stdout.write(`${failure}\n`)
-  process.stdout.write(
-    failed.length + brokenOff.length === 0
-      ? 'the gate is passed\n'
-      : `the gate is failed by ${failed.length + brokenOff.length}\n`,
-  )
+  process.stdout.write(`${passed} passed, ${failed.length} failed\n`)
   if (failed.length > 0) process.exitCode = 1
 }

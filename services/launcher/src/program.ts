@@ -1,7 +1,21 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
-import { join } from 'node:path'
+import {
+  closeSync,
+  copyFileSync,
+  cpSync,
+  existsSync,
+  fsyncSync,
+  linkSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  renameSync,
+  rmSync,
+  statSync,
+} from 'node:fs'
+import { dirname, join, relative } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { problems } from '@haven/errors'
@@ -13,7 +27,7 @@ const bundler = join(root, 'deploy/images/bundle.ts')
 /** What the bundles are made of. */
 const sources = ['services', 'proto/src', 'deploy/images', 'pnpm-lock.yaml']
 
-/** Bundles of earlier sources are kept that long: another installation may be about to copy them. */
+/** Programs of earlier sources are kept that long: somebody may be about to copy them, or be making one. */
 const KEPT_MS = 3_600_000
 
 /** The pages of the portal, as they lie in this tree. */
@@ -21,20 +35,20 @@ export const portalFolder = join(root, 'portal/public')
 
 /**
  * Puts the program that the processes of an installation run into a folder of that installation, unless it is there: the bundles of the
- * images, since a process that loads a thousand files of TypeScript keeps all of their text (decision 0021). Of this tree as it is now; a copy, so that a process
- * that runs, or is started again, never meets another tree's code. @returns its entry point. @throws Problem when the code cannot be bundled.
+ * images, since a process that loads a thousand files of TypeScript keeps all of their text (decision 0021). Of this tree as it is now, and the installation's own, so that a
+ * process that runs, or is started again, never meets another tree's code. @returns its entry point. @throws Problem when the code cannot be bundled.
  */
 export async function placeProgram(folder: string, logs: string): Promise<string> {
   const version = versionOfSources()
   const built = join(cache, version)
   if (!existsSync(built)) {
-    removeOlder(cache, Date.now() - KEPT_MS)
+    removeOlder(cache)
     await into(built, (made) => bundle(made, logs))
   }
   const own = join(folder, version)
   if (!existsSync(own)) {
-    removeOlder(folder, Date.now())
-    await into(own, (made) => cpSync(built, made, { recursive: true }))
+    removeOlder(folder)
+    await into(own, (made) => linkOrCopy(built, made))
   }
   return join(own, 'lib/main.js')
 }
@@ -61,23 +75,50 @@ function* filesBelow(path: string): Generator<string> {
 }
 
 /** Of earlier sources, or left by a start that was killed. */
-function removeOlder(folder: string, thanMs: number) {
+function removeOlder(folder: string) {
+  const before = Date.now() - KEPT_MS
   for (const name of existsSync(folder) ? readdirSync(folder) : []) {
     const path = join(folder, name)
-    if (statSync(path).mtimeMs < thanMs) rmSync(path, { recursive: true, force: true })
+    if ((statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0) < before)
+      rmSync(path, { recursive: true, force: true })
   }
 }
 
-/** Fills a folder that is either whole or not there, whoever else makes it meanwhile. */
+/** Fills a folder that is either whole or not there, whoever else makes it meanwhile, and after a power cut, too. */
 async function into(folder: string, fill: (made: string) => Promise<void> | void) {
-  const parent = join(folder, '..')
+  const parent = dirname(folder)
   mkdirSync(parent, { recursive: true })
   const made = mkdtempSync(join(parent, '.made-'))
   try {
     await fill(made)
-    if (!existsSync(folder)) renameSync(made, folder)
+    for (const path of [...readdirSync(made, { recursive: true, encoding: 'utf8' }), '.']) sync(join(made, path))
+    try {
+      renameSync(made, folder)
+    } catch (error) {
+      if (!existsSync(folder)) throw error // else somebody was quicker
+    }
+    sync(parent)
   } finally {
     rmSync(made, { recursive: true, force: true })
+  }
+}
+
+function sync(path: string) {
+  const open = openSync(path, 'r')
+  fsyncSync(open)
+  closeSync(open)
+}
+
+/** Its files are never written again, so a second name is as good as a copy where both are on one disk. */
+function linkOrCopy(from: string, to: string) {
+  for (const file of filesBelow(from)) {
+    const own = join(to, relative(from, file))
+    mkdirSync(dirname(own), { recursive: true })
+    try {
+      linkSync(file, own)
+    } catch {
+      copyFileSync(file, own)
+    }
   }
 }
 

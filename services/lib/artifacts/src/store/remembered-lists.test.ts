@@ -297,8 +297,9 @@ describe('a list of artifacts that is remembered', () => {
     await expectRight()
     await run(`insert into artifacts.listing_log (repository_id, digest) select 12, 'x' from generate_series(1, 25000)`)
     await run(`delete from artifacts.manifests where digest = 'more1'`)
-    await foldListings(database.db, new AbortController().signal)
-    expect((await run('select count(*)::int from artifacts.listing_log'))[0]!.count).toBeLessThan(20_001)
+    // What a transaction that still runs, of whatever database of the server, may not see is told for longer.
+    do await foldListings(database.db, new AbortController().signal)
+    while ((await run('select count(*)::int from artifacts.listing_log'))[0]!.count > 20_000)
     await expectRight()
     await expectRight(other)
     // As a crash of the server leaves it.

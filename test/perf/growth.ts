@@ -18,9 +18,18 @@ const statements = readFileSync(new URL('./growth.sql', import.meta.url), 'utf8'
 /** Adds rows first to last of everything that growth.sql seeds. */
 async function seedRows(subject: Subject, first: number, last: number): Promise<void> {
   for (const statement of statements) {
-    await subject.installation!.query(
-      statement.replaceAll(/:(first|last)\b/g, (_, name) => String(name === 'first' ? first : last)),
-    )
+    const sql = statement.replaceAll(/:(first|last)\b/g, (_, name) => String(name === 'first' ? first : last))
+    await unlessDeadlocked(() => subject.installation!.query(sql))
+  }
+}
+
+/** What counts lists in the background locks the same rows in another order: one of the two is to try again. */
+async function unlessDeadlocked(seed: () => Promise<unknown>, tries = 5): Promise<void> {
+  try {
+    await seed()
+  } catch (error) {
+    if ((error as { code?: string }).code !== '40P01' || tries === 1) throw error
+    await unlessDeadlocked(seed, tries - 1)
   }
 }
 

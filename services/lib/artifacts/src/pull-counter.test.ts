@@ -79,11 +79,17 @@ describe('PullCounter', () => {
     })
   })
 
-  it('forgets the last pull of what is pushed again after it was deleted, and of what is gone, not of what is restored', async () => {
+  it('forgets the last pull and the labels of what is pushed again after it was deleted, and of what is gone, not of what is restored', async () => {
     const { ids, pull } = await repositoryOf(4)
     await using counter = new PullCounter(database.db, fail)
     for (let n = 0; n < 4; n++) counter.count(pull(n))
     await counter.flush()
+    const { id: label } = await database.db.prisma.label.create({ data: { name: 'kept', scope: 'g', projectId: 0 } })
+    await run(
+      'label',
+      'insert into artifacts.artifact_labels (label_id, manifest_id) select $1, unnest($2::bigint[])',
+      [label, ids],
+    )
     const [again, restored, removed] = ids
     await run('bury', 'update artifacts.manifests set deleted_at = now() where id = any($1::bigint[])', [
       [again, restored],
@@ -94,6 +100,10 @@ describe('PullCounter', () => {
     await run('remove', 'delete from artifacts.manifests where id = $1', [removed])
     const left = await Promise.all(ids.map(pulledAt))
     expect(left.map((time) => time !== undefined)).toEqual([false, true, false, true])
+    const labelled = await database.db.prisma.artifactLabel.findMany({ where: { labelId: label } })
+    expect(labelled.map(({ manifestId }) => Number(manifestId)).toSorted((a, b) => a - b)).toEqual(
+      [ids[1], ids[3]].map(Number),
+    )
   })
 
   it('changes rows in their place when the same are pulled again: no index is written', async () => {

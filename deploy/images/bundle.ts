@@ -96,7 +96,6 @@ async function bundle(): Promise<{ outputs: Metafile['outputs']; code: Map<strin
     target: 'node24',
     format: 'esm',
     chunkNames: '[name]-[hash]',
-    keepNames: true,
     // Sources stay in memory for as long as the process runs. Names stay, and lines of a length that a stack trace can point at.
     minifyWhitespace: true,
     minifySyntax: true,

@@ -63,19 +63,15 @@ export async function bury(
   doomed: readonly ManifestInTree[],
   reason: string,
 ): Promise<string[]> {
+  if (doomed.length === 0) return []
   const ids = doomed.map(({ id }) => id)
   const tags = await lockTagsOf(tx, ids)
   for (const { name } of tags) await requireDeletable(deps, grant, name)
-  await removeTags(
-    tx,
-    tags.map(({ id }) => id),
-  )
   const { tombstoneSeconds } = deps.settings
-  await buryManifests(tx, ids, changeOf(grant, reason), tombstoneSeconds)
   const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
   const namesOf = ({ id }: ManifestInTree) => (tagsOf.get(id) ?? []).map(({ name }) => name)
   const removed = doomed.flatMap((gone) => namesOf(gone).map((tag) => ({ ...gone, tag })))
-  await recordTagRemovals(tx, removed, changeOf(grant, reason), tombstoneSeconds)
+  const change = changeOf(grant, reason)
   const events = doomed.map((gone) => ({
     source: sourceOf(grant),
     facts: {
@@ -91,7 +87,16 @@ export async function bury(
       door: eventDoors[grant.door],
     },
   }))
-  await emitAll(tx, ArtifactDeletedSchema, events)
+  // In this order, and in one round trip.
+  await Promise.all([
+    removeTags(
+      tx,
+      tags.map(({ id }) => id),
+    ),
+    buryManifests(tx, ids, change, tombstoneSeconds),
+    recordTagRemovals(tx, removed, change, tombstoneSeconds),
+    emitAll(tx, ArtifactDeletedSchema, events),
+  ])
   return tags.map(({ name }) => name)
 }
 

@@ -3,3 +3,4 @@ export { freshDatabaseUrl, noticesOf, queryOnce, testDatabase, type TestDatabase
 export { freePort, postgresPrograms } from '@haven/embedded'
 export { ADMIN_PASSWORD, launcher, runHaven, startHaven, type HavenInstallation, type HavenOptions } from './haven.ts'
 export { testRedis } from './redis.ts'
+export { rowsRead } from './rows-read.ts'

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement, type Sql } from '@haven/db'
 import { digestOf } from '@haven/oci'
-import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { rowsRead, testDatabase, type TestDatabase } from '@haven/testkit'
 import { findAndRenewBlob, findPromisedBlob, holdBlobs, holdFreshBlobs } from './blobs.ts'
 
 let database: TestDatabase
@@ -36,22 +36,8 @@ afterAll(async () => {
 const run = (sql: string, values: unknown[] = []) =>
   database.db.writes.rows(statement(digestOf(Buffer.from(sql)).slice(-32), sql), values)
 
-const rowsRead = statement<{ rows: number }>(
-  'rows read',
-  `select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int as rows from pg_stat_xact_user_tables where schemaname = 'artifacts'`,
-)
-
-/** How many rows it reads at most, when it was asked often enough to be planned once for all. */
-const reads = (ask: (tx: Sql) => Promise<unknown>) =>
-  database.db.transaction(async (tx) => {
-    const read: number[] = []
-    for (let n = 0; n < 12; n++) {
-      const before = (await tx.one(rowsRead, []))!.rows
-      await ask(tx)
-      read.push((await tx.one(rowsRead, []))!.rows - before)
-    }
-    return Math.max(...read)
-  })
+/** How many rows it reads at most. */
+const reads = async (ask: (tx: Sql) => Promise<unknown>) => Math.max(...(await rowsRead(database.db, ask)))
 
 describe.each(['that nobody has analyzed', 'as it was analyzed'])('a repository with many blobs, %s', (state) => {
   beforeAll(async () => {

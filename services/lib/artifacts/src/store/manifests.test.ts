@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement, type Sql } from '@haven/db'
 import { digestOf } from '@haven/oci'
-import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { rowsRead, testDatabase, type TestDatabase } from '@haven/testkit'
 import { getManifestRow, headManifestRow } from './manifests.ts'
 
 let database: TestDatabase
@@ -34,19 +34,8 @@ afterAll(async () => {
 const run = (sql: string, values: unknown[] = []) =>
   database.db.writes.rows(statement(digestOf(Buffer.from(sql)).slice(-32), sql), values)
 
-const rowsRead = statement<{ rows: number }>(
-  'rows read',
-  `select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::int as rows from pg_stat_xact_user_tables where schemaname = 'artifacts'`,
-)
-
-/** How many rows it reads when it was asked often enough to be planned once for all: planning looks at some, too. */
-const reads = (ask: (tx: Sql) => Promise<unknown>) =>
-  database.db.transaction(async (tx) => {
-    for (let n = 0; n < 12; n++) await ask(tx)
-    const before = (await tx.one(rowsRead, []))!.rows
-    await ask(tx)
-    return (await tx.one(rowsRead, []))!.rows - before
-  })
+/** How many rows it reads when it is planned once for all. */
+const reads = async (ask: (tx: Sql) => Promise<unknown>) => (await rowsRead(database.db, ask)).at(-1)!
 
 describe.each(['that nobody has analyzed', 'as they were analyzed'])('repositories with the same tag, %s', (state) => {
   beforeAll(async () => {

@@ -373,6 +373,13 @@ describe('whole rows of a repository', () => {
     expect(all).toHaveLength(23)
     const last = await core.send('GET', link(first, 'next')!, { as: owner })
     expect(await walk<ArtifactRow>(link(last, 'prev')!, 'prev')).toEqual([])
+    // Where it stopped is an artifact that a stranger may not see: his link says nothing of it.
+    const hisOwn = await core.send('GET', search, { as: stranger })
+    const cursor = new URL(link(hisOwn, 'next')!, 'http://h').searchParams.get('cursor')!
+    expect(Buffer.from(cursor, 'base64url').toString()).not.toContain('found')
+    for (const other of [`${cursor.slice(0, -4)}AAAA`, Buffer.from('["found",false,[1,1]]').toString('base64url')]) {
+      expect((await core.send('GET', `${search}&cursor=${other}`, { as: stranger })).status).toBe(400)
+    }
     await core.db.prisma.$executeRaw`delete from artifacts.repositories where path = 'pile'`
   })
 

@@ -90,7 +90,7 @@ export const inventoryHandlers: Handlers = {
   async searchArtifacts({ query, caller, at }, deps) {
     const search = await searchOf(deps, query.q)
     const projects = await projectsOf(deps, caller)
-    const keyset = keysetOf(query, 'found', 2)
+    const keyset = keysetOf({ ...query, cursor: opened(deps, query.cursor) }, 'found', 2)
     const page = await searchArtifacts(deps.artifacts, projects, search, keyset, failureOf(deps))
     if (!page) throw noPlace()
     const labels = await labelsOf(deps, page.rows)
@@ -100,10 +100,10 @@ export const inventoryHandlers: Handlers = {
         return project && presentRow(row, { project, labels, named: await mayKnowNames(caller, project) })
       }),
     )
-    const { last: _, ...links } = linksOf('found', keyset, page)
+    const { prev, next } = linksOf('found', keyset, page)
     return keysetAnswer(
       at,
-      links,
+      { prev: sealed(deps, prev), next: sealed(deps, next) },
       rows.filter((row) => row !== null), // of a project that was deleted meanwhile
     )
   },
@@ -125,9 +125,22 @@ export const inventoryHandlers: Handlers = {
   },
 }
 
-type Asked = { q?: string; cursor?: string; page?: number; page_size?: number }
+type Asked = { q?: string; cursor?: string | undefined; page?: number; page_size?: number }
 /** Pages by number read what they leave out. */
 const MAX_NUMBERED_ROWS = 10_000
+
+// A search over projects may stop at an artifact that its caller may not see: when that was pushed is nothing for him.
+const sealed = ({ sealer }: CoreContext, cursor: string | null) => cursor && sealer.seal(cursor)
+
+/** @throws badRequest for what no link of ours carries. */
+function opened({ sealer }: CoreContext, cursor: string | undefined): string | undefined {
+  if (cursor === undefined) return undefined
+  try {
+    return sealer.open(cursor)
+  } catch {
+    return '' // no link of this list, as parseCursor says
+  }
+}
 
 const noPlace = () => problems.badRequest({ message: 'cursor: no row of this list has such a place' })
 

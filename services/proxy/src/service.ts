@@ -17,7 +17,7 @@ import { Forwarder, type Vouched } from './forward.ts'
 import { securityHeadersOf, stripInbound } from './headers.ts'
 import { PortalFiles } from './portal-files.ts'
 import { destinationOf, type Destination } from './routes.ts'
-import { proxyShortcut } from './shortcut.ts'
+import { proxyShortcut, withinProcess } from './shortcut.ts'
 import { TrustedProxies } from './trusted-proxies.ts'
 
 /** A service in this process, or the base URL of one in another. */
@@ -123,7 +123,7 @@ export function createProxy(deps: ProxyDeps): Service {
   return {
     name: 'proxy',
     handler,
-    ...(fromMemory && { shortcut: proxyShortcut(fromMemory, { log, metrics, trusted }) }),
+    ...(fromMemory && { shortcut: proxyShortcut(withinProcess(fromMemory), { log, metrics, trusted }) }),
     checks: {},
     async [Symbol.asyncDispose]() {
       for (const forwarder of forwarders) forwarder[Symbol.dispose]()

@@ -34,9 +34,11 @@ async function door({ trustedProxies, tls = false }: { trustedProxies?: TrustedP
     targets: { registry, token: registry, core: registry },
     fromMemory(given) {
       asked.push(given)
-      if (given.target !== '/v2/known') return null
+      const later = given.target.startsWith('/v2/later')
+      if (given.target !== '/v2/known' && !later) return null
       const headers = `X-Request-Id: ${given.requestId}\r\nContent-Length: 4\r\n`
-      return { status: 200, headers, body: 'body', left: (bytes) => void (left += bytes) }
+      const answer = { status: 200, headers, body: 'body', left: (bytes: number) => void (left += bytes) }
+      return later ? Promise.resolve(given.target.endsWith('declined') ? null : answer) : answer
     },
     storage: null,
     secret: 's'.repeat(40),
@@ -98,6 +100,16 @@ describe('answers from the registry’s memory', () => {
     })
     expect([first.request, first.bytes]).toEqual([asked[0]!.requestId, left()])
     expect(await metrics.text()).toContain('service="proxy",method="GET",route="registry",status="200"} 3')
+  })
+
+  it('may come later, or not at all', async () => {
+    const { ask, asked, logged } = await door()
+    const known = await ask('/v2/known')
+    const later = await ask('/v2/later')
+    const declined = await ask('/v2/later/declined')
+    expect(Object.keys(later.head).sort()).toEqual(Object.keys(known.head).sort())
+    expect([later.head['x-request-id'], declined.head['x-request-id']]).toEqual([asked[1]!.requestId, 'long'])
+    expect(logged().map(({ url }) => url)).toEqual(['/v2/first', '/v2/known', '/v2/later', '/v2/later/declined'])
   })
 
   it('leave a door with TLS', async () => {

@@ -1,12 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import {
   accessLog,
+  type Asker,
   bearerToken,
   harmlessHeaders,
   saneRequestId,
   type Logger,
   type Metrics,
   type Service,
+  type ShortAnswer,
   type Shortcut,
 } from '@haven/runtime'
 import { isAuthority } from './admission.ts'
@@ -25,9 +27,29 @@ const ofBalancers = [
   'x-scheme',
 ]
 
-/** Pulls of what a registry in this process has in memory, through the door: the same answers, lines and counts as by the long way. */
+/** Who asks, and by what headers; each is the same for all requests of a connection that bring the same head. */
+export interface ShortAsker {
+  readonly token: string
+  readonly clientAddress: string
+  readonly scheme: 'http' | 'https'
+  readonly headers: ReadonlyMap<string, string>
+}
+
+/** How the registry is asked without an object of `node:http`; it declines by null. */
+export type ShortWay = (
+  asker: ShortAsker,
+) => (method: 'GET' | 'HEAD', target: string, requestId: string) => ReturnType<Asker>
+
+/** The registry in this process: what it answers at once, or nearly. */
+export function withinProcess(fromMemory: NonNullable<Service['fromMemory']>): ShortWay {
+  return ({ token, clientAddress }) =>
+    (method, target, requestId) =>
+      fromMemory({ method, target, token, requestId, clientAddress, handOver: false })
+}
+
+/** Pulls that are short, through the door: the same answers, lines and counts as by the long way. */
 export function proxyShortcut(
-  fromMemory: NonNullable<Service['fromMemory']>,
+  way: ShortWay,
   { log, metrics, trusted }: { log: Logger; metrics: Metrics; trusted: TrustedProxies },
 ): Shortcut {
   const logAccess = accessLog(log)
@@ -41,29 +63,36 @@ export function proxyShortcut(
       const givenId = saneRequestId(headers.get('x-request-id'))
       const agent = headers.get('user-agent')
       const security = linesOf(securityHeadersOf(scheme))
+      const ask = way({ token, clientAddress, scheme, headers })
       return (method, target) => {
         const startedAt = performance.now()
         const requestId = givenId ?? randomUUID()
-        const answer = fromMemory({ method, target, token, requestId, clientAddress, handOver: false })
-        if (answer === null) return null
-        const { status } = answer
-        const left = (bytes: number) => {
-          answer.left(bytes)
-          const ms = performance.now() - startedAt
-          metrics.observe({ service: 'proxy', method, route: 'registry', status, seconds: ms / 1000 })
-          logAccess({
-            request: requestId,
-            client: clientAddress,
-            method,
-            url: target,
-            status,
-            bytes,
-            ms: Math.round(ms * 1000) / 1000,
-            to: 'registry',
-            agent,
-          })
-        }
-        return { status, headers: security + answer.headers, body: answer.body, left }
+        const told = (answer: ShortAnswer): ShortAnswer => ({
+          status: answer.status,
+          headers: security + answer.headers,
+          body: answer.body,
+          left(bytes) {
+            answer.left(bytes)
+            // The client left before it had the answer: as the long way has it.
+            const status = bytes === 0 ? 499 : answer.status
+            const ms = performance.now() - startedAt
+            metrics.observe({ service: 'proxy', method, route: 'registry', status, seconds: ms / 1000 })
+            logAccess({
+              request: requestId,
+              client: clientAddress,
+              method,
+              url: target,
+              status,
+              bytes,
+              ms: Math.round(ms * 1000) / 1000,
+              to: 'registry',
+              agent,
+            })
+          },
+        })
+        const answer = ask(method, target, requestId)
+        if (answer instanceof Promise) return answer.then((late) => late && told(late))
+        return answer && told(answer)
       }
     },
   }

@@ -41,6 +41,6 @@ export {
 export { encryptionKey, open, seal } from './seal.ts'
 export type { Asked, RequestHandler, Service } from './service.ts'
 export { serviceShortcut } from './service-shortcut.ts'
-export { harmlessHeaders, type ShortAnswer, type Shortcut } from './shortcut.ts'
+export { harmlessHeaders, type Asker, type ShortAnswer, type Shortcut } from './shortcut.ts'
 export { tracedService } from './traced-service.ts'
 export { knownSecrets, pairSecret, serviceSettings } from './settings.ts'

@@ -102,7 +102,12 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   const toError = (error: unknown) => (error instanceof Error ? error : new Error(String(error)))
   const { shortcut } = options
   const wire = shortcut
-    ? new Wire({ ...limits, shortcut, onError: (error) => options.onError?.(toError(error)) })
+    ? new Wire({
+        ...limits,
+        shortcut,
+        onError: (error) => options.onError?.(toError(error)),
+        onQuiet: () => closeIdle(),
+      })
     : null
   let connections = 0
   let draining = false
@@ -131,7 +136,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
     answering.set(socket, res)
     res.once('close', () => {
       if (answering.get(socket) === res) answering.delete(socket)
-      if (!idleMayStay) setImmediate(() => server.closeIdleConnections())
+      if (!idleMayStay) setImmediate(closeIdle)
     })
     if (!req.complete && hasBody(req)) {
       const upload = limits.isUpload(req)
@@ -160,6 +165,9 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
         handshakeTimeout: limits.headersTimeoutMs,
       })
     : createServer(serverOptions)
+  const closeIdle = () => {
+    if (!idleMayStay && !wire?.busy) server.closeIdleConnections()
+  }
   // Node drops what is over this count without a word; the request is refused above instead.
   server.maxHeadersCount = 0
   server.maxConnections = limits.maxConnections + 256
@@ -207,7 +215,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   server.on('timeout', (socket) => {
     const res = answering.get(socket)
     // Node has seen no byte move for the whole time: a waiting write is a reader that does not read.
-    if (!res || socket.writableLength > 0) socket.destroy()
+    if ((!res && !wire?.asks(socket)) || socket.writableLength > 0) socket.destroy()
     else socket.setTimeout(limits.stalledReaderMs)
   })
 
@@ -261,7 +269,7 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
       const idle = setTimeout(
         () => {
           idleMayStay = false
-          server.closeIdleConnections()
+          closeIdle()
         },
         Math.min(DRAIN_IDLE_MS, ms / 2),
       )

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { ShortAnswer, Shortcut } from './shortcut.ts'
+import type { Asker, Shortcut } from './shortcut.ts'
 
 export type RequestHandler = (req: IncomingMessage, res: ServerResponse) => void
 
@@ -22,8 +22,8 @@ export interface Service extends AsyncDisposable {
   readonly handler: RequestHandler
   /** For the port that it is served at. */
   readonly shortcut?: Shortcut | undefined
-  /** Answers what is in memory, or says by null that the handler has to. Called by the proxy in the same process. */
-  readonly fromMemory?: ((asked: Asked) => ShortAnswer | null) | undefined
+  /** Answers what is in memory, at once or later, or says by null that the handler has to. Called by the proxy in the same process. */
+  readonly fromMemory?: ((asked: Asked) => ReturnType<Asker>) | undefined
   /** Readiness by component; each rejects with a reason that may be shown. */
   readonly checks: Readonly<Record<string, () => Promise<void>>>
   /** Background work, started when everything is constructed. */

@@ -1,19 +1,19 @@
 import type { Socket } from 'node:net'
 
-/** An answer that was in memory. */
+/** An answer that was in memory, or was had without an object of `node:http`. */
 export interface ShortAnswer {
   readonly status: number
   /** Lines that end with CRLF each, of printable characters: without date and connection, which are added. */
   readonly headers: string
   /** Text stands for bytes, one each (latin1). */
   readonly body: string | Buffer | null
-  /** Called when it was written. @param bytes of the answer with its head */
+  /** Called when it was written. @param bytes of the answer with its head; 0 when the client had left */
   readonly left: (bytes: number) => void
 }
 
 /**
- * Answers requests from memory before they become objects of `node:http`, which take two thirds of a small answer. What it does not answer goes the usual
- * way, so it may decline whatever is unusual, and must decline whatever it would have to wait for.
+ * Answers requests before they become objects of `node:http`, which take two thirds of a small answer. What it does not answer goes the usual
+ * way, so it may decline whatever is unusual.
  */
 export interface Shortcut {
   /** How targets begin that are worth a look. */
@@ -24,8 +24,12 @@ export interface Shortcut {
   readonly asker: (headers: ReadonlyMap<string, string>, socket: Socket) => Asker | null
 }
 
-/** Answers a GET or HEAD without a body. @param target as it was sent */
-export type Asker = (method: 'GET' | 'HEAD', target: string) => ShortAnswer | null
+/**
+ * Answers a GET or HEAD without a body, at once or later, or declines (null). Until then the connection waits, whatever comes on it: a promise must settle,
+ * soon, and what would be done twice by the usual way must not have been done when it declines.
+ * @param target as it was sent
+ */
+export type Asker = (method: 'GET' | 'HEAD', target: string) => ShortAnswer | null | Promise<ShortAnswer | null>
 
 /** Headers that change nothing about an answer from memory, beside the one that says who asks. */
 export const harmlessHeaders: readonly string[] = [

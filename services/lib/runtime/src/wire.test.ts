@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, it } from '@jest/globals'
 import { listen, type Limits, type Listening } from './listen.ts'
-import type { Shortcut } from './shortcut.ts'
+import type { ShortAnswer, Shortcut } from './shortcut.ts'
 
 const HARMLESS = ['accept', 'authorization', 'connection', 'host', 'user-agent']
 const open: Listening[] = []
@@ -23,6 +23,7 @@ async function serve({ limits, handler, ...more }: Serving = {}) {
     asker: (headers) => (method, target) => {
       asked.push(`${method} ${target}`)
       if (target.includes('broken')) throw new Error('a bug')
+      if (target.startsWith('/v2/later/')) return new Promise((settle, fail) => later.push({ target, settle, fail }))
       if (!target.startsWith('/v2/known/')) return null
       const body = target.endsWith('large')
         ? Buffer.alloc(6 << 20, 7)
@@ -32,6 +33,7 @@ async function serve({ limits, handler, ...more }: Serving = {}) {
     },
   }
   const sent: number[] = []
+  const later: Later[] = []
   const tell = (req: IncomingMessage, res: ServerResponse) => {
     const sum = createHash('sha256')
     let bytes = 0
@@ -53,8 +55,9 @@ async function serve({ limits, handler, ...more }: Serving = {}) {
     ...more,
   })
   open.push(server)
-  return { port: server.port, server, asked, sent, failures }
+  return { port: server.port, server, asked, sent, failures, later }
 }
+type Later = { target: string; settle: (answer: ShortAnswer | null) => void; fail: (error: Error) => void }
 type Serving = {
   limits?: Partial<Limits>
   handler?: (req: IncomingMessage, res: ServerResponse) => void
@@ -307,6 +310,111 @@ describe('requests that are answered from memory', () => {
     client.send(get('/v2/known/a'))
     await until(() => client.closed)
     expect(client.rest).toBe('')
+  })
+})
+
+describe('requests that a shortcut answers later', () => {
+  const answerOf = (body: string | Buffer): ShortAnswer => ({
+    status: 200,
+    headers: `Content-Length: ${body.length}\r\n`,
+    body,
+    left: () => {},
+  })
+
+  it('are answered, and the connection is as it was', async () => {
+    const { port, later } = await serve()
+    const client = await dialed(port)
+    client.send(get('/v2/later/a'))
+    await until(() => later.length === 1)
+    expect((await client.send(get('/v2/known/b'))) && client.rest).toBe('')
+    later[0]!.settle(answerOf('late'))
+    expect((await client.answer()).body).toBe('late')
+    expect((await client.answer()).body).toContain('memory of /v2/known/b')
+    expect((await client.send(get('/v2/known/c')).answer()).body).toContain('memory of /v2/known/c')
+  })
+
+  it('do not hold up those of others', async () => {
+    const { port, later } = await serve()
+    const [one, other] = [await dialed(port), await dialed(port)]
+    one.send(get('/v2/later/a'))
+    await until(() => later.length === 1)
+    expect((await other.send(get('/v2/known/b')).answer()).body).toContain('memory of /v2/known/b')
+    later[0]!.settle(answerOf('late'))
+    expect((await one.answer()).body).toBe('late')
+  })
+
+  it.each(['decline', 'fail'])('go to Node when they %s after all, with what came behind them', async (how) => {
+    const { port, later, failures } = await serve()
+    const client = await dialed(port)
+    client.send(get('/v2/later/a'))
+    await until(() => later.length === 1)
+    const body = randomBytes(100_000)
+    client.send(
+      Buffer.concat([
+        Buffer.from(`PUT /v2/a/blobs/uploads/1 HTTP/1.1\r\nHost: h\r\nContent-Length: ${body.length}\r\n\r\n`),
+        body,
+      ]),
+    )
+    await pause()
+    if (how === 'fail') later[0]!.fail(new Error('no luck'))
+    else later[0]!.settle(null)
+    expect((await client.answer()).body).toContain('handler of GET /v2/later/a, 0 bytes')
+    expect((await client.answer()).body).toContain(`handler of PUT /v2/a/blobs/uploads/1, ${body.length} bytes`)
+    expect(failures).toEqual(how === 'fail' ? ['no luck'] : [])
+    expect((await client.send(get('/z')).answer()).body).toContain('handler of GET /z')
+  })
+
+  it('A54: wait without reading on', async () => {
+    const { port, later } = await serve()
+    const client = await dialed(port)
+    client.send(get('/v2/later/a'))
+    await until(() => later.length === 1)
+    let taken = 0
+    const piece = Buffer.alloc(1 << 20)
+    const more = () => {
+      while (taken < 64 && client.socket.write(piece)) taken += 1
+    }
+    client.socket.on('drain', more)
+    more()
+    await pause(300)
+    expect(taken).toBeLessThan(24) // buffers of the two sockets
+  })
+
+  it('of a client that has left are told of as such', async () => {
+    const { port, later } = await serve()
+    const client = await dialed(port)
+    client.send(get('/v2/later/a'))
+    await until(() => later.length === 1)
+    client.socket.destroy()
+    await pause()
+    const bytes = await new Promise((left) => later[0]!.settle({ ...answerOf('late'), left }))
+    expect(bytes).toBe(0)
+  })
+
+  it('are waited for longer than an idle connection', async () => {
+    const { port, later } = await serve({ limits: { keepAliveMs: 50, stalledReaderMs: 50 } })
+    const client = await dialed(port)
+    client.send(get('/v2/later/a'))
+    await until(() => later.length === 1)
+    await pause(1500) // Node adds a second to the time that it tells clients
+    later[0]!.settle(answerOf('late'))
+    expect((await client.answer()).body).toBe('late')
+    await until(() => client.closed)
+  })
+
+  it('and their reading are waited for by a drain', async () => {
+    const { port, later, server } = await serve()
+    const client = await dialed(port)
+    client.send(get('/v2/later/a'))
+    await until(() => later.length === 1)
+    const drained = server.drain(1000)
+    await pause(600) // idle connections end after half of it
+    client.socket.pause()
+    later[0]!.settle(answerOf(Buffer.alloc(6 << 20, 7)))
+    await pause(100)
+    client.socket.resume()
+    expect((await client.answer()).body).toHaveLength(6 << 20)
+    expect(await drained).toBe(true)
   })
 })
 

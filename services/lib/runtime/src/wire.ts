@@ -13,6 +13,8 @@ export interface WireOptions {
   readonly maxHeaders: number
   /** A shortcut that throws is a bug; the request goes the usual way. */
   readonly onError: (error: unknown) => void
+  /** Called when no connection waits for a shortcut, or for its client to take an answer, any more. */
+  readonly onQuiet?: () => void
 }
 
 type Waiting = { readonly connection: Connection; readonly answer: ShortAnswer; readonly method: string }
@@ -28,6 +30,8 @@ export class Wire {
   readonly #tail: string
   readonly #connections = new WeakMap<Duplex, Connection>()
   #waiting: Waiting[] = []
+  /** Connections that Node takes for idle, and that are not. */
+  #busy = 0
   #closed = false
 
   constructor(options: WireOptions) {
@@ -44,14 +48,17 @@ export class Wire {
     this.#connections.set(socket, connection)
     socket.off('data', read)
     // It makes Node read through the stream, and no longer behind its back.
-    socket.on('data', (piece: Buffer) => {
-      if (connection.waiting) this.#write()
-      const rest = connection.body ? connection.takeBody(piece) : piece
-      if (rest === null || (connection.atBoundary && !this.#closed && this.#answer(connection, rest))) return
-      connection.leaveToNode(rest)
-      // The parser has copied what it keeps.
-      if (!connection.body) release(rest)
-    })
+    socket.on('data', (piece: Buffer) => this.#take(connection, piece))
+  }
+
+  /** Whether a request of the connection waits for its shortcut. Node takes it for idle. */
+  asks(socket: Duplex): boolean {
+    return this.#connections.get(socket)?.asking === true
+  }
+
+  /** Whether connections that Node takes for idle are not. */
+  get busy(): boolean {
+    return this.#busy > 0
   }
 
   /** Node begins a request. Called before anybody else looks at it. */
@@ -74,6 +81,21 @@ export class Wire {
     this.#closed = true
   }
 
+  #take(connection: Connection, piece: Buffer): void {
+    if (connection.asking) return connection.hold(piece)
+    if (connection.waiting) this.#write()
+    const rest = connection.body ? connection.takeBody(piece) : piece
+    if (rest === null || (connection.atBoundary && !this.#closed && this.#answer(connection, rest))) return
+    this.#leaveToNode(connection, rest)
+  }
+
+  #leaveToNode(connection: Connection, piece: Buffer): void {
+    connection.leaveToNode(piece)
+    // The parser has copied what it keeps.
+    if (!connection.body) release(piece)
+  }
+
+  /** @returns whether the piece was a request that the shortcut answers, or is still to answer. */
   #answer(connection: Connection, piece: Buffer): boolean {
     const { shortcut, maxHeaderBytes, onError } = this.#options
     const { socket } = connection
@@ -86,7 +108,7 @@ export class Wire {
     if (!text.endsWith(' HTTP/1.1', lineEnd)) return false
     const head = text.slice(lineEnd + 2)
     const target = text.slice(method.length + 1, lineEnd - ' HTTP/1.1'.length)
-    let answer: ShortAnswer | null = null
+    let answer: ReturnType<Asker> = null
     try {
       const ask = head === connection.head ? connection.asker : this.#askerOf(connection, head)
       answer = ask && ask(method, target)
@@ -94,11 +116,43 @@ export class Wire {
       onError(error)
     }
     if (answer === null) return false
+    if (answer instanceof Promise) void this.#await(connection, piece, method, answer)
+    else this.#writeSoon({ connection, answer, method })
+    return true
+  }
+
+  async #await(
+    connection: Connection,
+    piece: Buffer,
+    method: string,
+    coming: Promise<ShortAnswer | null>,
+  ): Promise<void> {
+    connection.asking = true
+    this.#busy += 1
+    let answer: ShortAnswer | null = null
+    try {
+      answer = await coming
+    } catch (error) {
+      this.#options.onError(error)
+    }
+    connection.asking = false
+    if (answer) this.#writeSoon({ connection, answer, method })
+    else if (!connection.socket.destroyed) this.#leaveToNode(connection, piece)
+    // Behind the writing.
+    setImmediate(() => this.#rest())
+    for (const held of connection.letGo()) this.#take(connection, held)
+  }
+
+  #rest(): void {
+    this.#busy -= 1
+    if (this.#busy === 0) this.#options.onQuiet?.()
+  }
+
+  #writeSoon(waiting: Waiting): void {
     // Answers to what arrived together leave together: their clients are woken once for all.
     if (this.#waiting.length === 0) setImmediate(() => this.#write())
-    this.#waiting.push({ connection, answer, method })
-    connection.waiting = true
-    return true
+    this.#waiting.push(waiting)
+    waiting.connection.waiting = true
   }
 
   #askerOf(connection: Connection, head: string): Asker | null {
@@ -119,6 +173,10 @@ export class Wire {
       const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${headers}Date: ${utcNow()}\r\n${this.#tail}`
       const body = method === 'HEAD' ? null : answer.body
       const { socket } = connection
+      if (!socket.writable) {
+        left(0)
+        continue
+      }
       if (body === null) socket.write(head, 'latin1')
       else if (typeof body === 'string') socket.write(head + body, 'latin1')
       else {
@@ -128,6 +186,10 @@ export class Wire {
         socket.write(head, 'latin1')
         socket.write(body)
         if (together) socket.uncork()
+      }
+      if (socket.writableLength > 0) {
+        this.#busy += 1
+        socket.write('', () => this.#rest())
       }
       left(head.length + (body?.length ?? 0))
     }
@@ -148,6 +210,9 @@ class Connection {
   /** The headers of the last request that was looked at, as they came, and what they mean. */
   head = ''
   asker: Asker | null = null
+  /** The shortcut is still to answer. */
+  asking = false
+  #held: Buffer[] = []
   /** An answer is about to be written. */
   waiting = false
   body: Body | null = null
@@ -159,6 +224,21 @@ class Connection {
   constructor(socket: Socket, read: (piece: Buffer) => void) {
     this.socket = socket
     this.#read = read
+  }
+
+  /** Keeps what comes while the shortcut is still to answer. */
+  hold(piece: Buffer): void {
+    this.#held.push(piece)
+    this.socket.pause()
+  }
+
+  letGo(): readonly Buffer[] {
+    const held = this.#held
+    if (held.length > 0) {
+      this.#held = []
+      this.socket.resume()
+    }
+    return held
   }
 
   leaveToNode(piece: Buffer): void {

@@ -3,6 +3,7 @@ import type { ArtifactDeps } from './deps.ts'
 import type { PullGrant } from './grants.ts'
 import { countReferrersOf, referrersByFallbackTag, referrersBySubject, type Referrer } from './store/referrers.ts'
 
+/** Of a page, and of those that are counted. */
 const MAX_PAGE = 1_000
 /** OCI Distribution: an index of referrers should be no longer than any manifest may be. */
 const MAX_PAGE_BYTES = 2 * 1024 * 1024
@@ -18,15 +19,16 @@ export type ReferrersQuery = {
 
 /**
  * Manifests of the repository that are about `subject`, whether it is there or not, oldest first. What clients wrote into the index
- * under the fallback tag comes with the first page.
- * @returns `next`: where the next page begins, null when there is none.
+ * under the fallback tag comes with the first page. Two statements for a list that fits into one page, one for a page further on.
+ * @returns `next`: where the next page begins, null when there is none; `total`: with the first page, how many there are on all of them whatever
+ * their artifact type, null for more than a thousand.
  */
 export async function listReferrers(
-  { db }: ArtifactDeps,
+  { db }: Pick<ArtifactDeps, 'db'>,
   grant: PullGrant,
   subject: Digest,
   { artifactType = null, after = null, limit }: ReferrersQuery = {},
-): Promise<{ referrers: Referrer[]; next: string | null }> {
+): Promise<{ referrers: Referrer[]; next: string | null; total: number | null }> {
   const where = { projectId: grant.project.id, path: grant.repository }
   const size = Math.min(limit ?? MAX_PAGE, MAX_PAGE)
   const fallbackTag = fallbackTagOf(subject)
@@ -42,23 +44,13 @@ export async function listReferrers(
       ? referrersByFallbackTag(db.writes, where, subject, fallbackTag, { artifactType, limit: MAX_PAGE })
       : [],
   ])
-  return { referrers: [...own.referrers, ...written], next: own.next }
+  const referrers = [...own.referrers, ...written]
+  const isWhole = artifactType === null && own.next === null && written.length < MAX_PAGE
+  const count = () => (isWhole ? referrers.length : countReferrersOf(db.writes, where, subject, fallbackTag, MAX_PAGE))
+  return { referrers, next: own.next, total: after === null ? await count() : null }
 }
 
 const fallbackTagOf = (subject: Digest) => `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
-
-/** Of one subject; more are not counted. */
-const MAX_COUNTED = 10_000
-
-/** How many there are on all pages, whatever their artifact type; null for more than ten thousand. */
-export const countReferrers = ({ db }: ArtifactDeps, grant: PullGrant, subject: Digest): Promise<number | null> =>
-  countReferrersOf(
-    db.writes,
-    { projectId: grant.project.id, path: grant.repository },
-    subject,
-    fallbackTagOf(subject),
-    MAX_COUNTED,
-  )
 
 /** The index that a list of referrers is answered as. */
 export const referrersIndex = (referrers: readonly Referrer[]) => ({

@@ -1,4 +1,4 @@
-import { countReferrers, listReferrers, referrersIndex } from '@haven/artifacts'
+import { listReferrers, referrersIndex } from '@haven/artifacts'
 import { problems } from '@haven/errors'
 import { formatLink, formatRegistryPath, mediaTypes, type RegistryPath } from '@haven/oci'
 import { answerJson, readPage, type Call, type RegistryContext } from '../call.ts'
@@ -14,10 +14,8 @@ export async function list(
   if (last !== null && !/^\d{1,18}$/.test(last))
     throw problems.badRequest({ message: 'invalid pagination: last is not ours' })
   const artifactType = call.query.get('artifactType') || null
-  const [{ referrers, next }, total] = await Promise.all([
-    listReferrers(artifacts, grant, at.digest, { artifactType, after: last, limit: Math.max(1, limit) }),
-    last === null ? countReferrers(artifacts, grant, at.digest) : null,
-  ])
+  const page = { artifactType, after: last, limit: Math.max(1, limit) }
+  const { referrers, next, total } = await listReferrers(artifacts, grant, at.digest, page)
   const filter = artifactType === null ? {} : { artifactType }
   answerJson(call, referrersIndex(referrers), {
     // Exactly this text, without a charset: crane and ORAS compare it.

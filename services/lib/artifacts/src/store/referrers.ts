@@ -53,12 +53,13 @@ const count = statement<{ total: number }>(
   'referrers count',
   `select ((select count(*) from (select from artifacts.manifests m where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
                                    and ${saysSo} limit $5) own)
-         + (select count(*) from artifacts.tags t
-              join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
-             where t.repository_id = r.id and t.name = $4
-               and not exists (select from artifacts.manifests m
-                                where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $3 and m.deleted_at is null
-                                  and ${saysSo})))::int
+         + (select count(*) from (
+              select from artifacts.tags t
+                join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
+               where t.repository_id = r.id and t.name = $4
+                 and not exists (select from artifacts.manifests m
+                                  where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $3 and m.deleted_at is null
+                                    and ${saysSo}) limit $5) written))::int
           as total
      from artifacts.repositories r where r.project_id = $1 and r.path = $2 and r.deleted_at is null`,
 )

@@ -8,6 +8,7 @@ import type { Pool } from 'undici'
 import { handOver, parseHandOver } from './hand-over.ts'
 import { outboundHeaders } from './headers.ts'
 import { hasBody, mayRepeat } from './may-repeat.ts'
+import { WholeAnswer } from './whole-answer.ts'
 import { WithoutBody } from './without-body.ts'
 
 /** What the proxy vouches for towards a service. */
@@ -93,17 +94,38 @@ export class Forwarder implements Disposable {
 
   forward(req: IncomingMessage, res: ServerResponse, vouched: Vouched): void {
     const { headers } = req
-    const { secret, storage } = this.#options
     delete headers.expect
-    headers[internalHeaders.proxy] = secret
-    if (storage) headers[internalHeaders.canSend] = '1'
+    Object.assign(headers, this.vouchersOf(vouched))
+    if (this.#options.storage) headers[internalHeaders.canSend] = '1'
     headers['x-request-id'] = vouched.requestId
-    headers['x-forwarded-for'] = vouched.clientAddress
-    headers['x-forwarded-proto'] = vouched.scheme
-    headers['x-forwarded-host'] = vouched.host
     // Without it http-proxy would pass the client's wish on; the connection to the service is ours.
     headers.connection = 'keep-alive'
     this.#send({ req, res, vouched, repeats: 0 })
+  }
+
+  /** What the service believes because the proxy says it. */
+  vouchersOf({ clientAddress, scheme, host }: Pick<Vouched, 'clientAddress' | 'scheme' | 'host'>) {
+    return {
+      [internalHeaders.proxy]: this.#options.secret,
+      'x-forwarded-for': clientAddress,
+      'x-forwarded-proto': scheme,
+      'x-forwarded-host': host,
+    }
+  }
+
+  /**
+   * Asks for something without a body whose answer is short, and takes that as a whole. Null when the service gave none: `forward` asks again,
+   * as may be done for a GET or HEAD, and says what is wrong.
+   */
+  ask(
+    method: 'GET' | 'HEAD',
+    target: string,
+    headers: Record<string, string>,
+  ): Promise<(Answer & { readonly body: Buffer }) | null> {
+    return new Promise((resolve) => {
+      if (!this.#pool) return resolve(null)
+      this.#pool.dispatch({ method, path: this.#base + target, headers, reset: false }, new WholeAnswer(resolve))
+    })
   }
 
   [Symbol.dispose](): void {

@@ -17,7 +17,7 @@ import { Forwarder, type Vouched } from './forward.ts'
 import { securityHeadersOf, stripInbound } from './headers.ts'
 import { PortalFiles } from './portal-files.ts'
 import { destinationOf, type Destination } from './routes.ts'
-import { proxyShortcut, withinProcess } from './shortcut.ts'
+import { overTheHop, proxyShortcut, withinProcess } from './shortcut.ts'
 import { TrustedProxies } from './trusted-proxies.ts'
 
 /** A service in this process, or the base URL of one in another. */
@@ -45,7 +45,7 @@ export interface ProxyDeps {
 export function createProxy(deps: ProxyDeps): Service {
   const { targets, log, metrics, fromMemory, trustedProxies: trusted = nobody } = deps
   const portal = new PortalFiles(deps.portalFolder)
-  const forwarders: Forwarder[] = []
+  const forwarders = new Map<string, Forwarder>()
   const reach = (name: keyof ProxyDeps['targets']) => {
     const target = targets[name]
     if (typeof target === 'function') {
@@ -56,10 +56,13 @@ export function createProxy(deps: ProxyDeps): Service {
     }
     const { secret, storage, answerWithinMs = 900_000 } = deps
     const forwarder = new Forwarder({ name, url: target, secret, storage, answerWithinMs })
-    forwarders.push(forwarder)
+    forwarders.set(name, forwarder)
     return forwarder.forward.bind(forwarder)
   }
   const services = { registry: reach('registry'), token: reach('token'), core: reach('core') }
+
+  const far = forwarders.get('registry')
+  const shortWay = fromMemory ? withinProcess(fromMemory) : far ? overTheHop(far) : null
 
   const logAccess = accessLog(log)
   const handler: RequestHandler = (req, res) => {
@@ -123,10 +126,10 @@ export function createProxy(deps: ProxyDeps): Service {
   return {
     name: 'proxy',
     handler,
-    ...(fromMemory && { shortcut: proxyShortcut(withinProcess(fromMemory), { log, metrics, trusted }) }),
+    ...(shortWay && { shortcut: proxyShortcut(shortWay, { log, metrics, trusted }) }),
     checks: {},
     async [Symbol.asyncDispose]() {
-      for (const forwarder of forwarders) forwarder[Symbol.dispose]()
+      for (const forwarder of forwarders.values()) forwarder[Symbol.dispose]()
     },
   }
 }

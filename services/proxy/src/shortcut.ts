@@ -11,8 +11,10 @@ import {
   type ShortAnswer,
   type Shortcut,
 } from '@haven/runtime'
+import { canonicalPath, parseRegistryPath } from '@haven/oci'
 import { isAuthority } from './admission.ts'
-import { securityHeadersOf } from './headers.ts'
+import type { Forwarder } from './forward.ts'
+import { outboundHeaders, securityHeadersOf } from './headers.ts'
 import type { TrustedProxies } from './trusted-proxies.ts'
 
 /** What balancers and ingresses add. It says who the client is if they are trusted, and nothing if not. */
@@ -46,6 +48,50 @@ export function withinProcess(fromMemory: NonNullable<Service['fromMemory']>): S
     (method, target, requestId) =>
       fromMemory({ method, target, token, requestId, clientAddress, handOver: false })
 }
+
+/** Of an answer to a client: said by the proxy, or by whoever writes the answer. */
+const ownHeaders: ReadonlySet<string> = new Set([
+  ...securityHeadersOf('https')
+    .filter((_, index) => index % 2 === 0)
+    .map((name) => name.toLowerCase()),
+  'content-length',
+  'date',
+  'x-request-id',
+])
+
+/** The registry of another process: its manifests, which it always sends itself. */
+export function overTheHop(forwarder: Forwarder): ShortWay {
+  return ({ clientAddress, scheme, headers }) => {
+    const given: Record<string, string> = {}
+    for (const name of harmlessHeaders) {
+      const value = headers.get(name)
+      if (value !== undefined && name !== 'connection') given[name] = value
+    }
+    Object.assign(given, forwarder.vouchersOf({ clientAddress, scheme, host: given.host! }))
+    return (method, target, requestId) =>
+      isManifest(target)
+        ? forwarder.ask(method, target, { ...given, 'x-request-id': requestId }).then((answer) => {
+            if (!answer) return null
+            const { status, body } = answer
+            const length = method === 'HEAD' ? answer.headers['content-length'] : body.length
+            const lines = linesOf([
+              ...['X-Request-Id', requestId],
+              ...(length === undefined ? [] : ['Content-Length', String(length)]),
+              ...outboundHeaders(answer, ownHeaders),
+            ])
+            return { status, headers: lines, body, left: ignore }
+          })
+        : null
+  }
+}
+
+function isManifest(target: string): boolean {
+  const canonical = canonicalPath(target)
+  return 'path' in canonical && canonical.path === target && parseRegistryPath(target)?.kind === 'manifest'
+}
+
+// The registry counts what it answers.
+function ignore(): void {}
 
 /** Pulls that are short, through the door: the same answers, lines and counts as by the long way. */
 export function proxyShortcut(

@@ -3,14 +3,7 @@ import { digestOf, formatReference, mediaTypes, type Digest, type Reference } fr
 import { messagesOf, type ArtifactDeps, type ArtifactPolicies } from './deps.ts'
 import { nameOf, type PullGrant, type PushGrant } from './grants.ts'
 import { listReferrers, referrersIndex } from './list-referrers.ts'
-import {
-  getManifestRow,
-  headManifestRow,
-  isPromised,
-  renewManifest,
-  type ManifestFacts,
-  type StoredManifest,
-} from './store/manifests.ts'
+import { getManifestRow, headManifestRow, isPromised, renewManifest, type ManifestFacts } from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
 import { subjectOfFallbackTag } from './subject-tags.ts'
 
@@ -20,6 +13,8 @@ export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedUntilMs'> & {
   /** What whoever pulls it should be told. */
   warnings?: readonly string[]
 }
+
+type WholeManifest = { readonly facts: ManifestFacts; readonly payload: Buffer }
 
 /** Asks whether the caller may push to the repository as well. Only asked when it matters. */
 export type PushQuestion = () => Promise<PushGrant | null>
@@ -36,11 +31,13 @@ export async function getManifest(
   mayPush?: PushQuestion,
 ): Promise<ServedManifest & { payload: Buffer }> {
   const found = await readWhole(deps, grant, reference)
-  if (!found || (needsPromise(deps, found) && !(await promised(deps, grant, reference, found, mayPush)))) {
+  if (!found) return absent(deps, grant, reference)
+  const { facts, payload } = found
+  if (needsPromise(deps, facts) && !(await promised(deps, grant, reference, facts, mayPush))) {
     return absent(deps, grant, reference)
   }
   const { pullGate } = deps.policies
-  return pullGate ? { ...found, warnings: await passGate(pullGate, grant, found) } : found
+  return { ...facts, payload, ...(pullGate && { warnings: await passGate(pullGate, grant, facts) }) }
 }
 
 /**
@@ -57,7 +54,7 @@ export function knownManifest(deps: ArtifactDeps, grant: PullGrant, reference: R
 }
 
 /** The facts say what there is; the bytes are asked for only when they are not in memory. */
-async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<StoredManifest | null> {
+async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<WholeManifest | null> {
   const { db, manifestBytes, recent } = deps
   const where = whereOf(grant)
   const key = keyOf(grant, reference)
@@ -67,10 +64,10 @@ async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Refere
   if (payload) {
     const facts = known ?? (await recent.manifests.read(key, () => headManifestRow(db.reads, where, reference)))
     if (facts === null) return null
-    if (facts.digest === expected) return { ...facts, payload }
+    if (facts.digest === expected) return { facts, payload }
   }
   const stored = await getManifestRow(db.reads, where, reference)
-  if (stored) manifestBytes.keep(key, reference, stored)
+  if (stored) manifestBytes.keep(key, reference, stored.facts.digest, stored.payload)
   return stored
 }
 

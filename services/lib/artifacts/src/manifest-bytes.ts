@@ -23,7 +23,7 @@ export class ManifestBytes {
     return digest ?? this.#tags.get(key)
   }
 
-  keep(key: string, { tag }: Reference, { digest, payload }: { digest: string; payload: Buffer }): void {
+  keep(key: string, { tag }: Reference, digest: string, payload: Buffer): void {
     this.#bytes.set(digest, payload)
     if (tag !== undefined) this.#tags.set(key, digest)
   }

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { isUnavailable } from '@haven/errors'
-import { freshDatabaseUrl, testDatabase, type TestDatabase } from '@haven/testkit'
+import { freshDatabaseUrl, statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import { TcpProxy } from '@haven/testkit/tcp-proxy'
 import pg from 'pg'
 import { isUniqueViolation, openDatabase } from './database.ts'
@@ -91,6 +91,57 @@ describe('Database', () => {
     const outcomes = await Promise.allSettled([0, 0, 0, 5].map((by) => database.db.reads.one(divide, [by])))
     expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected', 'fulfilled'])
     expect(await database.db.reads.one(divide, [2])).toEqual({ n: 5 })
+  })
+
+  it('asks in one execution for all rows that are wanted in one turn, and gives each its own', async () => {
+    const { reads } = database.db
+    const some = statementOfRows<{ of: number; by: string }>(
+      'some rows',
+      { of: 'int4' },
+      null,
+      `select n::int as n, of, pg_current_snapshot()::text || clock_timestamp() as by
+         from given, generate_series(1, of) offset 0`,
+    )
+    const asked = await statementsOf(async () => {
+      const answers = await Promise.all([2, 0, 1, 2].map((of) => reads.rows(some, [of])))
+      expect(answers.map((rows) => rows.map(({ of }) => of))).toEqual([[2, 2], [], [1], [2, 2]])
+      expect(answers[3]).toBe(answers[0])
+    })
+    expect(asked).toEqual([some.text])
+    const many = await statementsOf(() => Promise.all(Array.from({ length: 100 }, (_, of) => reads.rows(some, [of]))))
+    expect(many).toHaveLength(4)
+  })
+
+  it('tells only whoever asked of a row that cannot be read, and all of what has nothing to do with rows', async () => {
+    const { reads, prisma } = database.db
+    const divide = statementOfRows<{ is: number }>(
+      'divide rows',
+      { by: 'int4' },
+      null,
+      'select n::int as n, 10 / by as is from given',
+    )
+    const outcomes = await Promise.allSettled([1, 0, 5, 0].map((by) => reads.one(divide, [by])))
+    expect(outcomes.map((outcome) => (outcome.status === 'fulfilled' ? outcome.value!.is : 'refused'))).toEqual([
+      10,
+      'refused',
+      2,
+      'refused',
+    ])
+
+    await prisma.$executeRaw`create table kept (id int primary key)`
+    const kept = statementOfRows(
+      'kept rows',
+      { id: 'int4' },
+      null,
+      'select n::int as n, k.id from given join kept k using (id)',
+    )
+    await Promise.all([1, 2, 3].map((id) => reads.one(kept, [id])))
+    await prisma.$executeRaw`drop table kept`
+    const again = await statementsOf(async () => {
+      const refused = await Promise.allSettled([1, 2, 3].map((id) => reads.one(kept, [id])))
+      expect(refused.map(({ status }) => status)).toEqual(['rejected', 'rejected', 'rejected'])
+    })
+    expect(again).toHaveLength(1)
   })
 
   it('goes on reading when its pipelined connection is cut: who waits on it never notices (F13)', async () => {

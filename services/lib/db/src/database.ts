@@ -8,7 +8,7 @@ import { PipelinedReads } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
 import { SharedTransactions } from './shared-transactions.ts'
 import { SilenceWatch } from './silence.ts'
-import { ofAll, type Statement } from './statement.ts'
+import { ofAll, RowsOfATurn, type Statement } from './statement.ts'
 import { tracedPrisma, tracedReads, tracedRun } from './traced.ts'
 
 /** Prisma's client, or a transaction of it. */
@@ -239,12 +239,6 @@ class Queries implements Sql {
   }
 }
 
-type Asked = {
-  readonly values: readonly unknown[]
-  readonly resolve: (rows: object[]) => void
-  readonly reject: (error: unknown) => void
-}
-
 class Transaction extends Queries implements Tx {
   readonly #ask: Run
   /** From then on the connection is somebody else's. */
@@ -252,8 +246,11 @@ class Transaction extends Queries implements Tx {
   readonly #shared: boolean
   /** Not waited for: the first statement travels with it, and fails as it does. */
   readonly #begun: Promise<unknown>
-  /** Statements of rows that were asked in this turn. */
-  readonly #asked = new Map<Statement<object>, Asked[]>()
+  readonly #turn = new RowsOfATurn(
+    (statement, values) => super.rows(statement, values),
+    // The transaction has failed with it.
+    () => false,
+  )
   readonly #last = new Map<Statement<object>, (readonly unknown[])[]>()
 
   constructor(ask: Run, shared: boolean) {
@@ -266,8 +263,8 @@ class Transaction extends Queries implements Tx {
 
   override rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
     if (this.#ended) return Promise.reject(new Error(`${statement.name} was asked of a transaction that had ended`))
-    if (this.#shared && statement.types) return this.#together(statement, values)
-    this.#askAll() // what was asked before is done before
+    if (this.#shared && statement.types) return this.#turn.rows(statement, values)
+    this.#turn.askAll() // what was asked before is done before
     return super.rows(statement, values)
   }
 
@@ -283,7 +280,7 @@ class Transaction extends Queries implements Tx {
 
   /** @throws what failed, also when `work` did not care: Postgres then rolls back whatever it is asked. */
   async commit(): Promise<void> {
-    this.#askAll()
+    this.#turn.askAll()
     const lasts = [...this.#last].map(([statement, rows]) => super.rows(...ofAll(statement, rows)))
     const committed = this.#ask({ text: 'commit' })
     this.#ended = true
@@ -293,36 +290,8 @@ class Transaction extends Queries implements Tx {
   }
 
   async rollback(): Promise<void> {
-    this.#askAll()
+    this.#turn.askAll()
     this.#ended = true
     await this.#ask({ text: 'rollback' })
-  }
-
-  #together<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
-    const { promise, resolve, reject } = Promise.withResolvers<object[]>()
-    // After everybody who goes on with the same answer has asked.
-    if (this.#asked.size === 0) process.nextTick(() => this.#askAll())
-    const asked = { values, resolve, reject }
-    const others = this.#asked.get(statement)
-    if (others) others.push(asked)
-    else this.#asked.set(statement, [asked])
-    return promise as Promise<Row[]>
-  }
-
-  #askAll(): void {
-    const turn = [...this.#asked]
-    this.#asked.clear()
-    for (const [statement, asked] of turn) void this.#askFor(statement, asked)
-  }
-
-  async #askFor(statement: Statement<object>, asked: readonly Asked[]): Promise<void> {
-    try {
-      const given = asked.map(({ values }) => values)
-      const answers: object[][] = asked.map(() => [])
-      for (const row of await super.rows(...ofAll(statement, given))) answers[(row as { n: number }).n - 1]!.push(row)
-      for (const [n, { resolve }] of asked.entries()) resolve(answers[n]!)
-    } catch (error) {
-      for (const { reject } of asked) reject(error)
-    }
   }
 }

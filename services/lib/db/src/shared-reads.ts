@@ -1,5 +1,7 @@
+import type pg from 'pg'
 import type { Sql } from './database.ts'
-import type { Statement } from './statement.ts'
+import { saidNo } from './pipelined-reads.ts'
+import { RowsOfATurn, type Statement } from './statement.ts'
 
 type Asked = { begun: boolean; readonly running: Promise<object[]>; next: Promise<object[]> | null }
 
@@ -9,15 +11,17 @@ type Asked = { begun: boolean; readonly running: Promise<object[]>; next: Promis
  * they must not be changed.
  *
  * A read begins when everything that arrived with it has been looked at, which costs no time: requests that came at the same moment share it
- * from the start, and different questions leave in one write.
+ * from the start, different questions leave in one write, and those of a statement of rows in one execution.
  */
 export class SharedReads implements Sql {
   readonly #reads: Sql
   readonly #asked = new Map<string, Asked>()
+  readonly #turn: RowsOfATurn
   #arrived: Promise<void> | null = null
 
   constructor(reads: Sql) {
     this.#reads = reads
+    this.#turn = new RowsOfATurn((statement, values) => reads.rows(statement, values), mayBeOfOneRow)
   }
 
   rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
@@ -38,7 +42,7 @@ export class SharedReads implements Sql {
   #run<Row extends object>(key: string, statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
     const read = () => {
       asked.begun = true
-      return this.#reads.rows(statement, values)
+      return (statement.types ? this.#turn : this.#reads).rows(statement, values)
     }
     const forget = () => {
       if (this.#asked.get(key) === asked && asked.next === null) this.#asked.delete(key)
@@ -61,3 +65,6 @@ export class SharedReads implements Sql {
     return this.#arrived
   }
 }
+
+/** A value that cannot be computed, or a row that cannot be read. What all waited for in vain is not waited for again. */
+const mayBeOfOneRow = (error: unknown) => saidNo(error) && /^(?:22|XX)/.test((error as pg.DatabaseError).code ?? '')

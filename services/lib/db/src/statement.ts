@@ -12,23 +12,24 @@ export const statement = <Row extends object>(name: string, text: string): State
 
 /**
  * Declares a prepared statement that does the same for many rows at once. Who asks gives the values of one row, and gets the rows of its
- * answer; those who ask in the same turn of a shared transaction are one execution.
+ * answer; those who ask in the same turn, of a shared transaction or of `Database.reads`, are one execution.
  *
  * `text` follows `with given as (…)`, which has the columns and `n`, the number of the row, in the order `by`, in which it should lock and
- * write. Each row of the answer says by `n` (an int) which row it is for; it may be left out where nobody waits for an answer.
+ * write (null: it does neither). Each row of the answer says by `n` (an int) which row it is for; it may be left out where nobody waits for an answer.
  */
 export const statementOfRows = <Row extends object>(
   name: string,
   columns: Readonly<Record<string, ColumnType>>,
-  by: string,
+  by: string | null,
   text: string,
 ): Statement<Row> => {
   const names = Object.keys(columns)
   const types = Object.values(columns)
   // Behind a select, so that the planner does not look how many there are and plan each time for so many.
   const arrays = types.map((type, n) => `(select $${n + 1}::${type}[])`).join(', ')
-  const given = `select * from unnest(${arrays}) with ordinality as g (${names.join(', ')}, n) order by ${by}`
-  return { name, types, text: `with given as materialized (${given})\n${text}` }
+  const given = `select * from unnest(${arrays}) with ordinality as g (${names.join(', ')}, n)`
+  const as = by === null ? `not materialized (${given})` : `materialized (${given} order by ${by})`
+  return { name, types, text: `with given as ${as}\n${text}` }
 }
 
 type Encoding = { readonly oid: number; readonly write: (value: never) => Buffer }
@@ -91,4 +92,61 @@ export function ofAll<Row extends object>(
 ): [Statement<Row>, unknown[]] {
   const column = (n: number) => rows.map((row) => row[n])
   return [{ name, text }, types.map((type, n) => arrayOf(type, column(n)))]
+}
+
+type Asked = {
+  readonly values: readonly unknown[]
+  readonly resolve: (rows: object[]) => void
+  readonly reject: (error: unknown) => void
+}
+
+/** Nobody's answer waits for those of more others. */
+const MOST_ROWS = 32
+
+/** Statements of rows, of which those that are asked in the same turn are one execution. */
+export class RowsOfATurn {
+  readonly #run: (statement: Statement<object>, values: readonly unknown[]) => Promise<object[]>
+  readonly #ofOneRow: (error: unknown) => boolean
+  readonly #asked = new Map<Statement<object>, Asked[]>()
+
+  /** @param ofOneRow whether a failure may be due to a single row, and the others may be asked again. */
+  constructor(
+    run: (statement: Statement<object>, values: readonly unknown[]) => Promise<object[]>,
+    ofOneRow: (error: unknown) => boolean,
+  ) {
+    this.#run = run
+    this.#ofOneRow = ofOneRow
+  }
+
+  rows<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    const { promise, resolve, reject } = Promise.withResolvers<object[]>()
+    // After everybody who goes on with the same answer has asked.
+    if (this.#asked.size === 0) process.nextTick(() => this.askAll())
+    const asked = { values, resolve, reject }
+    const others = this.#asked.get(statement)
+    if (others) others.push(asked)
+    else this.#asked.set(statement, [asked])
+    return promise as Promise<Row[]>
+  }
+
+  /** Now, instead of at the end of the turn. */
+  askAll(): void {
+    const turn = [...this.#asked]
+    this.#asked.clear()
+    for (const [statement, asked] of turn) {
+      for (let n = 0; n < asked.length; n += MOST_ROWS) void this.#askFor(statement, asked.slice(n, n + MOST_ROWS))
+    }
+  }
+
+  async #askFor(statement: Statement<object>, asked: readonly Asked[]): Promise<void> {
+    try {
+      const given = asked.map(({ values }) => values)
+      const answers: object[][] = asked.map(() => [])
+      for (const row of await this.#run(...ofAll(statement, given))) answers[(row as { n: number }).n - 1]!.push(row)
+      for (const [n, { resolve }] of asked.entries()) resolve(answers[n]!)
+    } catch (error) {
+      if (asked.length > 1 && this.#ofOneRow(error)) for (const one of asked) void this.#askFor(statement, [one])
+      else for (const { reject } of asked) reject(error)
+    }
+  }
 }

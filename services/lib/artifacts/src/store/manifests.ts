@@ -1,4 +1,4 @@
-import { statement, statementOfRows, type Sql, type Statement } from '@haven/db'
+import { statement, statementOfRows, type Sql } from '@haven/db'
 import { mediaTypes, type Edge, type Manifest } from '@haven/oci'
 
 /** What the headers of an answer need. */
@@ -12,36 +12,48 @@ export type ManifestFacts = {
   /** Until when it is promised to stay, tag or not, by `performance.now()`; it may be later. */
   promisedUntilMs: number
 }
-export type StoredManifest = ManifestFacts & { payload: Buffer }
-type FactsRow = Omit<ManifestFacts, 'promisedUntilMs'> & { promisedSeconds: number }
+type FoundRow = {
+  n: number
+  id: string
+  repository_id: number
+  tag_id: string | null
+  digest: string
+  media_type: string
+  payload_bytes: number
+  promised_seconds: number
+  payload?: Buffer
+}
 
-const byTag = `
-    from artifacts.repositories r
-    join artifacts.tags t on t.repository_id = r.id and t.name = $3
-    join artifacts.manifests m on m.id = t.manifest_id and m.deleted_at is null
-   where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
-const byDigest = `
-    from artifacts.repositories r
-    join artifacts.manifests m on m.repository_id = r.id and m.digest = $3 and m.deleted_at is null
-   where r.project_id = $1 and r.path = $2 and r.deleted_at is null`
-const facts = (tagId: string) =>
-  `m.id, m.repository_id as "repositoryId", ${tagId} as "tagId", m.digest, m.media_type as "mediaType", m.payload_bytes as "sizeBytes",
-          extract(epoch from m.promised_until - now())::float8 as "promisedSeconds"`
+// What is asked in one turn is one execution. Each row is looked for by its keys, whatever the planner thinks of how many there are.
+const find = (name: string, reference: 'tag' | 'digest', columns: string) =>
+  statementOfRows<FoundRow>(
+    name,
+    { project_id: 'int4', path: 'text', reference: 'text' },
+    null,
+    `select given.n::int as n, m.*
+       from given
+       join lateral (
+         select m.id, m.repository_id, ${reference === 'tag' ? 't.id as tag_id' : 'null as tag_id'}, m.digest, m.media_type, m.payload_bytes,
+                date_part('epoch', m.promised_until - now()) as promised_seconds${columns}
+           from artifacts.repositories r
+           ${reference === 'tag' ? foundByTag : foundByDigest}
+          where r.project_id = given.project_id and r.path = given.path and r.deleted_at is null offset 0) m on true`,
+  )
+const foundByTag = `join artifacts.tags t on t.repository_id = r.id and t.name = given.reference
+           join artifacts.manifests m on m.id = t.manifest_id and m.deleted_at is null`
+const foundByDigest = `join artifacts.manifests m on m.repository_id = r.id and m.digest = given.reference and m.deleted_at is null`
 
 // A promise with less than a quarter of it used up is left alone, as a blob's is.
 const FRESH = 0.75
 const until = (promise: string) => `now() + ${promise} * interval '1 second'`
 
 const get = {
-  tag: statement<FactsRow & { payload: Buffer }>('manifests by tag', `select ${facts('t.id')}, m.payload ${byTag}`),
-  digest: statement<FactsRow & { payload: Buffer }>(
-    'manifests by digest',
-    `select ${facts('null')}, m.payload ${byDigest}`,
-  ),
+  tag: find('manifests by tag', 'tag', ', m.payload'),
+  digest: find('manifests by digest', 'digest', ', m.payload'),
 }
 const head = {
-  tag: statement<FactsRow>('manifests head by tag', `select ${facts('t.id')} ${byTag}`),
-  digest: statement<FactsRow>('manifests head by digest', `select ${facts('null')} ${byDigest}`),
+  tag: find('manifests head by tag', 'tag', ''),
+  digest: find('manifests head by digest', 'digest', ''),
 }
 
 const upsert = statementOfRows<{ id: string; inserted: boolean; revived: boolean }>(
@@ -264,22 +276,30 @@ export type StayingManifest = {
 type In = { projectId: number; path: string }
 type Named = { tag: string; digest?: never } | { digest: string; tag?: never }
 
-export const getManifestRow = (sql: Sql, where: In, named: Named) => ask(sql, get, where, named)
-export const headManifestRow = (sql: Sql, where: In, named: Named) => ask(sql, head, where, named)
+/** What a tag or a digest names in a repository, if anything. */
+export const headManifestRow = async (sql: Sql, where: In, named: Named): Promise<ManifestFacts | null> =>
+  (await ask(sql, head, where, named))?.facts ?? null
 
-async function ask<Row extends FactsRow>(
-  sql: Sql,
-  by: Record<'tag' | 'digest', Statement<Row>>,
-  { projectId, path }: In,
-  named: Named,
-) {
+/** As `headManifestRow`, with the bytes. */
+export async function getManifestRow(sql: Sql, where: In, named: Named) {
+  const found = await ask(sql, get, where, named)
+  return found && { facts: found.facts, payload: found.row.payload! }
+}
+
+async function ask(sql: Sql, by: typeof get, { projectId, path }: In, { tag, digest }: Named) {
   const askedAt = performance.now()
-  const row = await (named.tag === undefined
-    ? sql.one(by.digest, [projectId, path, named.digest])
-    : sql.one(by.tag, [projectId, path, named.tag]))
+  const row = await sql.one(tag === undefined ? by.digest : by.tag, [projectId, path, tag ?? digest])
   if (row === null) return null
-  const { promisedSeconds, ...facts } = row
-  return { ...facts, promisedUntilMs: askedAt + promisedSeconds * 1000 }
+  const facts = {
+    id: row.id,
+    repositoryId: row.repository_id,
+    tagId: row.tag_id,
+    digest: row.digest,
+    mediaType: row.media_type,
+    sizeBytes: row.payload_bytes,
+    promisedUntilMs: askedAt + row.promised_seconds * 1000,
+  }
+  return { facts, row }
 }
 
 /**

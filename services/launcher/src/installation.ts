@@ -1,4 +1,4 @@
-import { migrate, NewerSchema, type Database } from '@haven/db'
+import { migrate, NewerSchema, statement, type Database } from '@haven/db'
 import { isUnavailable, problems } from '@haven/errors'
 import type { Foundation } from '@haven/foundation'
 import { ensureSigningKey, type Sealer } from '@haven/identity'
@@ -29,10 +29,12 @@ export async function migrateDatabase(url: string): Promise<string[]> {
   }
 }
 
+const databaseClock = statement<{ now: Date }>('clock', 'select clock_timestamp() as now')
+
 /** Seconds that this machine's clock is ahead of the database's. */
 export async function clockSkewSeconds(db: Database): Promise<number> {
   const before = Date.now()
-  const [row] = await db.prisma.$queryRaw<{ now: Date }[]>`select clock_timestamp() as now`
+  const row = await db.reads.one(databaseClock, [])
   return Math.round(((before + Date.now()) / 2 - row!.now.getTime()) / 1000)
 }
 

@@ -94,7 +94,7 @@ describe('the token service', () => {
         realname: username,
         password: 'Secret-1',
       })
-      if (roleId) await memberGrants.add(db.prisma, { projectId: closed, kind: 'user', memberId: user.id, roleId })
+      if (roleId) await memberGrants.add(db.writes, { projectId: closed, kind: 'user', memberId: user.id, roleId })
     }
     const { id } = await db.prisma.robot.create({
       data: {

@@ -16,6 +16,20 @@ export type MemberFacts = {
 
 type Tx = Pick<Db, 'grant' | 'robot' | '$queryRaw' | '$executeRaw'>
 
+const insertMember = statement<{ id: number }>(
+  'identity: member added',
+  `insert into identity.grants (principal_kind, principal_id, role_id, node_kind, project_id, created_by)
+   values ($1, $2, $3, 'project', $4, $5) returning id`,
+)
+const holdGroup = statement<{ id: number }>(
+  'identity: group held',
+  'select id from identity.groups where id = $1 for key share',
+)
+const holdUser = statement<{ gone: boolean }>(
+  'identity: user held',
+  'select deleted_at is not null as gone from identity.users where id = $1 for key share',
+)
+
 const presetIds = new Set<number>(projectRoles.map((name) => roles[name].id))
 
 /** @throws badRequest for a role that cannot be held in a project: unknown, or the system's (threats.md A08). */
@@ -37,23 +51,13 @@ const memberOf = (projectId: number) => ({
 export const memberGrants = {
   /** @throws conflict when the user or group is a member already; notFound when it was deleted meanwhile. */
   async add(
-    tx: Tx,
+    tx: Sql,
     input: { projectId: number; kind: 'user' | 'group'; memberId: number; roleId: number; createdBy?: string },
   ): Promise<number> {
     const { projectId, kind, memberId, roleId, createdBy } = input
     await holdPrincipal(tx, kind, memberId)
     try {
-      const row = await tx.grant.create({
-        data: {
-          principalKind: kind,
-          principalId: memberId,
-          roleId,
-          nodeKind: 'project',
-          projectId,
-          ...(createdBy !== undefined && { createdBy }),
-        },
-      })
-      return row.id
+      return (await tx.one(insertMember, [kind, memberId, roleId, projectId, createdBy ?? null]))!.id
     } catch (error) {
       if (!isUniqueViolation(error)) throw error
       throw problems.conflict(
@@ -127,16 +131,13 @@ export async function countMembers(sql: Sql, projectIds: readonly number[]): Pro
 }
 
 /** Until the transaction ends nobody deletes the user or group, which would leave this grant behind for nobody (R8). */
-async function holdPrincipal(tx: Tx, kind: 'user' | 'group', id: number): Promise<void> {
+async function holdPrincipal(tx: Sql, kind: 'user' | 'group', id: number): Promise<void> {
   if (kind === 'group') {
-    const held = await tx.$queryRaw<unknown[]>`select id from identity.groups where id = ${id}::int for key share`
-    if (held.length === 0) throw problems.notFound({ resource: 'user group', id })
+    if (!(await tx.one(holdGroup, [id]))) throw problems.notFound({ resource: 'user group', id })
     return
   }
   // A user's row never goes.
-  const [held] = await tx.$queryRaw<{ gone: boolean }[]>`
-    select deleted_at is not null as gone from identity.users where id = ${id}::int for key share`
-  if (held?.gone) throw problems.notFound({ resource: 'user', id })
+  if ((await tx.one(holdUser, [id]))?.gone) throw problems.notFound({ resource: 'user', id })
 }
 
 /** Takes back everything that identity keeps about a project, in the transaction that deletes it: grants and robots. */

@@ -7,7 +7,7 @@ import {
   type KeyObject,
 } from 'node:crypto'
 import { promisify } from 'node:util'
-import type { Database, Prisma } from '@haven/db'
+import { statement, type Database, type Prisma } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { SigningKeyRotatedSchema } from '@haven/proto/events'
@@ -29,6 +29,27 @@ type Loaded = {
   readonly newest: { readonly kid: string; readonly sealed: string } | null
   readonly at: number
 }
+
+const keysOfAlgorithm = statement<{
+  kid: string
+  publicPem: string
+  privatePem: string
+  retiredAt: Date | null
+  expiresAt: Date | null
+}>(
+  'signing keys',
+  `select kid, public_pem as "publicPem", private_pem as "privatePem", retired_at as "retiredAt", expires_at as "expiresAt"
+     from identity.signing_keys where algorithm = $1 order by created_at desc, kid`,
+)
+const someKey = statement<{ kid: string }>(
+  'signing keys: one that signs',
+  'select kid from identity.signing_keys where retired_at is null limit 1',
+)
+const lockKeys = statement('signing keys: lock', 'select pg_advisory_xact_lock($1)')
+const insertKey = statement(
+  'signing keys: first',
+  'insert into identity.signing_keys (kid, algorithm, public_pem, private_pem) values ($1, $2, $3, $4)',
+)
 
 /**
  * The keys that sign and verify bearer tokens, from the database. Only our own map of key ids is ever consulted: nothing a
@@ -124,19 +145,17 @@ export class SigningKeys implements Disposable {
 
   async #load(): Promise<Loaded> {
     const epoch = this.#epoch
-    const rows = await this.#db.prisma.signingKey.findMany({ orderBy: [{ createdAt: 'desc' }, { kid: 'asc' }] })
-    const newest = rows.find((row) => row.retiredAt === null && row.algorithm === algorithm)
+    const rows = await this.#db.reads.rows(keysOfAlgorithm, [algorithm])
+    const newest = rows.find((row) => row.retiredAt === null)
     const loaded: Loaded = {
       verifying: new Map(
-        rows
-          .filter((row) => row.algorithm === algorithm)
-          .map((row) => [
-            row.kid,
-            {
-              key: this.#parsed(row.kid, row.publicPem),
-              expiresAtMs: row.expiresAt?.getTime() ?? Infinity,
-            },
-          ]),
+        rows.map((row) => [
+          row.kid,
+          {
+            key: this.#parsed(row.kid, row.publicPem),
+            expiresAtMs: row.expiresAt?.getTime() ?? Infinity,
+          },
+        ]),
       ),
       newest: newest ? { kid: newest.kid, sealed: newest.privatePem } : null,
       at: this.#now(),
@@ -163,12 +182,12 @@ function openKey(sealer: Sealer, sealed: string): KeyObject {
 
 /** Makes the first key where there is none. Any number of replicas may call it at once. */
 export async function ensureSigningKey(db: Database, sealer: Sealer): Promise<void> {
-  const active = () => db.prisma.signingKey.count({ where: { retiredAt: null } })
-  if ((await active()) > 0) return
+  if (await db.reads.one(someKey, [])) return
   const key = await makeKey(sealer)
-  await db.prisma.$transaction(async (tx) => {
-    await lock(tx)
-    if ((await tx.signingKey.count({ where: { retiredAt: null } })) === 0) await tx.signingKey.create({ data: key })
+  await db.transaction(async (tx) => {
+    await tx.rows(lockKeys, [signingKeysLock])
+    if (await tx.one(someKey, [])) return
+    await tx.rows(insertKey, [key.kid, key.algorithm, key.publicPem, key.privatePem])
   })
 }
 

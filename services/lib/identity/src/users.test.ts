@@ -218,7 +218,7 @@ describe('users', () => {
   it('leave nothing that opens anything when deleted, and free their name', async () => {
     const user = await someone({ username: 'Leaver', email: 'leaver@example.com' })
     const session = await sessions.create(principalOf(user))
-    await memberGrants.add(database.db.prisma, { projectId: 7, kind: 'user', memberId: user.id, roleId: 1 })
+    await memberGrants.add(database.db.writes, { projectId: 7, kind: 'user', memberId: user.id, roleId: 1 })
     await expect(deleteUser(deps, { principal: principalOf(user) }, user.id)).rejects.toMatchObject({ status: 403 })
     await deleteUser(deps, admin, user.id)
     expect(await signsIn('Leaver', 'Secret-1')).toBe(false)
@@ -380,16 +380,16 @@ describe('users', () => {
         await someone({ username: 'zoe' }),
         await prisma.group.create({ data: { name: 'crew', provider: 'oidc', externalId: 'crew' } }),
       ]
-      const id = await memberGrants.add(prisma, {
+      const id = await memberGrants.add(database.db.writes, {
         projectId: 20,
         kind: 'user',
         memberId: user.id,
         roleId: 2,
         createdBy: 'admin',
       })
-      await memberGrants.add(prisma, { projectId: 20, kind: 'group', memberId: group.id, roleId: 3 })
+      await memberGrants.add(database.db.writes, { projectId: 20, kind: 'group', memberId: group.id, roleId: 3 })
       await expect(
-        memberGrants.add(prisma, { projectId: 20, kind: 'user', memberId: user.id, roleId: 3 }),
+        memberGrants.add(database.db.writes, { projectId: 20, kind: 'user', memberId: user.id, roleId: 3 }),
       ).rejects.toMatchObject({ status: 409 })
       expect(
         (await memberGrants.list(database.db, 20, { page: everything })).members.map((m) => [m.name, m.kind, m.roleId]),
@@ -424,7 +424,7 @@ describe('users', () => {
     it('and its robots go with the project', async () => {
       const { prisma } = database.db
       const robot = await prisma.robot.create({ data: { name: 'p+ci', nameKey: 'p+ci', projectId: 30 } })
-      await memberGrants.add(prisma, { projectId: 30, kind: 'user', memberId: 1, roleId: 1 })
+      await memberGrants.add(database.db.writes, { projectId: 30, kind: 'user', memberId: 1, roleId: 1 })
       await prisma.$transaction((tx) => forgetProject(tx, 30))
       authorities.forget()
       expect((await memberGrants.list(database.db, 30, { page: everything })).members).toEqual([])

@@ -5,6 +5,7 @@ import {
   listKept,
   orderOf,
   Prisma,
+  statement,
   type Condition,
   type Database,
   type Fields,
@@ -284,9 +285,9 @@ export async function userNames({ db }: Pick<UserDeps, 'db'>, ids: readonly numb
 /** Who owns what this principal makes: the user himself; for programs the system administrator with the lowest id. */
 export async function ownerFor({ db }: Pick<UserDeps, 'db'>, principal: Principal): Promise<number> {
   if (principal.kind === 'user') return principal.id
-  const [first] = await activeSystemAdmins(db.prisma)
+  const [first] = await db.reads.rows(systemAdmins, [roles.systemAdmin.id])
   if (first === undefined) throw new Error('there is no system administrator; ensureAdmin makes the first one')
-  return first
+  return first.id
 }
 
 /** Whether somebody other than the administrator of the installation has an account. */
@@ -303,24 +304,37 @@ export async function isTaken({ db }: Pick<UserDeps, 'db'>, target: string, valu
   return (await db.prisma.user.count({ where: { ...by, id: { not: adminId }, deletedAt: null } })) > 0
 }
 
+const userExists = statement<{ id: number }>('identity: user exists', 'select id from identity.users where id = $1')
+const lockFirst = statement('identity: administrators lock', 'select pg_advisory_xact_lock($1)')
+const insertAdmin = statement(
+  'identity: first administrator',
+  `with admin as (
+     insert into identity.users (id, username, username_key, realname, comment)
+     values ($1, 'admin', 'admin', 'system admin', 'admin user') returning id),
+   identity as (insert into identity.identities (user_id, provider, subject) select id, $2, 'admin' from admin),
+   password as (insert into identity.credentials (user_id, kind, version, hash, salt) select id, 'password', $3, $4, $5 from admin)
+   insert into identity.grants (principal_kind, principal_id, node_kind, role_id) select 'user', id, 'system', $6 from admin`,
+)
+// Harbor's id 2 was its anonymous user; people's ids begin with 3 there.
+const leaveIds = statement(
+  'identity: ids of people',
+  `select setval(pg_get_serial_sequence('identity.users', 'id'), greatest(2, (select max(id) from identity.users)))`,
+)
+
 /**
  * Makes the first administrator (`admin`, id 1, as Harbor's) with this password where there is no user 1; otherwise the password
  * is left as it is. Any number of replicas may call it at once.
  * @throws badRequest for a password against the rule.
  */
 export async function ensureAdmin(db: Database, password: string): Promise<'created' | 'present'> {
-  const present = () => db.prisma.user.count({ where: { id: adminId } })
-  if ((await present()) > 0) return 'present'
+  if (await db.reads.one(userExists, [adminId])) return 'present'
   requirePasswordRule(password)
-  const stored = await hashPassword(password)
-  return db.prisma.$transaction(async (tx) => {
-    await lockAdministrators(tx)
-    if ((await tx.user.count({ where: { id: adminId } })) > 0) return 'present'
-    const names = { username: 'admin', usernameKey: 'admin', realname: 'system admin', comment: 'admin user' }
-    await insertUser(tx, { id: adminId, ...names }, stored)
-    await grantSystemAdmin(tx, adminId)
-    // Harbor's id 2 was its anonymous user; people's ids begin with 3 there.
-    await tx.$executeRaw`select setval(pg_get_serial_sequence('identity.users', 'id'), greatest(2, (select max(id) from identity.users)))`
+  const { version, hash, salt } = await hashPassword(password)
+  return db.transaction(async (tx) => {
+    await tx.rows(lockFirst, [administratorsLock])
+    if (await tx.one(userExists, [adminId])) return 'present'
+    await tx.rows(insertAdmin, [adminId, localProvider, version, hash, salt, roles.systemAdmin.id])
+    await tx.rows(leaveIds, [])
     return 'created'
   })
 }
@@ -369,17 +383,17 @@ async function systemAdminsAmong(tx: Pick<Transaction, 'grant'>, ids: readonly n
   return new Set(rows.map((row) => row.principalId))
 }
 
-async function activeSystemAdmins(tx: Pick<Transaction, '$queryRaw'>): Promise<number[]> {
-  const rows = await tx.$queryRaw<{ id: number }[]>`
-    select u.id from identity.grants g join identity.users u on u.id = g.principal_id
-     where g.principal_kind = 'user' and g.node_kind = 'system' and g.role_id = ${roles.systemAdmin.id} and g.effect = 'allow'
-       and (g.expires_at is null or g.expires_at > now()) and u.deleted_at is null and u.disabled_at is null
-     order by u.id`
-  return rows.map((row) => row.id)
-}
+const systemAdmins = statement<{ id: number }>(
+  'identity: system administrators',
+  `select u.id from identity.grants g join identity.users u on u.id = g.principal_id
+    where g.principal_kind = 'user' and g.node_kind = 'system' and g.role_id = $1 and g.effect = 'allow'
+      and (g.expires_at is null or g.expires_at > now()) and u.deleted_at is null and u.disabled_at is null
+    order by u.id`,
+)
 
 async function requireAnotherAdministrator(tx: Transaction, id: number) {
-  if ((await activeSystemAdmins(tx)).some((other) => other !== id)) return
+  const active = await tx.$queryRawUnsafe<{ id: number }[]>(systemAdmins.text, roles.systemAdmin.id)
+  if (active.some((other) => other.id !== id)) return
   throw problems.preconditionFailed({ message: 'the last system administrator must stay one' })
 }
 

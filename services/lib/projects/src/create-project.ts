@@ -1,4 +1,4 @@
-import { isUniqueViolation } from '@haven/db'
+import { isUniqueViolation, statement } from '@haven/db'
 import { problems } from '@haven/errors'
 import { emit, type EventSource } from '@haven/events'
 import { memberGrants, roles } from '@haven/identity'
@@ -8,6 +8,21 @@ import { parseAllowlist, type CveAllowlistInput } from './allowlist.ts'
 import type { ProjectDeps } from './deps.ts'
 import { parseMetadata } from './metadata.ts'
 import { parseQuotaLimit, UNLIMITED } from './quotas.ts'
+
+const insertProject = statement<{ id: number }>(
+  'project created',
+  `with project as (
+     insert into projects.projects (name, name_key, owner_id, registry_id) values ($1, $1, $2, $3) returning id),
+   metadata as (
+     insert into projects.project_metadata (project_id, name, value)
+     select id, key, value from project, jsonb_each_text($4::jsonb)),
+   quota as (insert into projects.quotas (project_id, hard_bytes) select id, $5 from project),
+   allowlist as (insert into projects.cve_allowlists (project_id, items, expires_at) select id, $6::jsonb, $7 from project)
+   select id from project`,
+)
+// A new project takes a name over from whoever gave it up.
+const forgetAlias = statement('project takes a name', 'delete from projects.project_aliases where name = $1')
+const someProject = statement<{ id: number }>('project exists', 'select id from projects.projects limit 1')
 
 export type NewProject = {
   name: string
@@ -40,32 +55,16 @@ export async function createProject(
   const hardBytes = input.quotaBytes ? parseQuotaLimit(input.quotaBytes) : (input.defaultQuotaBytes ?? UNLIMITED)
   const allowlist = parseAllowlist(input.cveAllowlist ?? { items: [], expiresAt: null })
 
-  const created = await deps.db.prisma
-    .$transaction(async (tx) => {
-      const project = await tx.project.create({
-        data: {
-          name,
-          nameKey: name,
-          ownerId: input.ownerId,
-          registryId,
-          metadata: { create: Object.entries(metadata).map(([key, value]) => ({ name: key, value })) },
-          quota: { create: { hardBytes: BigInt(hardBytes) } },
-        },
-        select: { id: true },
-      })
-      // A new project takes a name over from whoever gave it up.
-      await tx.projectAlias.deleteMany({ where: { name } })
-      await tx.cveAllowlist.create({
-        data: { projectId: project.id, items: allowlist.items, expiresAt: allowlist.expiresAt },
-      })
-      await memberGrants.add(tx, {
-        projectId: project.id,
-        kind: 'user',
-        memberId: input.ownerId,
-        roleId: roles.projectAdmin.id,
-      })
-      await emit(tx, ProjectCreatedSchema, source, { project: { id: BigInt(project.id), name } })
-      return { id: project.id, name }
+  const created = await deps.db
+    .transaction(async (tx) => {
+      const items = JSON.stringify(allowlist.items)
+      const values = [name, input.ownerId, registryId, JSON.stringify(metadata), hardBytes, items, allowlist.expiresAt]
+      const { id } = (await tx.one(insertProject, values))!
+      await tx.rows(forgetAlias, [name])
+      const member = { projectId: id, kind: 'user', memberId: input.ownerId, roleId: roles.projectAdmin.id } as const
+      await memberGrants.add(tx, member)
+      await emit(tx, ProjectCreatedSchema, source, { project: { id: BigInt(id), name } })
+      return { id, name }
     })
     .catch((error: unknown) => {
       throw isUniqueViolation(error)
@@ -91,7 +90,7 @@ function requireName(name: string): string {
 
 /** The public project that every installation starts with. Does nothing where any project was ever made. */
 export async function ensureLibrary(deps: ProjectDeps, { ownerId }: { ownerId: number }): Promise<void> {
-  if ((await deps.db.prisma.project.count()) > 0) return
+  if (await deps.db.reads.one(someProject, [])) return
   await createProject(
     deps,
     { principal: { kind: 'service', name: 'core' } },

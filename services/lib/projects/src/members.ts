@@ -22,8 +22,8 @@ export async function addMember(
   project: Target,
   member: NewMember,
 ): Promise<number> {
-  return db.prisma.$transaction(async (tx) => {
-    await requireProjectRole(tx, member.roleId)
+  await requireProjectRole(db.prisma, member.roleId)
+  return db.transaction(async (tx) => {
     const { name: _, ...grant } = member
     const id = await memberGrants.add(tx, {
       ...grant,

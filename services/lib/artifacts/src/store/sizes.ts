@@ -10,34 +10,36 @@ export type HeldSize = ContentSize & { idleBytes: number }
 
 const uses = `('config', 'layer')`
 
-// Of sets of manifests, each named by its `root`: members (root, id, repository_id, payload_bytes), and which of them are owned (root, id)
-// and would go with it. `offset 0`: one row is looked for, where a join would read all of them.
+// Of sets of manifests, each named by its `root`: members (root, id, repository_id, payload_bytes, live), and which of them are owned (root, id)
+// and would go with it. A blob that many of them use is looked at once: whether more use it in the repository than one set has of its own, and
+// whether another repository does. `offset 0`: one row is looked for, where a join would read all of them.
 const sizesOfSets = `
    used as materialized (
-     select distinct m.root, m.repository_id, b.id as blob_id, b.digest, b.size_bytes
+     select m.root, m.repository_id, e.digest, count(*) filter (where m.live and (m.root, m.id) in (select root, id from owned)) as own
        from members m
-       join artifacts.manifest_edges e on e.manifest_id = m.id and e.kind in ${uses}
-       join artifacts.blobs b on b.digest = e.digest
-       join artifacts.blob_links k on k.repository_id = m.repository_id and k.blob_id = b.id),
-   elsewhere as materialized (
-     select u.repository_id, u.blob_id
-       from (select distinct repository_id, blob_id, digest from used) u
-      where exists (
-        select from artifacts.blob_links k
-          join artifacts.repositories r on r.id = k.repository_id and r.project_id = $2 and r.id <> u.repository_id
-          join artifacts.manifest_edges o on o.repository_id = k.repository_id and o.digest = u.digest and o.kind in ${uses}
-          join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
-         where k.blob_id = u.blob_id offset 0)),
-   blobs as (
-     select u.root, u.size_bytes,
-            not exists (
-              select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
-               where o.repository_id = u.repository_id and o.digest = u.digest and o.kind in ${uses}
-                 and (u.root, p.id) not in (select root, id from owned) offset 0)
-            and (u.repository_id, u.blob_id) not in (select repository_id, blob_id from elsewhere) as alone
-       from used u),
+       cross join lateral (select e.digest from artifacts.manifest_edges e where e.manifest_id = m.id and e.kind in ${uses} offset 0) e
+      group by 1, 2, 3),
+   blobs as materialized (
+     select u.repository_id, u.digest, b.size_bytes, n.users,
+            n.users > u.most or exists (
+              select from artifacts.blob_links k
+                join artifacts.repositories r on r.id = k.repository_id and r.project_id = $2 and r.id <> u.repository_id
+                join artifacts.manifest_edges o on o.repository_id = k.repository_id and o.digest = u.digest and o.kind in ${uses}
+                join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
+               where k.blob_id = b.id offset 0) as shared
+       from (select repository_id, digest, max(own) as most from used group by 1, 2) u
+       cross join lateral (
+         select b.id, b.size_bytes from artifacts.blobs b
+          where b.digest = u.digest and exists (select from artifacts.blob_links k where k.repository_id = u.repository_id and k.blob_id = b.id offset 0)
+         offset 0) b
+       cross join lateral (
+         select count(*) as users
+           from (select from artifacts.manifest_edges o
+                  cross join lateral (select from artifacts.manifests p where p.id = o.manifest_id and p.deleted_at is null offset 0) p
+                  where o.repository_id = u.repository_id and o.digest = u.digest and o.kind in ${uses} limit u.most + 1) o) n),
    parts as (
-     select root, size_bytes, alone from blobs
+     select u.root, b.size_bytes, b.users <= u.own and not b.shared as alone
+       from used u join blobs b on b.repository_id = u.repository_id and b.digest = u.digest
      union all
      select m.root, m.payload_bytes, (m.root, m.id) in (select root, id from owned) from members m)
    select root as id, sum(size_bytes)::float8 as "totalBytes", coalesce(sum(size_bytes) filter (where alone), 0)::float8 as "uniqueBytes"
@@ -48,17 +50,17 @@ const MAX_DEPTH = 16
 const ofArtifacts = statement<ContentSize & { id: string }>(
   'sizes of artifacts',
   `with recursive tree as (
-     select m.id as root, m.id, 0 as depth from artifacts.manifests m where m.id = any($1::bigint[])
+     select m.id as root, m.id, 0 as depth, m.kind, m.repository_id, m.digest, m.subject_digest, m.payload_bytes, m.deleted_at is null as live
+       from artifacts.manifests m where m.id = any($1::bigint[])
      union
-     select t.root, c.id, t.depth + 1
+     select t.root, c.id, t.depth + 1, c.kind, c.repository_id, c.digest, c.subject_digest, c.payload_bytes, true
        from tree t
-       join artifacts.manifest_edges e on e.manifest_id = t.id and e.kind = 'child'
-       join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest and c.deleted_at is null
-      where t.depth < ${MAX_DEPTH}),
+       cross join lateral (select e.repository_id, e.digest from artifacts.manifest_edges e where e.manifest_id = t.id and e.kind = 'child' offset 0) e
+       cross join lateral (
+         select c.* from artifacts.manifests c where c.repository_id = e.repository_id and c.digest = e.digest and c.deleted_at is null offset 0) c
+      where t.kind = 'index' and t.depth < ${MAX_DEPTH}),
    members as materialized (
-     select t.root, m.* from (select distinct root, id from tree) t,
-            lateral (select m.id, m.repository_id, m.digest, m.subject_digest, m.payload_bytes
-                       from artifacts.manifests m where m.id = t.id offset 0) m),
+     select distinct t.root, t.id, t.repository_id, t.digest, t.subject_digest, t.payload_bytes, t.live from tree t),
    stays as (
      (select c.root, c.id from members c
        where c.id <> c.root and exists (select from artifacts.tags t where t.manifest_id = c.id offset 0)
@@ -91,7 +93,7 @@ const ofArtifacts = statement<ContentSize & { id: string }>(
 const ofSet = statement<ContentSize>(
   'sizes of a set',
   `with members as materialized (
-     select 0 as root, m.id, m.repository_id, m.payload_bytes from artifacts.manifests m where m.id = any($1::bigint[])),
+     select 0 as root, m.id, m.repository_id, m.payload_bytes, m.deleted_at is null as live from artifacts.manifests m where m.id = any($1::bigint[])),
    owned as (select root, id from members),
    ${sizesOfSets}`,
 )

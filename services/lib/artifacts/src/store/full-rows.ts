@@ -1,4 +1,4 @@
-import { Prisma, type Database } from '@haven/db'
+import { Prisma, statement, type Database, type Statement } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
 import { columns, named, ofIndex, type ArtifactRow } from './artifact-rows.ts'
 import {
@@ -68,12 +68,13 @@ type Source = {
   /** Repositories to read one after the other: each has its artifacts in order. */
   each?: readonly number[] | null
   from: Prisma.Sql
-  /** The same from the beginning of the list on, where `from` begins at the place. */
-  countFrom?: Prisma.Sql
   where: readonly Prisma.Sql[]
   order: Order
   own: Prisma.Sql
-  counted: boolean
+  /** How many there are in all, up to one more than `MAX_COUNTED`. */
+  count: Prisma.Sql | null
+  /** Whether there are few texts of such a statement: it is planned once a connection then. */
+  isCommon: boolean
 }
 type KeyRow = {
   id: number | null
@@ -96,9 +97,26 @@ function placeOf(order: Order, { descending, backwards, from }: Keyset) {
   return { behind, direction, sorted: Prisma.join(order.columns.map((column) => Prisma.sql`${column} ${direction}`)) }
 }
 
+/** In the text of a statement: the planner thinks of a limit that it does not know as a tenth of all rows. */
+const number = (value: number) => Prisma.raw(String(value))
+const upTo = (rows: Prisma.Sql) => Prisma.sql`(select count(*)::int from (${rows} limit ${number(MAX_COUNTED + 1)}) c)`
+
+/** How far pages reach, as the planner is told: a list has two texts for its pages of every size and number. */
+const REACHES = [101, 10_001]
+
+/** Statements that are planned once a connection, by their text. */
+const common = new Map<string, Statement<object>>()
+
+function rowsOfSql<Row extends object>({ prisma, writes }: Reader, sql: Prisma.Sql, isCommon: boolean): Promise<Row[]> {
+  if (!isCommon) return prisma.$queryRaw<Row[]>(sql)
+  const known = common.get(sql.text) ?? statement(`page of rows ${common.size + 1}`, sql.text)
+  common.set(sql.text, known)
+  return writes.rows(known as Statement<Row>, sql.values)
+}
+
 async function readPage<Row extends object>(
-  { prisma }: Pick<Database, 'prisma'>,
-  { each = null, looked = null, from, countFrom = from, where, order, own, counted }: Source,
+  db: Reader,
+  { each = null, looked = null, from, where, order, own, count, isCommon }: Source,
   keyset: Keyset,
 ): Promise<RowPage<Row> | null> {
   const { backwards, size, offset } = keyset
@@ -107,16 +125,15 @@ async function readPage<Row extends object>(
   const { behind, direction, sorted } = start
   const all = Prisma.join([...where], ' and ')
   const [first, second = Prisma.sql`null::bigint`] = order.columns
-  const count = counted
-    ? Prisma.sql`(select count(*)::int from (select 1 from ${countFrom} where ${all} limit ${MAX_COUNTED + 1}) c)`
-    : Prisma.sql`null::int`
   const read = (condition: Prisma.Sql, limit: Prisma.Sql) => Prisma.sql`
     select m.id, ${own}, ${first!} as key1, ${second} as key2
       from ${from} where ${all} and ${behind} ${condition} order by ${sorted} ${limit}`
   const limit = Prisma.sql`limit ${size + 1} offset ${offset}`
+  const end = size + 1 + offset
+  const reach = Prisma.sql`limit ${number(REACHES.find((most) => end <= most) ?? end)}`
   const ofPage =
     each === null
-      ? read(Prisma.empty, limit)
+      ? Prisma.sql`select f.* from (${read(Prisma.empty, reach)}) f ${limit}`
       : Prisma.sql`
         select f.* from unnest(${[...each]}::int[]) x (id),
                lateral (${read(Prisma.sql`and m.repository_id = x.id`, Prisma.sql`limit ${size + 1 + offset}`)}) f
@@ -126,13 +143,17 @@ async function readPage<Row extends object>(
         select jsonb_build_array(extract(epoch from l.pushed_at) * 1000, l.id) from (${looked} offset ${LOOKED_AT - 1} limit 1) l) end`
     : Prisma.sql`null::jsonb`
   // One row says where reading stopped although none was found.
-  const found = await prisma.$queryRaw<(Row & KeyRow)[]>`
+  const found = await rowsOfSql<Row & KeyRow>(
+    db,
+    Prisma.sql`
     with page as materialized (
       select f.*, row_number() over () as place from (${ofPage}) f)
-    select ${columns(everything)}, p.*, m.id::float8 as id, p.key2::float8 as key2, ${count} as found, o.stopped
+    select ${columns(everything)}, p.*, m.id::float8 as id, p.key2::float8 as key2, ${count ?? Prisma.sql`null::int`} as found, o.stopped
       from (select ${stopped} as stopped) o
       left join (page p join artifacts.manifests m on m.id = p.id join artifacts.repositories r on r.id = m.repository_id) on true
-     order by p.place`
+     order by p.place`,
+    isCommon,
+  )
   const those = found.filter(({ id }) => id !== null)
   const page = those.slice(0, size)
   const rows = page.map((row) => ({
@@ -145,11 +166,12 @@ async function readPage<Row extends object>(
     rows: backwards ? rows.toReversed() : rows,
     more: those.length > size || stop !== null,
     stopped: stop,
-    total: those[0]?.found ?? (counted && atStart ? 0 : null),
+    total: those[0]?.found ?? (count && atStart ? 0 : null),
   }
 }
 
 export type RepositoryOf = { project: { id: number; name: string }; path: string }
+type Reader = Pick<Database, 'prisma' | 'writes'>
 type Search = { terms: readonly SearchTerm[]; labels: Labels }
 
 const repositoryOf = ({ project, path }: RepositoryOf) => Prisma.sql`(
@@ -163,7 +185,7 @@ export const listed = Prisma.sql`m.deleted_at is null and m.subject_digest is nu
  * row has.
  */
 export async function tagPage(
-  db: Pick<Database, 'prisma'>,
+  db: Reader,
   place: RepositoryOf,
   { terms, labels }: Search,
   order: TagOrder,
@@ -171,19 +193,28 @@ export async function tagPage(
 ): Promise<RowPage<ArtifactRow & TagOfRow> | null> {
   const scope = { among: [place.project], labels, ofTags: true }
   const [rarest] = await rarestSets(db, searchSets(terms, scope))
+  const ofRepository = Prisma.sql`t.repository_id = ${repositoryOf(place)}`
+  const from = Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`
+  const where = [
+    Prisma.sql`${ofRepository} and m.deleted_at is null`,
+    ...searchChecks(terms, scope),
+    // Of a term that is not all too frequent, all are looked at and sorted: in the order of the list there may be none.
+    ...(rarest ? [Prisma.sql`m.id = any(array(${rarest}))`] : []),
+  ]
   return readPage(
     db,
     {
-      from: Prisma.sql`artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id join artifacts.repositories r on r.id = t.repository_id`,
-      where: [
-        Prisma.sql`t.repository_id = ${repositoryOf(place)} and m.deleted_at is null`,
-        ...searchChecks(terms, scope),
-        // Of a term that is not all too frequent, all are looked at and sorted: in the order of the list there may be none.
-        ...(rarest ? [Prisma.sql`m.id = any(array(${rarest}))`] : []),
-      ],
+      from,
+      where,
       order: tagOrders[order],
       own: Prisma.sql`t.name as tag, t.pushed_at as "tagPushedAt", t.pulled_at as "tagPulledAt"`,
-      counted: true,
+      // A tombstone has no tags: without a search an index tells.
+      count: upTo(
+        terms.length === 0
+          ? Prisma.sql`select from artifacts.tags t where ${ofRepository}`
+          : Prisma.sql`select from ${from} where ${Prisma.join(where, ' and ')}`,
+      ),
+      isCommon: terms.length === 0,
     },
     keyset,
   )
@@ -191,7 +222,7 @@ export async function tagPage(
 
 /** As `tagPage` for its artifacts, by the time of their push. */
 export async function artifactPage(
-  db: Pick<Database, 'prisma'>,
+  db: Reader,
   place: RepositoryOf,
   { terms, labels }: Search,
   keyset: Keyset,
@@ -210,19 +241,23 @@ export async function artifactPage(
       ? Prisma.sql`${rowsOf(lookAhead(rarest, others, only, { ...keyset, from }, Prisma.empty))} m
                    join artifacts.repositories r on r.id = m.repository_id`
       : artifacts
+  const where = [
+    Prisma.sql`m.repository_id = ${repositoryOf(place)} and ${listed}`,
+    ...(few ? [Prisma.sql`m.id = any(array(${few}))`] : []),
+    ...searchChecks(terms, scope),
+  ]
   return readPage(
     db,
     {
       from: within(keyset.from),
-      countFrom: within(null),
-      where: [
-        Prisma.sql`m.repository_id = ${repositoryOf(place)} and ${listed}`,
-        ...(few ? [Prisma.sql`m.id = any(array(${few}))`] : []),
-        ...searchChecks(terms, scope),
-      ],
+      where,
       order: byPush,
       own: Prisma.sql`null as tag`,
-      counted: true,
+      count:
+        terms.length === 0
+          ? Prisma.sql`(select artifacts.listed_up_to(${repositoryOf(place)}, ${number(MAX_COUNTED + 1)}))`
+          : upTo(Prisma.sql`select from ${within(null)} where ${Prisma.join(where, ' and ')}`),
+      isCommon: terms.length === 0,
     },
     keyset,
   )
@@ -328,7 +363,7 @@ async function startOf(
  * says where it stopped.
  */
 export async function foundPage(
-  db: Pick<Database, 'prisma'>,
+  db: Reader,
   among: readonly { id: number; name: string }[],
   { terms, labels }: Search,
   keyset: Keyset,
@@ -349,7 +384,8 @@ export async function foundPage(
         where: [Prisma.sql`r.deleted_at is null and ${listed}`, ...searchChecks(terms, scope)],
         order: byPush,
         own: Prisma.sql`r.project_id as "projectId", n.name as project`,
-        counted: false,
+        count: null,
+        isCommon: false,
       },
       keyset,
     )

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { close, closeSync, fdatasync, fstatSync, open, read, write } from 'node:fs'
+import { close, closeSync, fdatasync, fstatSync, open, read, statSync, write } from 'node:fs'
 import { constants, copyFile, link, mkdir, readdir, rename, stat, truncate, unlink } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
@@ -27,6 +27,8 @@ const INCOMING = 'incoming'
 const REMOVALS_AT_ONCE = 16
 const STATS_AT_ONCE = 16
 const PAGE = 4096
+/** Up to here, an upload that comes whole is written under its last name. */
+const WHOLE_BYTES = 1024 ** 2
 /** Of a buffer that others keep. */
 const READ_BYTES = 256 * 1024
 /** What all downloads together hold in buffers, as long as they are few enough. */
@@ -41,6 +43,9 @@ const syncData = promisify(fdatasync)
  * Blobs as files of one folder: `incoming/<uuid>.<token>` while they arrive, `o/<xx>/<uuid>` for good. Any number of processes may
  * share it. Every append renames the staged file under a token of its own: whoever takes an upload over from a writer that
  * may still be alive copies the bytes so far to another inode, so a late write cannot reach them.
+ *
+ * A small upload that comes whole is written under its last name: nobody reads a key before it is recorded, and a file that is there already is
+ * never written. That is one journal commit instead of two, and a third of the calls.
  */
 export class FileStorage implements BlobStorage {
   readonly name = 'files'
@@ -76,18 +81,26 @@ export class FileStorage implements BlobStorage {
     state: UploadState | null,
     offset: number,
     source: ByteSource,
-    { onChunk, onGathered, signal, sizeHint = Infinity }: AppendOptions = {},
+    { onChunk, onGathered, signal, last = false, sizeHint = Infinity }: AppendOptions = {},
   ) {
-    const uuid = uuidOf(key)
     const token = randomUUID()
-    const staged = this.#staged(uuid, token)
+    const placed = state === null && last && sizeHint <= WHOLE_BYTES
+    const next = { token, ...(placed && { placed }) }
+    const path = this.#pathOf(key, next)
+    // What is written so is on the disk: no sync of its own, and the sync of the folder finds its name there with it.
+    const sync = placed ? constants.O_DSYNC : 0
     let written = 0
-    const fd = state === null ? await openNew(staged, offset) : await this.#claim(key, tokenOf(state), token, offset)
+    let fd: number | null = null
     let directFd: number | null = null
+    const begin = async () =>
+      state === null ? this.#openNew(key, path, offset, sync) : this.#claim(key, state, path, offset)
+    // One that gets its name at once has it for no longer than need be.
+    if (!placed) fd = await begin()
     const writeOut = async (buffer: Buffer, length: number, position: number) => {
+      fd ??= await begin()
       if (this.#direct && length === buffer.length && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
         try {
-          directFd ??= await openFile(staged, constants.O_WRONLY | constants.O_DIRECT)
+          directFd ??= await openFile(path, constants.O_WRONLY | constants.O_DIRECT | sync)
           return await writeFully(directFd, buffer, length, position)
         } catch (error) {
           if (codeOf(error) !== 'EINVAL') throw error
@@ -121,10 +134,11 @@ export class FileStorage implements BlobStorage {
         written += filled
       }
       await Promise.all(uses)
-      return { state: { token }, written }
+      fd ??= await begin()
+      return { state: next, written }
     } catch (error) {
       await Promise.allSettled(uses)
-      await this.#giveBack(uuid, token, state === null ? null : tokenOf(state), offset)
+      if (fd !== null) await giveBack(path, state && this.#pathOf(key, state), offset)
       throw asProblem(error)
     } finally {
       intake?.close()
@@ -133,16 +147,21 @@ export class FileStorage implements BlobStorage {
       this.#gathering.give(filling)
       if (used) this.#gathering.give(used)
       this.#gathering.leave()
-      await closeFile(fd)
-      if (directFd !== null) await closeFile(directFd)
+      for (const each of [fd, directFd]) {
+        if (each === null) continue
+        // At once where nothing is left to be written.
+        if (placed) closeSync(each)
+        else await closeFile(each)
+      }
     }
   }
 
   async complete(key: ObjectKey, state: UploadState | null, sizeBytes: number) {
     const final = join(this.#root, key)
-    const staged = this.#staged(uuidOf(key), state === null ? randomUUID() : tokenOf(state))
+    const staged = this.#pathOf(key, state ?? { token: randomUUID() })
     try {
-      const fd = state === null ? await this.#openEmpty(final, staged) : await openOrNull(staged)
+      if (staged === final) return await this.#requireComplete(key, sizeBytes)
+      const fd = state === null ? await this.#openEmpty(key, final, staged) : await openOrNull(staged)
       if (fd === null) return await this.#requireComplete(key, sizeBytes)
       await this.#syncAndClose(key, fd, staged, sizeBytes)
       if (!(await placeOnce(staged, final))) await this.#requireComplete(key, sizeBytes)
@@ -154,7 +173,7 @@ export class FileStorage implements BlobStorage {
 
   async discard(key: ObjectKey, state: UploadState | null) {
     const uuid = uuidOf(key)
-    if (state !== null) await unlinkIfThere(this.#staged(uuid, tokenOf(state)))
+    if (state !== null) await unlinkIfThere(this.#pathOf(key, state))
     for (const token of await this.#tokens(uuid)) await unlinkIfThere(this.#staged(uuid, token))
   }
 
@@ -297,6 +316,22 @@ export class FileStorage implements BlobStorage {
     return join(this.#root, INCOMING, `${uuid}.${token}`)
   }
 
+  /** Where the bytes that a state stands for are, if nobody else has gone on. */
+  #pathOf(key: ObjectKey, state: UploadState): string {
+    return state.placed === true ? join(this.#root, key) : this.#staged(uuidOf(key), tokenOf(state))
+  }
+
+  async #openNew(key: ObjectKey, path: string, offset: number, flags: number): Promise<number> {
+    if (offset !== 0) throw new RangeError('an upload without state has no bytes')
+    const { O_CREAT, O_EXCL, O_WRONLY } = constants
+    try {
+      return await openFile(path, O_CREAT | O_EXCL | O_WRONLY | flags, 0o640)
+    } catch (error) {
+      if (codeOf(error) === 'EEXIST') throw new UploadLost(key, 'another attempt has written it', { cause: error })
+      throw asProblem(error)
+    }
+  }
+
   async #makeFolders() {
     await mkdir(join(this.#root, INCOMING), { recursive: true })
     const before = new Set(await readdir(join(this.#root, 'o')).catch(() => []))
@@ -310,11 +345,9 @@ export class FileStorage implements BlobStorage {
   }
 
   /** Takes the staged file of an upload over, so that no earlier writer can reach it, and opens it at `offset`. */
-  async #claim(key: ObjectKey, from: string, token: string, offset: number): Promise<number> {
-    const uuid = uuidOf(key)
-    const staged = this.#staged(uuid, token)
+  async #claim(key: ObjectKey, from: UploadState, staged: string, offset: number): Promise<number> {
     try {
-      await rename(this.#staged(uuid, from), staged)
+      await rename(this.#pathOf(key, from), staged)
     } catch (error) {
       if (codeOf(error) !== 'ENOENT') throw asProblem(error)
       await this.#takeOver(key, staged, offset)
@@ -343,19 +376,6 @@ export class FileStorage implements BlobStorage {
     throw new UploadLost(key, 'its file is gone')
   }
 
-  /** After a failed append: the file goes back under the name that the caller's state knows, or away. */
-  async #giveBack(uuid: string, token: string, previous: string | null, offset: number) {
-    const staged = this.#staged(uuid, token)
-    if (previous === null) return unlinkIfThere(staged)
-    try {
-      await truncate(staged, offset)
-      await rename(staged, this.#staged(uuid, previous))
-    } catch (error) {
-      // Taken over meanwhile: the upload is another writer's now.
-      if (codeOf(error) !== 'ENOENT') throw error
-    }
-  }
-
   /** The tokens under which bytes of an upload lie. */
   async #tokens(uuid: string): Promise<string[]> {
     const names = await readdir(join(this.#root, INCOMING))
@@ -363,8 +383,8 @@ export class FileStorage implements BlobStorage {
   }
 
   /** An upload that never got a byte has no file yet, unless it is complete. */
-  async #openEmpty(final: string, staged: string): Promise<number | null> {
-    return (await statOrNull(final)) ? null : openNew(staged, 0)
+  async #openEmpty(key: ObjectKey, final: string, staged: string): Promise<number | null> {
+    return (await statOrNull(final)) ? null : this.#openNew(key, staged, 0, 0)
   }
 
   /** After a failure the object goes: a folder's sync, too, reports an error once and would succeed the next time. */
@@ -377,10 +397,11 @@ export class FileStorage implements BlobStorage {
     }
   }
 
-  /** For a repetition: an earlier attempt placed the object, but may have stopped before the folder was synced. */
+  /** Of an object that was placed, by this attempt or by one that may have stopped before the folder was synced. */
   async #requireComplete(key: ObjectKey, sizeBytes: number) {
     const final = join(this.#root, key)
-    const found = await statOrNull(final)
+    // At once: whoever asks has just written it or met it.
+    const found = statSync(final, { throwIfNoEntry: false })
     if (!found) throw new UploadLost(key, 'its file is gone')
     if (found.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, found.size)
     await this.#syncFolder(key, final)
@@ -460,12 +481,15 @@ async function openOrNull(path: string): Promise<number | null> {
   }
 }
 
-async function openNew(path: string, offset: number): Promise<number> {
-  if (offset !== 0) throw new RangeError('an upload without state has no bytes')
+/** After a failed append: the file goes back under the name that the caller's state knows, or away. */
+async function giveBack(path: string, previous: string | null, offset: number) {
+  if (previous === null) return unlinkIfThere(path)
   try {
-    return await openFile(path, 'wx', 0o640)
+    await truncate(path, offset)
+    await rename(path, previous)
   } catch (error) {
-    throw asProblem(error)
+    // Taken over meanwhile: the upload is another writer's now.
+    if (codeOf(error) !== 'ENOENT') throw error
   }
 }
 

@@ -45,10 +45,6 @@ const findAndRenew = statement<StoredBlob>(
       and (f.link_until >= ${fresh('$5')} or exists (select from link))`,
 )
 
-// Held as by `ensureRepository`.
-const repository = (condition = '') => `
-     select id from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null ${condition}`
-
 type RecordedRow = {
   id: string
   repositoryId: number
@@ -60,32 +56,60 @@ type RecordedRow = {
   knownKey: string | null
 }
 
-const record = statement<RecordedRow & { unread: string | null }>(
+// No two rows have the same digest. The repository is held as by `ensureRepository`.
+const record = statementOfRows<RecordedRow & { unread: string | null }>(
   'blobs record',
-  `with repository as materialized (${repository('for key share')}),
+  {
+    project_id: 'int4',
+    path: 'text',
+    upload_id: 'text',
+    fence: 'int4',
+    digest: 'text',
+    size_bytes: 'int8',
+    promise: 'float8',
+    store: 'text',
+    key: 'text',
+    sound: 'text',
+  },
+  'digest',
+  `, home as materialized (
+     select given.n, r.id
+       from given
+       join lateral (
+         select id from artifacts.repositories
+          where project_id = given.project_id and path = given.path and deleted_at is null offset 0 for key share) r on true),
    unread as materialized (
-     select l.key from artifacts.blobs b join artifacts.blob_locations l on l.blob_id = b.id and l.store = $8
-      where b.digest = $5 and b.damaged_at is null and l.key is distinct from $10),
+     select given.n, l.key
+       from given
+       join lateral (select id from artifacts.blobs where digest = given.digest and damaged_at is null offset 0) b on true
+       join lateral (select key from artifacts.blob_locations where blob_id = b.id and store = given.store offset 0) l
+         on l.key is distinct from given.sound),
    upload as (
-     delete from artifacts.uploads
-      where id = $3 and fence = $4 and exists (select from repository) and not exists (select from unread) returning id),
+     delete from artifacts.uploads u using given
+      where u.id = given.upload_id::uuid and u.fence = given.fence
+        and exists (select from home where home.n = given.n) and not exists (select from unread where unread.n = given.n)
+     returning given.n),
+   ready as materialized (
+     select given.*, home.id as repository_id from upload join given on given.n = upload.n join home on home.n = upload.n order by given.digest),
    blob as (
-     insert into artifacts.blobs as b (digest, size_bytes, promised_until) select $5, $6::bigint, ${until('$7')} from upload
+     insert into artifacts.blobs as b (digest, size_bytes, promised_until) select digest, size_bytes, ${until('promise')} from ready
      on conflict (digest) do update set promised_until = greatest(b.promised_until, excluded.promised_until)
-     returning id, xmax = 0 as inserted, damaged_at is not null as damaged),
+     returning id, digest, xmax = 0 as inserted, damaged_at is not null as damaged),
+   known as materialized (
+     select ready.*, blob.id as blob_id, blob.inserted, blob.damaged from blob join ready on ready.digest = blob.digest),
    place as (
-     insert into artifacts.blob_locations (blob_id, store, key) select id, $8, $9 from blob
-     on conflict (blob_id, store) do nothing returning key),
+     insert into artifacts.blob_locations (blob_id, store, key) select blob_id, store, key from known
+     on conflict (blob_id, store) do nothing returning blob_id),
    link as (
-     insert into artifacts.blob_links as k (repository_id, blob_id, promised_until)
-     select repository.id, blob.id, ${until('$7')} from repository, blob
+     insert into artifacts.blob_links as k (repository_id, blob_id, promised_until) select repository_id, blob_id, ${until('promise')} from known
      on conflict (repository_id, blob_id) do update set promised_until = greatest(k.promised_until, excluded.promised_until)
-     returning repository_id, xmax = 0 as linked)
-   select blob.id, link.repository_id as "repositoryId", blob.inserted, blob.damaged, exists (select from place) as placed, link.linked,
-          case when not blob.inserted then
-            (select l.key from artifacts.blob_locations l where l.blob_id = blob.id and l.store = $8) end as "knownKey", null as unread
-     from blob, link
-   union all select null, null, null, null, null, null, null, key from unread`,
+     returning blob_id, xmax = 0 as linked)
+   select known.n::int as n, known.blob_id as id, known.repository_id as "repositoryId", known.inserted, known.damaged,
+          exists (select from place where place.blob_id = known.blob_id) as placed, link.linked,
+          case when not known.inserted then
+            (select l.key from artifacts.blob_locations l where l.blob_id = known.blob_id and l.store = known.store) end as "knownKey", null as unread
+     from known join link on link.blob_id = known.blob_id
+   union all select n::int, null, null, null, null, null, null, null, key from unread`,
 )
 
 const replaceDamaged = statement<{ key: string }>(
@@ -143,10 +167,12 @@ const holders = statement<{ projectId: number; path: string }>(
     order by r.id limit $2`,
 )
 
+const repository = 'select id from artifacts.repositories where project_id = $1 and path = $2 and deleted_at is null'
+
 // By the keys of the links, for the same reason. A list of digests counts as ten: most repositories have fewer links than that.
 const named = `
     from artifacts.blob_links k join artifacts.blobs b on b.id = k.blob_id
-   where k.repository_id = (${repository()}) and k.blob_id = any(array(select id from artifacts.blobs where digest = any($3::text[])))`
+   where k.repository_id = (${repository}) and k.blob_id = any(array(select id from artifacts.blobs where digest = any($3::text[])))`
 
 const renewStale = statement(
   'blobs renew stale',
@@ -158,7 +184,7 @@ const renewStale = statement(
      update artifacts.blobs b set promised_until = ${until('$4')}
        from held h where b.id = h.id and h.blob_until < ${fresh('$4')})
    update artifacts.blob_links k set promised_until = ${until('$4')}
-     from held h where k.repository_id = (${repository()}) and k.blob_id = h.id and h.link_until < ${fresh('$4')}`,
+     from held h where k.repository_id = (${repository}) and k.blob_id = h.id and h.link_until < ${fresh('$4')}`,
 )
 
 // `offset 0`: each by its key, in the order of digests.

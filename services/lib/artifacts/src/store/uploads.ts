@@ -1,4 +1,4 @@
-import { statement, type Sql } from '@haven/db'
+import { statement, statementOfRows, type Sql } from '@haven/db'
 import type { SupportedAlgorithm } from '@haven/oci'
 import type { UploadState } from '@haven/storage'
 
@@ -20,34 +20,59 @@ const owned = 'id = $1 and project_id = $2 and path = $3 and principal = $4'
 // The column keeps milliseconds and rounds: a lock given back at this instant may stand half a millisecond ahead of it.
 const free = `locked_until <= now() + interval '1 millisecond'`
 
-const insert = statement<{ id: string }>(
+const ownerColumns = { id: 'text', project_id: 'int4', path: 'text', principal: 'text' } as const
+const ownedAsGiven =
+  'u.id = given.id::uuid and u.project_id = given.project_id and u.path = given.path and u.principal = given.principal'
+
+// Those who ask at once count towards each other's limits.
+const insert = statementOfRows(
   'uploads insert',
-  `insert into artifacts.uploads (id, project_id, path, principal, store, key, digest_algorithm)
-   select $1::uuid, $2::int, $3::text, $4::text, $5::text, $6::text, $7::text
-    where (select count(*) from artifacts.uploads where principal = $4) < $8
-      and (select count(*) from artifacts.uploads where project_id = $2) < $9
-   returning id`,
+  { ...ownerColumns, store: 'text', key: 'text', digest_algorithm: 'text', per_principal: 'int4', per_project: 'int4' },
+  'n',
+  `, of_principal as materialized (
+     select principal, (select count(*) from artifacts.uploads u where u.principal = g.principal) as open
+       from (select distinct principal from given) g),
+   of_project as materialized (
+     select project_id, (select count(*) from artifacts.uploads u where u.project_id = g.project_id) as open
+       from (select distinct project_id from given) g),
+   numbered as (
+     select given.*, of_principal.open + row_number() over (partition by principal order by n) as nth_of_principal,
+            of_project.open + row_number() over (partition by project_id order by n) as nth_of_project
+       from given join of_principal using (principal) join of_project using (project_id)),
+   made as (
+     insert into artifacts.uploads (id, project_id, path, principal, store, key, digest_algorithm)
+     select id::uuid, project_id, path, principal, store, key, digest_algorithm
+       from numbered where nth_of_principal <= per_principal and nth_of_project <= per_project
+     returning id)
+   select given.n::int as n from made join given on given.id::uuid = made.id`,
 )
 const find = statement<UploadRow & { locked: boolean }>(
   'uploads find',
   `select ${columns}, not (${free}) as locked from artifacts.uploads where ${owned}`,
 )
-const claim = statement<UploadRow>(
+const claim = statementOfRows<UploadRow>(
   'uploads claim',
-  `update artifacts.uploads
-      set fence = fence + 1, locked_until = now() + $5 * interval '1 second', updated_at = now()
-    where ${owned} and ${free} and ($6::bigint is null or offset_bytes = $6)
-   returning ${columns}`,
+  { ...ownerColumns, seconds: 'float8', at_bytes: 'int8' },
+  'n',
+  `update artifacts.uploads u
+      set fence = u.fence + 1, locked_until = now() + given.seconds * interval '1 second', updated_at = now()
+     from given
+    where ${ownedAsGiven} and ${free} and (given.at_bytes is null or u.offset_bytes = given.at_bytes)
+   returning given.n::int as n, ${columns.replace('id', 'u.id')}`,
 )
 const extend = statement<{ id: string }>(
   'uploads extend',
   `update artifacts.uploads set locked_until = now() + $3 * interval '1 second', updated_at = now()
     where id = $1 and fence = $2 returning id`,
 )
-const record = statement<{ id: string }>(
+const record = statementOfRows(
   'uploads record',
-  `update artifacts.uploads set offset_bytes = $3, state = $4::jsonb, locked_until = now(), updated_at = now()
-    where id = $1 and fence = $2 returning id`,
+  { id: 'text', fence: 'int4', offset_bytes: 'int8', state: 'jsonb' },
+  'n',
+  `update artifacts.uploads u set offset_bytes = given.offset_bytes, state = given.state, locked_until = now(), updated_at = now()
+     from given
+    where u.id = given.id::uuid and u.fence = given.fence
+   returning given.n::int as n`,
 )
 const release = statement(
   'uploads release',

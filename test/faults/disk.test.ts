@@ -151,19 +151,20 @@ describe('one call to the disk fails', () => {
 
   test.each([
     ['F31', 'pwrite64', 'ENOSPC', 'no space is left'],
+    ['F32', 'pwrite64', 'EIO', 'the blob store cannot be used', 1000],
     ['F31', 'linkat,link', 'ENOSPC', 'no space is left'],
     ['F31', 'pwrite64', 'EROFS', 'the blob store cannot be used'],
     ['F32', 'fdatasync', 'EIO', ''],
     ['F32', 'fsync', 'EIO', ''],
   ])(
     `%s: %s says %s: the push is refused, nothing partial is there, and it succeeds when repeated`,
-    async (_id, call, error, says) => {
+    async (_id, call, error, says, least = 3 * 1024 * 1024) => {
       await using replica = await startReplica(haven)
       const beside = client.at(replica.url)
       const history = new History()
       let refused = 0
       for (let nth = 1; nth <= CALLS; nth++) {
-        const bytes = randomBytes(3 * 1024 * 1024 + nth)
+        const bytes = randomBytes(least + nth)
         const what = { client: 0, kind: 'push blob' as const, repository, subject: history.remember(bytes) }
         const stop = await injecting(replica.pid, call, error, nth)
         const first = await history.attempt(what, () => beside.pushBlob(repository, bytes))

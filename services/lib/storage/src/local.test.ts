@@ -112,6 +112,7 @@ describe('file storage', () => {
       const { state, written } = await storage.append(key, null, 0, source, {
         onGathered: async (buffer) => void seen.push(Buffer.from(buffer)),
         sizeHint: length,
+        last: true,
       })
       await storage.complete(key, state, length)
       expect([written, source.closed, Buffer.concat(seen).equals(bytes)]).toEqual([length, 1, true])
@@ -221,6 +222,69 @@ describe('file storage', () => {
     await expect(storage.append(key, state, 1000, inPieces(randomBytes(1)))).rejects.toMatchObject(lost)
     expect(await storage.stat(key)).toBeNull()
     expect(await incoming()).toEqual([])
+  })
+
+  describe('a small upload that comes whole', () => {
+    const whole = (storage: FileStorage, key: string, bytes: Buffer) =>
+      storage.append(key, null, 0, inPieces(bytes), { last: true, sizeHint: bytes.length })
+
+    it('is under its last name at once, and can go on all the same', async () => {
+      await using storage = await FileStorage.open(root)
+      const bytes = randomBytes(2000)
+      const key = newObjectKey()
+      const { state } = await whole(storage, key, bytes.subarray(0, 1000))
+      expect([await storage.stat(key), await incoming()]).toEqual([{ sizeBytes: 1000 }, []])
+      await expect(storage.complete(key, state, 2000)).rejects.toThrow(/bytes/)
+      const failure = new Error('the client left')
+      const broken = (async function* () {
+        yield randomBytes(10)
+        throw failure
+      })()
+      await expect(storage.append(key, state, 1000, broken)).rejects.toBe(failure)
+      const more = await storage.append(key, state, 1000, inPieces(bytes.subarray(1000)))
+      expect(await storage.stat(key)).toBeNull()
+      await storage.complete(key, more.state, 2000)
+      expect((await collected(storage.read(key))).equals(bytes)).toBe(true)
+    })
+
+    it('is longer than it was said to be', async () => {
+      await using storage = await FileStorage.open(root)
+      const bytes = randomBytes(3 * MiB)
+      const key = newObjectKey()
+      const given = { last: true, sizeHint: 10 }
+      const { state, written } = await storage.append(key, null, 0, inPieces(Buffer.from(bytes)), given)
+      await storage.complete(key, state, bytes.length)
+      expect([written, (await collected(storage.read(key))).equals(bytes)]).toEqual([bytes.length, true])
+    })
+
+    it('is never written over what another attempt has written', async () => {
+      await using storage = await FileStorage.open(root)
+      const key = newObjectKey()
+      const { state } = await whole(storage, key, Buffer.from('first'))
+      await expect(whole(storage, key, Buffer.from('other'))).rejects.toMatchObject({ name: UploadLost.name })
+      await storage.complete(key, state, 5)
+      expect(String(await collected(storage.read(key)))).toBe('first')
+      await storage.discard(key, state)
+      expect(await storage.stat(key)).toBeNull()
+      await expect(storage.complete(key, state, 5)).rejects.toMatchObject({ name: UploadLost.name })
+    })
+
+    it('F32: leaves nothing when the disk does not take its bytes, and is written anew', async () => {
+      let writes = 0
+      const write = ((...given: unknown[]) => {
+        writes += 1
+        if (writes > 1) return Reflect.apply(fs.write, fs, given) as void
+        const done = given.at(-1) as (error: Error | null, bytes: number) => void
+        return done(failing('EIO'), 0)
+      }) as typeof fs.write
+      await using storage = await withFs({ write })
+      const key = newObjectKey()
+      const bytes = randomBytes(1000)
+      await expect(whole(storage, key, bytes)).rejects.toMatchObject({ kind: { name: 'storageUnreachable' } })
+      expect([await storage.stat(key), await incoming()]).toEqual([null, []])
+      await storage.complete(key, (await whole(storage, key, bytes)).state, 1000)
+      expect((await collected(storage.read(key))).equals(bytes)).toBe(true)
+    })
   })
 
   it('goes on from the old offset after a write failed in the middle', async () => {

@@ -57,7 +57,14 @@ export class RegistryMetrics {
     this.#kind(route).flying += 1
   }
 
-  /** A request that was answered at once. @param sentBytes of the answer with its head */
+  /** A request without an object of `node:http` waits. @returns what is called when it does no more */
+  flies(route: string): () => void {
+    const kind = this.#kind(route)
+    kind.flying += 1
+    return () => void (kind.flying -= 1)
+  }
+
+  /** Such a request was answered. @param sentBytes of the answer with its head */
   answered(route: string, sentBytes: number): void {
     const kind = this.#kind(route)
     kind.received.add(0)

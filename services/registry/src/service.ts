@@ -25,10 +25,10 @@ import type { BlobStorage } from '@haven/storage'
 import { causedBy } from '@haven/telemetry'
 import { Access } from './access.ts'
 import type { RegistryContext } from './call.ts'
-import { answersFromMemory } from './from-memory.ts'
 import { blobReadsOf, type RegistrySettings } from './config.ts'
 import { RegistryMetrics } from './registry-metrics.ts'
 import { isPull, route } from './routes.ts'
+import { shortAnswers } from './short-answers.ts'
 import { SmallBlobs } from './small-blobs.ts'
 
 export type RegistryDeps = {
@@ -103,9 +103,9 @@ export function createRegistry(deps: RegistryDeps): Service {
     else causedBy(requestId, () => answer(req, res))
   }
 
-  const remembered = answersFromMemory(context, { metrics, ofEvery: `${apiVersion.join(': ')}\r\n` })
+  const short = shortAnswers(context, { log, metrics, ofEvery: `${apiVersion.join(': ')}\r\n` })
   // At the level debug each request leaves a line.
-  const fromMemory: typeof remembered = (asked) => (log.isLevelEnabled('debug') ? null : remembered(asked))
+  const fromMemory: typeof short = (asked) => (log.isLevelEnabled('debug') ? null : short(asked))
 
   return {
     name: 'registry',

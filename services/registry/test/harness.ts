@@ -19,7 +19,16 @@ import {
 } from '@haven/identity'
 import { parseScopes, splitProject, type RepositoryName } from '@haven/oci'
 import { createProject, ProjectDirectory } from '@haven/projects'
-import { createLogger, createMetrics, listen, open, seal, type RequestHandler, type Service } from '@haven/runtime'
+import {
+  createLogger,
+  createMetrics,
+  listen,
+  open,
+  seal,
+  type Metrics,
+  type RequestHandler,
+  type Service,
+} from '@haven/runtime'
 import { Settings } from '@haven/settings'
 import { MemoryStorage, type BlobStorage } from '@haven/storage'
 import { testDatabase } from '@haven/testkit'
@@ -150,7 +159,10 @@ export async function startRegistry(
 
   const urls: string[] = []
   const services: Awaited<ReturnType<typeof createRegistry>>[] = []
+  const metrics: Metrics[] = []
   for (let copy = 0; copy < (options.copies ?? 1); copy++) {
+    const counts = createMetrics()
+    metrics.push(counts)
     const service = createRegistry({
       config: { ...config, ...options.settings, ...options.eachSettings?.[copy] },
       settings,
@@ -161,7 +173,7 @@ export async function startRegistry(
       tokens: new TokenVerifier(new SigningKeys(db)),
       signIn: signInWith,
       log,
-      metrics: createMetrics(),
+      metrics: counts,
       trust: { proxySecret: config.proxySecret },
       ...(options.policies && { policies: options.policies }),
     })
@@ -245,6 +257,7 @@ export async function startRegistry(
     issue,
     pushBlob,
     pushImage,
+    metrics,
     async [Symbol.asyncDispose]() {
       for (const stop of cleanUp) await stop()
       projects[Symbol.dispose]()

@@ -14,8 +14,6 @@ export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedUntilMs'> & {
   warnings?: readonly string[]
 }
 
-type WholeManifest = { readonly facts: ManifestFacts; readonly payload: Buffer }
-
 /** Asks whether the caller may push to the repository as well. Only asked when it matters. */
 export type PushQuestion = () => Promise<PushGrant | null>
 
@@ -40,11 +38,20 @@ export async function getManifest(
   return { ...facts, payload, ...(pullGate && { warnings: await passGate(pullGate, grant, facts) }) }
 }
 
+type WholeManifest = { readonly facts: ManifestFacts; readonly payload: Buffer }
+/** `payload` null: it was not asked for. */
+export type FoundManifest = WholeManifest | { readonly facts: ManifestFacts; readonly payload: null }
+
 /**
  * As `getManifest`, when all of it is in memory and there is nothing to promise and nobody to ask.
  * @param mayPush whether the caller may push to the repository as well
  */
-export function knownManifest(deps: ArtifactDeps, grant: PullGrant, reference: Reference, mayPush: boolean) {
+export function knownManifest(
+  deps: ArtifactDeps,
+  grant: PullGrant,
+  reference: Reference,
+  mayPush: boolean,
+): WholeManifest | null {
   const { manifestBytes, policies, recent } = deps
   if (policies.pullGate) return null
   const facts = recent.manifests.get(keyOf(grant, reference))
@@ -52,6 +59,22 @@ export function knownManifest(deps: ArtifactDeps, grant: PullGrant, reference: R
   const payload = manifestBytes.get(facts.digest)
   return payload ? { facts, payload } : null
 }
+
+/**
+ * As `knownManifest`, of what has to be read; without bytes for a HEAD. Null also where there is no such manifest: `getManifest` says what is wrong.
+ */
+export async function findManifest(
+  deps: ArtifactDeps,
+  grant: PullGrant,
+  reference: Reference,
+  { mayPush, heads }: { mayPush: boolean; heads: boolean },
+): Promise<FoundManifest | null> {
+  if (deps.policies.pullGate) return null
+  const found = heads ? withoutBytes(await readFacts(deps, grant, reference)) : await readWhole(deps, grant, reference)
+  return found && mayPush && needsPromise(deps, found.facts) ? null : found
+}
+
+const withoutBytes = (facts: ManifestFacts | null) => facts && { facts, payload: null }
 
 /** The facts say what there is; the bytes are asked for only when they are not in memory. */
 async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<WholeManifest | null> {
@@ -62,13 +85,19 @@ async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Refere
   const expected = known?.digest ?? manifestBytes.digestOf(key, reference)
   const payload = expected === undefined ? undefined : manifestBytes.get(expected)
   if (payload) {
-    const facts = known ?? (await recent.manifests.read(key, () => headManifestRow(db.reads, where, reference)))
+    const facts = known ?? (await readFacts(deps, grant, reference))
     if (facts === null) return null
     if (facts.digest === expected) return { facts, payload }
   }
   const stored = await getManifestRow(db.reads, where, reference)
   if (stored) manifestBytes.keep(key, reference, stored.facts.digest, stored.payload)
   return stored
+}
+
+async function readFacts({ db, recent }: ArtifactDeps, grant: PullGrant, reference: Reference) {
+  const key = keyOf(grant, reference)
+  const read = () => headManifestRow(db.reads, whereOf(grant), reference)
+  return recent.manifests.get(key) ?? recent.manifests.read(key, read)
 }
 
 /** As `getManifest`, without the bytes. */
@@ -78,11 +107,7 @@ export async function headManifest(
   reference: Reference,
   mayPush?: PushQuestion,
 ): Promise<ServedManifest> {
-  const { db, recent } = deps
-  const key = keyOf(grant, reference)
-  const found =
-    recent.manifests.get(key) ??
-    (await recent.manifests.read(key, () => headManifestRow(db.reads, whereOf(grant), reference)))
+  const found = await readFacts(deps, grant, reference)
   if (!found || (needsPromise(deps, found) && !(await promised(deps, grant, reference, found, mayPush)))) {
     return absent(deps, grant, reference)
   }

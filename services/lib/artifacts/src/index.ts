@@ -17,7 +17,14 @@ export {
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
 export { detachLabel } from './detach-label.ts'
 export { finishUpload } from './finish-upload.ts'
-export { getManifest, headManifest, knownManifest, type ServedManifest } from './get-manifest.ts'
+export {
+  findManifest,
+  getManifest,
+  headManifest,
+  knownManifest,
+  type FoundManifest,
+  type ServedManifest,
+} from './get-manifest.ts'
 export {
   listArtifactRows,
   listTagRows,

@@ -2,6 +2,7 @@ import { Agent, request, type IncomingHttpHeaders } from 'node:http'
 import { setTimeout as pause } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { listen, type Listening } from '@haven/runtime'
+import { statementsOf } from '@haven/testkit'
 import { startRegistry, type Person, type TestRegistry } from './harness.ts'
 
 let registry: TestRegistry
@@ -28,12 +29,18 @@ afterAll(async () => {
 type Answer = { status: number; headers: IncomingHttpHeaders; body: string; long: boolean }
 
 /** Over one connection, with the headers of a client that has none of its own. */
-async function ask(method: string, path: string, token: string, headers: Record<string, string> = {}): Promise<Answer> {
+async function ask(
+  method: string,
+  path: string,
+  token: string,
+  headers: Record<string, string> = {},
+  by = agent,
+): Promise<Answer> {
   const before = handled
   return new Promise((resolve, reject) => {
     const sent = request(
       {
-        agent,
+        agent: by,
         host: '127.0.0.1',
         port: server.port,
         method,
@@ -71,9 +78,38 @@ async function image(tag: string) {
   return { ...pushed, pulling: await tokenOf('gus', 'pull'), pushing: await tokenOf('mia', 'pull,push,delete') }
 }
 
+/** A process that nobody asks has forgotten after so long what it remembered. */
+const HELD_MS = 400
+
+type Reads = TestRegistry['db']['reads']
+
+/** While the process remembers no answer of a moment ago. */
+async function unheld<T>(work: () => Promise<T>): Promise<T> {
+  await pause(HELD_MS)
+  return work()
+}
+
+/** While reads of the registry are answered by `answer`, which may ask them. */
+async function withReads<T>(
+  answer: (read: () => Promise<object | null>) => Promise<object | null>,
+  work: () => Promise<T>,
+) {
+  const { reads } = registry.db
+  const { one } = reads
+  reads.one = ((...asked: Parameters<Reads['one']>) => answer(() => one.apply(reads, asked))) as Reads['one']
+  try {
+    return await work()
+  } finally {
+    reads.one = one
+  }
+}
+
+const flying = async () =>
+  Number(/in_flight_requests\{handler="manifest"\} (\d+)/.exec(await registry.metrics[0]!.text())![1])
+
 const alike = (headers: IncomingHttpHeaders) => ({ ...headers, date: '', 'x-request-id': '' })
 
-describe('pulls from memory', () => {
+describe('short answers', () => {
   it('are answered as they are the long way', async () => {
     const { digest, configDigest, pulling } = await image('same')
     for (const [method, path] of [
@@ -107,6 +143,113 @@ describe('pulls from memory', () => {
       if (performance.now() > deadline) throw new Error(`${await pulls()} pulls, ${await told()} told`)
       await pause(50)
     }
+  })
+
+  it('are read when they are not in memory, and answered as they are the long way', async () => {
+    const { digest, pulling } = await image('read')
+    await ask('GET', '/v2/acme/app/manifests/read', pulling)
+    for (const reference of ['read', digest]) {
+      const path = `/v2/acme/app/manifests/${reference}`
+      for (const method of ['HEAD', 'GET']) {
+        const short = await unheld(() => ask(method, path, pulling))
+        const long = await ask(method, path, pulling, { 'x-other': '1' })
+        expect([short.long, long.long, short.status, long.status]).toEqual([false, true, 200, 200])
+        expect(alike(short.headers)).toEqual(alike(long.headers))
+        expect(short.body).toBe(long.body)
+      }
+    }
+  })
+
+  it('are read together when many come together', async () => {
+    const tags = Array.from({ length: 16 }, (_, n) => `many${n}`)
+    const digests = []
+    let pulling = ''
+    for (const tag of tags) {
+      const pushed = await image(tag)
+      digests.push(pushed.digest)
+      pulling = pushed.pulling
+    }
+    const each = tags.map(() => new Agent({ keepAlive: true, maxSockets: 1 }))
+    const all = () =>
+      Promise.all(tags.map((tag, n) => ask('GET', `/v2/acme/app/manifests/${tag}`, pulling, {}, each[n])))
+    await all()
+    let answers: Answer[] = []
+    const asked = await statementsOf(async () => {
+      answers = await unheld(all)
+    })
+    for (const one of each) one.destroy()
+    expect(answers.map(({ headers }) => headers['docker-content-digest'])).toEqual(digests)
+    const reads = asked.filter((text) => text.includes('artifacts.manifests')).length
+    expect(reads).toBeGreaterThan(0)
+    expect(reads).toBeLessThan(8)
+  })
+
+  it('go the long way for what is not there, or not for them', async () => {
+    const { pulling, pushing, digest } = await image('not')
+    const path = '/v2/acme/app/manifests/not'
+    await ask('GET', path, pulling)
+    expect((await ask('DELETE', `/v2/acme/app/manifests/${digest}`, pushing)).status).toBe(202)
+    await image('stays')
+    const elsewhere = await registry.pushImage('other/app', 'hidden', { as: 'admin' })
+    for (const reference of ['not', 'never', digest, 'hidden', elsewhere.digest]) {
+      for (const method of ['GET', 'HEAD']) {
+        const { status, long } = await ask(method, `/v2/acme/app/manifests/${reference}`, pulling)
+        expect([reference, status, long]).toEqual([reference, 404, true])
+      }
+    }
+    const { status, long } = await ask('GET', '/v2/other/app/manifests/hidden', pulling)
+    expect([status, long]).toEqual([401, true])
+  })
+
+  it('tell whoever waited for Postgres that it is away, and do not let him wait once more (F14)', async () => {
+    const { pulling, digest } = await image('away')
+    const path = `/v2/acme/app/manifests/${digest}`
+    await ask('GET', path, pulling)
+    await withReads(
+      () => Promise.reject(new Error('Connection terminated unexpectedly')),
+      async () => {
+        for (const method of ['GET', 'HEAD']) {
+          const short = await unheld(() => ask(method, path, pulling))
+          const long = await ask(method, path, pulling, { 'x-other': '1' })
+          expect([short.long, long.long, short.status, long.status]).toEqual([false, true, 503, 503])
+          expect(alike(short.headers)).toEqual(alike(long.headers))
+          expect(short.body.replaceAll(/[0-9a-f-]{36}/g, '')).toBe(long.body.replaceAll(/[0-9a-f-]{36}/g, ''))
+          expect(short.headers['retry-after']).toMatch(/^\d+$/)
+        }
+      },
+    )
+    expect((await ask('GET', path, pulling)).status).toBe(200)
+  })
+
+  it('are left alone by clients that leave while Postgres is asked', async () => {
+    const { pulling, digest } = await image('leaving')
+    const path = `/v2/acme/app/manifests/${digest}`
+    await ask('GET', path, pulling)
+    const leaving = new Agent({ keepAlive: true, maxSockets: 1 })
+    await ask('GET', path, pulling, {}, leaving)
+    const asked = Promise.withResolvers<void>()
+    const go = Promise.withResolvers<void>()
+    const left = await unheld(() =>
+      withReads(
+        async (read) => {
+          asked.resolve()
+          await go.promise
+          return read()
+        },
+        async () => {
+          const cut = ask('GET', path, pulling, {}, leaving)
+          await asked.promise
+          leaving.destroy()
+          return cut.catch((error: { code?: string }) => error.code)
+        },
+      ),
+    )
+    expect(left).toBe('ECONNRESET')
+    expect(await flying()).toBe(1)
+    go.resolve()
+    const answer = await ask('GET', path, pulling)
+    expect([answer.status, answer.headers['docker-content-digest']]).toEqual([200, digest])
+    while ((await flying()) > 0) await pause(1)
   })
 
   it('end when the tag is deleted or moved, at once', async () => {

@@ -49,10 +49,11 @@ const byFallbackTag = statement<Row>(
     order by e.position limit $6`,
 )
 
+// Those that say so are looked up together, and not where there are too many to be counted.
 const count = statement<{ total: number }>(
   'referrers count',
-  `select ((select count(*) from (select from artifacts.manifests m where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null
-                                   and ${saysSo} limit $5) own)
+  `select (case when cardinality(own.ids) = $5 then $5
+             else (select count(*) from artifacts.manifest_edges s where s.manifest_id = any(own.ids) and s.kind = 'subject') end
          + (select count(*) from (
               select from artifacts.tags t
                 join artifacts.manifest_edges e on e.manifest_id = t.manifest_id and e.kind = 'child'
@@ -61,7 +62,11 @@ const count = statement<{ total: number }>(
                                   where m.repository_id = r.id and m.digest = e.digest and m.subject_digest = $3 and m.deleted_at is null
                                     and ${saysSo}) limit $5) written))::int
           as total
-     from artifacts.repositories r where r.project_id = $1 and r.path = $2 and r.deleted_at is null`,
+     from artifacts.repositories r
+     cross join lateral (
+       select array(select m.id from artifacts.manifests m
+                     where m.repository_id = r.id and m.subject_digest = $3 and m.deleted_at is null order by m.id limit $5) as ids) own
+    where r.project_id = $1 and r.path = $2 and r.deleted_at is null`,
 )
 
 type In = { projectId: number; path: string }

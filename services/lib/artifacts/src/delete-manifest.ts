@@ -1,22 +1,19 @@
 import { problems } from '@haven/errors'
-import type { Sql } from '@haven/db'
+import type { Tx } from '@haven/db'
 import { emit, emitAll } from '@haven/events'
 import type { Digest, Tag } from '@haven/oci'
 import { ArtifactDeletedSchema, TagDeletedSchema } from '@haven/proto/events'
 import { messagesOf, type RecordDeps } from './deps.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type DeleteGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
-import { buryManifests, lockManifestTree, lockOrphans, parentOf, type ManifestInTree } from './store/manifests.ts'
+import { buryManifests, type BuriableManifest } from './store/deletions.ts'
 import { findRepository } from './store/repositories.ts'
-import { lockTag, lockTagsOf, recordTagRemovals, removeTag, removeTags } from './store/tags.ts'
-
-/** Of one deletion. What is left over goes with the tombstone of what it hangs on, in garbage collection. */
-export const MAX_FOLLOWERS = 1_000
+import { lockTag, recordTagRemoval, removeTag } from './store/tags.ts'
+import { blockersOf, locking, problemOf, whatGoes, type GoingManifest } from './what-goes.ts'
 
 /**
- * Deletes a manifest with all its tags, and what only existed for its sake, at any depth: accessories (signatures and the like) with
- * their tags, and children of an index that have no tag and that no other index names, as Harbor does. They stay as tombstones until
- * garbage collection; for every reader they are gone when this resolves.
+ * Deletes a manifest with all its tags, and what only existed for its sake (`whatGoes`). They stay as tombstones until garbage collection; for
+ * every reader they are gone when this resolves. Three round trips, two more for each level of indexes.
  * @throws problems.manifestUnknown, nameUnknown; tagUndeletable; stillReferenced while an index of the repository names it.
  */
 export async function deleteManifest(
@@ -27,51 +24,36 @@ export async function deleteManifest(
 ): Promise<{ tags: string[] }> {
   await requireWritable(deps)
   const deleted = await deps.db.transaction(async (tx) => {
-    const [manifest, ...accessories] = await lockManifestTree(tx, whereOf(grant), [digest], 1 + MAX_FOLLOWERS)
-    if (!manifest) throw await absent(deps, grant, digest)
-    const parent = await parentOf(tx, manifest.repositoryId, digest)
-    if (parent !== null) {
-      throw problems.stillReferenced({
-        message: `the deleting artifact is referenced by others: ${parent} is an index of it`,
-      })
+    const [going = []] = await whatGoes(locking(tx), [{ grant, digest }])
+    const [artifact] = going
+    if (!artifact) throw await absent(deps, grant, digest)
+    const [blocker] = await blockersOf(deps, grant, going)
+    if (blocker) throw problemOf(blocker)
+    const reasonOf = ({ role, level }: GoingManifest) => {
+      if (role === 'artifact') return reason
+      return `its ${level === 0 ? 'subject' : 'index'} went: ${digest} was deleted`
     }
-    const tags = await bury(deps, tx, grant, [manifest], reason)
-    await bury(deps, tx, grant, accessories, `its subject went: ${digest} was deleted`)
-
-    let buried = [manifest, ...accessories]
-    let left = MAX_FOLLOWERS - accessories.length
-    while (buried.length > 0 && left > 0) {
-      const orphans = await lockOrphans(tx, whereOf(grant), buried, left)
-      await bury(deps, tx, grant, orphans, `its index went: ${digest} was deleted`)
-      buried = orphans
-      left -= orphans.length
-    }
-    return { tags }
+    await bury(
+      deps,
+      tx,
+      grant,
+      going.map((each) => ({ ...each, reason: reasonOf(each) })),
+    )
+    return { tags: artifact.tags }
   })
   await deps.recent.settled()
   return deleted
 }
 
-/**
- * Makes tombstones of locked manifests, takes their tags and tells of it.
- * @returns the tags.
- */
+/** Makes tombstones of locked manifests and their tags, and tells of it; with the commit. */
 export async function bury(
-  deps: RecordDeps,
-  tx: Sql,
+  { settings: { tombstoneSeconds } }: RecordDeps,
+  tx: Tx,
   grant: DeleteGrant,
-  doomed: readonly ManifestInTree[],
-  reason: string,
-): Promise<string[]> {
-  if (doomed.length === 0) return []
-  const ids = doomed.map(({ id }) => id)
-  const tags = await lockTagsOf(tx, ids)
-  for (const { name } of tags) await requireDeletable(deps, grant, name)
-  const { tombstoneSeconds } = deps.settings
-  const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
-  const namesOf = ({ id }: ManifestInTree) => (tagsOf.get(id) ?? []).map(({ name }) => name)
-  const removed = doomed.flatMap((gone) => namesOf(gone).map((tag) => ({ ...gone, tag })))
-  const change = changeOf(grant, reason)
+  doomed: readonly (BuriableManifest & { reason: string })[],
+): Promise<void> {
+  const { requestId, door } = grant
+  buryManifests(tx, doomed, { actor: actorOf(grant), door, requestId, tombstoneSeconds })
   const events = doomed.map((gone) => ({
     source: sourceOf(grant),
     facts: {
@@ -83,21 +65,11 @@ export async function bury(
         artifactType: gone.artifactType ?? '',
         sizeBytes: BigInt(gone.totalBytes),
       },
-      tags: namesOf(gone),
-      door: eventDoors[grant.door],
+      tags: gone.tags,
+      door: eventDoors[door],
     },
   }))
-  // In this order, and in one round trip.
-  await Promise.all([
-    removeTags(
-      tx,
-      tags.map(({ id }) => id),
-    ),
-    buryManifests(tx, ids, change, tombstoneSeconds),
-    recordTagRemovals(tx, removed, change, tombstoneSeconds),
-    emitAll(tx, ArtifactDeletedSchema, events),
-  ])
-  return tags.map(({ name }) => name)
+  await emitAll(tx, ArtifactDeletedSchema, events)
 }
 
 /**
@@ -122,8 +94,7 @@ export async function deleteTag(
     if (!found) throw problems.manifestUnknown({ repository: nameOf(grant), reference: tag })
     await requireDeletable(deps, grant, tag)
     const digest = await removeTag(tx, found)
-    const gone = [{ repositoryId, tag, digest }]
-    await recordTagRemovals(tx, gone, changeOf(grant, reason), deps.settings.tombstoneSeconds)
+    await recordTagRemoval(tx, { repositoryId, tag, digest }, changeOf(grant, reason), deps.settings.tombstoneSeconds)
     await emit(tx, TagDeletedSchema, sourceOf(grant), {
       repository: repositoryRef(grant, repositoryId),
       tag,
@@ -147,8 +118,6 @@ export async function absent({ db }: RecordDeps, grant: DeleteGrant, reference: 
     ? problems.manifestUnknown({ repository: nameOf(grant), reference })
     : problems.nameUnknown({ repository: nameOf(grant) })
 }
-
-const whereOf = ({ project, repository }: DeleteGrant) => ({ projectId: project.id, path: repository })
 
 const changeOf = (grant: DeleteGrant, reason: string) => ({
   actor: actorOf(grant),

@@ -51,7 +51,7 @@ export { listReferrers, referrersIndex, type ReferrersQuery } from './list-refer
 export { listRepositories } from './list-repositories.ts'
 export { listTagDetails, listTagHistory, listTags } from './list-tags.ts'
 export { mountBlob, mountSources } from './mount-blob.ts'
-export { previewDeletion, type DeletionBlocker, type DeletionPreview } from './preview-deletion.ts'
+export { judgeDeletions, previewDeletion, type DeletionPreview } from './preview-deletion.ts'
 export { projectPolicies } from './project-policies.ts'
 export { PullCounter } from './pull-counter.ts'
 export { PullLog } from './pull-log.ts'

@@ -1,29 +1,24 @@
 import type { Digest } from '@haven/oci'
-import { absent, MAX_FOLLOWERS } from './delete-manifest.ts'
-import { messagesOf, type ArtifactDeps } from './deps.ts'
-import type { DeleteGrant } from './grants.ts'
-import {
-  manifestTree,
-  orphansOf,
-  parentOf,
-  stayingManifests,
-  type ManifestInTree,
-  type StayingManifest,
-} from './store/manifests.ts'
+import { problems, type Problem } from '@haven/errors'
+import { absent } from './delete-manifest.ts'
+import type { ArtifactDeps, RecordDeps } from './deps.ts'
+import { nameOf, type DeleteGrant } from './grants.ts'
+import { requireWritable } from './require-writable.ts'
+import { stayingManifests, type StayingManifest } from './store/deletions.ts'
 import { sizeOfManifests } from './store/sizes.ts'
-import { tagsOfManifests } from './store/tags.ts'
-
-export type GoingManifest = Pick<ManifestInTree, 'digest' | 'type' | 'totalBytes'> & {
-  role: 'artifact' | 'accessory' | 'child'
-  tags: string[]
-}
-
-/** Why `deleteManifest` would refuse. */
-export type DeletionBlocker = { kind: 'index'; digest: string } | { kind: 'immutable'; tag: string; messages: string[] }
+import {
+  blockersOf,
+  looking,
+  MAX_FOLLOWERS,
+  problemOf,
+  whatGoes,
+  type DeletionBlocker,
+  type GoingManifest,
+} from './what-goes.ts'
 
 export type DeletionPreview = {
   /** The artifact first. */
-  goes: GoingManifest[]
+  goes: Pick<GoingManifest, 'digest' | 'type' | 'totalBytes' | 'role' | 'tags'>[]
   stays: StayingManifest[]
   blockers: DeletionBlocker[]
   totalBytes: number
@@ -44,61 +39,44 @@ export async function previewDeletion(
   digest: Digest,
 ): Promise<DeletionPreview> {
   const sql = deps.db.writes
-  const where = { projectId: grant.project.id, path: grant.repository }
-  const going: (ManifestInTree & Pick<GoingManifest, 'role'>)[] = []
-  const idsOf = (manifests: readonly ManifestInTree[]) => manifests.map(({ id }) => id)
-  const take = async (digests: readonly string[], role: GoingManifest['role']) => {
-    const found = await manifestTree(sql, where, digests, 1 + MAX_FOLLOWERS - going.length, idsOf(going))
-    const taken = found.map((each) => ({
-      ...each,
-      role: digests.includes(each.digest) ? role : ('accessory' as const),
-    }))
-    going.push(...taken)
-    return taken
-  }
-
-  let level = await take([digest], 'artifact')
-  if (level.length === 0) throw await absent(deps, grant, digest)
-  while (level.length > 0 && going.length <= MAX_FOLLOWERS) {
-    const orphans = await orphansOf(sql, idsOf(level), 1 + MAX_FOLLOWERS - going.length, idsOf(going))
-    level = orphans.length === 0 ? [] : await take(orphans, 'child')
-  }
-
-  const ids = idsOf(going)
-  const parent = await parentOf(sql, going[0]!.repositoryId, digest)
-  const tags = await tagsOfManifests(sql, ids)
+  const [going = []] = await whatGoes(looking(sql), [{ grant, digest }])
+  if (going.length === 0) throw await absent(deps, grant, digest)
+  const ids = going.map(({ id }) => id)
   const { totalBytes, uniqueBytes } = await sizeOfManifests(sql, grant.project.id, ids)
-  const tagsOf = Map.groupBy(tags, ({ manifestId }) => manifestId)
   return {
-    goes: going.map(({ id, digest: of, type, totalBytes: bytes, role }) => ({
+    goes: going.map(({ digest: of, type, totalBytes: bytes, role, tags }) => ({
       digest: of,
       type,
       totalBytes: bytes,
       role,
-      tags: (tagsOf.get(id) ?? []).map(({ name }) => name),
+      tags,
     })),
     stays: await stayingManifests(sql, ids, MAX_FOLLOWERS),
-    blockers: [
-      ...(parent === null ? [] : [{ kind: 'index' as const, digest: parent }]),
-      ...(await protectedTags(deps, grant, tags)),
-    ],
+    blockers: await blockersOf(deps, grant, going),
     totalBytes,
     freedBytes: uniqueBytes,
     truncated: going.length > MAX_FOLLOWERS,
   }
 }
 
-async function protectedTags(
-  { policies }: ArtifactDeps,
-  grant: DeleteGrant,
-  tags: readonly { name: string }[],
-): Promise<DeletionBlocker[]> {
-  const { immutability } = policies
-  if (!immutability) return []
-  const verdicts = await Promise.all(
-    tags.map(async ({ name }) => ({ tag: name, ...(await immutability(grant, name, 'delete')) })),
-  )
-  return verdicts.flatMap(({ tag, allowed, reasons }) =>
-    allowed ? [] : [{ kind: 'immutable' as const, tag, messages: messagesOf(reasons) }],
+/**
+ * Whether `deleteManifest` would delete each of these, one alone, in the order given: null, or what it would throw. Takes no locks. A statement
+ * for all, two more for each level of indexes among them.
+ * @throws problems.readOnly
+ */
+export async function judgeDeletions(
+  deps: RecordDeps,
+  asked: readonly { grant: DeleteGrant; digest: Digest }[],
+): Promise<(Problem | null)[]> {
+  await requireWritable(deps)
+  if (asked.length === 0) return []
+  const all = await whatGoes(looking(deps.db.writes), asked)
+  return Promise.all(
+    asked.map(async ({ grant, digest }, i) => {
+      const going = all[i]!
+      if (going.length === 0) return problems.manifestUnknown({ repository: nameOf(grant), reference: digest })
+      const [blocker] = await blockersOf(deps, grant, going)
+      return blocker ? problemOf(blocker) : null
+    }),
   )
 }

@@ -1,4 +1,4 @@
-export { statementsOf } from './count-statements.ts'
+export { roundTripsOf, statementsOf } from './count-statements.ts'
 export { freshDatabaseUrl, noticesOf, queryOnce, testDatabase, type TestDatabase } from './database.ts'
 export { freePort, postgresPrograms } from '@haven/embedded'
 export { ADMIN_PASSWORD, launcher, runHaven, startHaven, type HavenInstallation, type HavenOptions } from './haven.ts'

@@ -5,7 +5,7 @@ import { bury, requireDeletable } from '../delete-manifest.ts'
 import type { ArtifactDeps } from '../deps.ts'
 import { nameOf, sourceOf, type DeleteGrant } from '../grants.ts'
 import { requireWritable } from '../require-writable.ts'
-import { lockSomeManifests } from '../store/manifests.ts'
+import { lockSomeManifests } from '../store/deletions.ts'
 import { buryRepository, lockRepository } from '../store/repositories.ts'
 import { tagNames } from '../store/tags.ts'
 
@@ -48,7 +48,13 @@ function deleteBatch(deps: ArtifactDeps, grant: DeleteGrant): Promise<boolean> {
     const id = await lockRepository(tx, project.id, repository)
     if (id === null) throw problems.nameUnknown({ repository: nameOf(grant) })
     const doomed = await lockSomeManifests(tx, id, BATCH)
-    await bury(deps, tx, grant, doomed, 'its repository was deleted')
+    for (const { tags } of doomed) for (const tag of tags) await requireDeletable(deps, grant, tag)
+    await bury(
+      deps,
+      tx,
+      grant,
+      doomed.map((each) => ({ ...each, reason: 'its repository was deleted' })),
+    )
     if (doomed.length === BATCH) return false
     await buryRepository(tx, id)
     await emit(tx, RepositoryDeletedSchema, sourceOf(grant), {

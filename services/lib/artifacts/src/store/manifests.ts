@@ -1,5 +1,5 @@
 import { statement, statementOfRows, type Sql } from '@haven/db'
-import { mediaTypes, type Edge, type Manifest } from '@haven/oci'
+import type { Edge, Manifest } from '@haven/oci'
 
 /** What the headers of an answer need. */
 export type ManifestFacts = {
@@ -150,129 +150,6 @@ const forget = statement(
   `update artifacts.manifests m set subject_digest = null where m.id = $1 and m.subject_digest = $2 and ${noSubjectOfItsOwn}`,
 )
 
-/** Levels of accessories of accessories: a signature of an attestation of an image has two. */
-const MAX_DEPTH = 16
-
-// An accessory that an index of the repository names has a life of its own, as in Harbor; indexes that go themselves do not count. The index
-// under the fallback tag (OCI Distribution 1.1, "Referrers Tag Schema") is there for its subject alone, and what only it names goes with it.
-const tree = statement<ManifestInTree>(
-  'manifests tree',
-  `with recursive tree as (
-     select m.id, m.repository_id, m.digest, 0 as depth
-       from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id
-      where r.project_id = $1 and r.path = $2 and r.deleted_at is null and m.digest = any($3::text[]) and m.deleted_at is null
-     union all
-     select m.id, m.repository_id, m.digest, t.depth + 1
-       from tree t, lateral (
-         select a.id, a.repository_id, a.digest from artifacts.manifests a
-          where a.repository_id = t.repository_id and a.subject_digest = t.digest and a.deleted_at is null
-         union
-         select a.id, a.repository_id, a.digest
-           from artifacts.tags g join artifacts.manifests a on a.id = g.manifest_id and a.deleted_at is null
-          where g.repository_id = t.repository_id and g.name = replace(t.digest, ':', '-')
-            and a.media_type = '${mediaTypes.ociIndex}' and a.digest <> t.digest) m
-      where t.depth < ${MAX_DEPTH} and m.id <> all($5::bigint[])
-        and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
-                         where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.id <> all($5::bigint[])
-                           and not exists (select from artifacts.tags f where f.manifest_id = p.id and f.name = replace(t.digest, ':', '-'))))
-   select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType", m.type,
-          m.total_bytes::float8 as "totalBytes"
-     from (select id, min(depth) as depth from tree group by id) t join artifacts.manifests m on m.id = t.id
-    order by t.depth, t.id limit $4`,
-)
-
-// Children whose last index has gone: those with a tag, or about something that is still there, have a life of their own.
-//
-// `offset 0`: one tag, index or subject of each child is looked for, where a join would read all there are.
-const orphans = statement<{ digest: string }>(
-  'manifests orphans',
-  `with children as materialized (
-     select distinct d.id, d.repository_id, d.digest, d.subject_digest
-       from artifacts.manifest_edges e
-       join artifacts.manifests d on d.repository_id = e.repository_id and d.digest = e.digest and d.deleted_at is null
-      where e.manifest_id = any($1::bigint[]) and e.kind = 'child' and d.id <> all($3::bigint[]))
-   select d.digest from children d
-    where not exists (select from artifacts.tags t where t.manifest_id = d.id offset 0)
-      and not exists (select from artifacts.manifest_edges o join artifacts.manifests p on p.id = o.manifest_id and p.deleted_at is null
-                       where o.repository_id = d.repository_id and o.digest = d.digest and o.kind = 'child' and p.id <> all($3::bigint[])
-                      offset 0)
-      and not exists (select from artifacts.manifests s
-                       where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null
-                         and s.id <> all($3::bigint[]) offset 0)
-    order by d.digest limit $2`,
-)
-
-const lock = statement(
-  'manifests lock',
-  `select id from artifacts.manifests where id = any($1::bigint[]) order by digest for update`,
-)
-
-const lockSome = statement<ManifestInTree>(
-  'manifests lock some',
-  `select m.id, m.repository_id as "repositoryId", m.digest, m.media_type as "mediaType", m.artifact_type as "artifactType",
-          m.type, m.total_bytes::float8 as "totalBytes"
-     from artifacts.manifests m where m.repository_id = $1 and m.deleted_at is null order by m.digest limit $2 for update`,
-)
-
-const stays = statement<StayingManifest>(
-  'manifests staying',
-  `select d.digest, d.type,
-          array(select t.name from artifacts.tags t where t.manifest_id = d.id order by t.version_key limit 10) as tags,
-          (select p.digest from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
-            where e.repository_id = d.repository_id and e.digest = d.digest and e.kind = 'child' and p.id <> all($1::bigint[]) limit 1) as index,
-          (select s.digest from artifacts.manifests s
-            where s.repository_id = d.repository_id and s.digest = d.subject_digest and s.deleted_at is null and s.id <> all($1::bigint[])) as subject
-     from artifacts.manifests d
-    where d.deleted_at is null and d.id <> all($1::bigint[])
-      and d.id in (
-        select c.id from artifacts.manifest_edges e
-          join artifacts.manifests c on c.repository_id = e.repository_id and c.digest = e.digest
-         where e.manifest_id = any($1::bigint[]) and e.kind = 'child'
-        union
-        select a.id from artifacts.manifests g
-          join artifacts.manifests a on a.repository_id = g.repository_id and a.subject_digest = g.digest
-         where g.id = any($1::bigint[]))
-    order by d.digest limit $2`,
-)
-
-const bury = statement(
-  'manifests bury',
-  `update artifacts.manifests
-      set deleted_at = now(), deleted_by = $2, deleted_reason = $3, deleted_door = $4, deleted_request_id = $5,
-          purge_after = now() + $6 * interval '1 second'
-    where id = any($1::bigint[])`,
-)
-
-const parents = statement<{ digest: string }>(
-  'manifests parents',
-  `select m.digest from artifacts.manifest_edges e
-     join artifacts.manifests m on m.id = e.manifest_id and m.deleted_at is null
-    where e.repository_id = $1 and e.digest = $2 and e.kind = 'child' limit 1`,
-)
-
-export type ManifestInTree = {
-  id: string
-  repositoryId: number
-  digest: string
-  mediaType: string
-  artifactType: string | null
-  /** Harbor's word. */
-  type: string
-  totalBytes: number
-}
-
-/** A child or an accessory of what goes, and what keeps it. */
-export type StayingManifest = {
-  digest: string
-  type: string
-  /** Ten at most. */
-  tags: string[]
-  /** Another index that names it. */
-  index: string | null
-  /** What it is about, when that is none of what goes. */
-  subject: string | null
-}
-
 type In = { projectId: number; path: string }
 type Named = { tag: string; digest?: never } | { digest: string; tag?: never }
 
@@ -358,94 +235,11 @@ export async function holdManifests(tx: Sql, repositoryId: number, digests: read
   return tx.rows(hold, [repositoryId, digests])
 }
 
-/** As `lockManifestTree` without locks, as if `going` were gone. */
-export const manifestTree = (
-  sql: Sql,
-  { projectId, path }: In,
-  digests: readonly string[],
-  limit: number,
-  going: readonly string[] = [],
-): Promise<ManifestInTree[]> => sql.rows(tree, [projectId, path, digests, limit, going])
-
-/** Digests of children of indexes that nothing else keeps once `going` are gone. */
-export const orphansOf = async (
-  sql: Sql,
-  indexes: readonly string[],
-  limit: number,
-  going: readonly string[] = [],
-): Promise<string[]> => (await sql.rows(orphans, [indexes, limit, going])).map(({ digest }) => digest)
-
-/** What hangs on manifests that go, or is named by them, and does not go with them; in the order of digests. */
-export const stayingManifests = (sql: Sql, going: readonly string[], limit: number): Promise<StayingManifest[]> =>
-  sql.rows(stays, [going, limit])
-
-/**
- * Locks manifests and their accessories, those of accessories included, in the order of digests; at most `limit` of them.
- * @returns the manifests first; those that are not there are missing.
- */
-export async function lockManifestTree(
-  tx: Sql,
-  { projectId, path }: In,
-  digests: readonly string[],
-  limit: number,
-): Promise<ManifestInTree[]> {
-  const locked = new Set<string>()
-  for (;;) {
-    const found = await manifestTree(tx, { projectId, path }, digests, limit)
-    const unlocked = found.map(({ id }) => id).filter((id) => !locked.has(id))
-    // Found again under the locks: nobody adds an accessory to what is locked, nor names it in an index.
-    if (unlocked.length === 0) return found
-    await tx.rows(lock, [unlocked])
-    for (const id of unlocked) locked.add(id)
-  }
-}
-
-/**
- * Locks the children of buried indexes that nothing else keeps, and their accessories, at most about `limit`.
- * @returns them, found again under the locks: a tag or an index that came meanwhile keeps its manifest.
- */
-export async function lockOrphans(
-  tx: Sql,
-  where: In,
-  buried: readonly { id: string }[],
-  limit: number,
-): Promise<ManifestInTree[]> {
-  const from = buried.map(({ id }) => id)
-  const found = await orphansOf(tx, from, limit)
-  if (found.length === 0) return []
-  await lockManifestTree(tx, where, found, limit)
-  const still = await orphansOf(tx, from, limit)
-  return lockManifestTree(
-    tx,
-    where,
-    still.filter((digest) => found.includes(digest)),
-    limit,
-  )
-}
-
 /** Makes a manifest an accessory of `subject` because of its tag. */
 export const adoptSubject = (tx: Sql, id: string, subject: string) => tx.rows(adopt, [id, subject])
 
 /** Undoes `adoptSubject` for a manifest that its tag has left. */
 export const forgetSubject = (tx: Sql, id: string, subject: string) => tx.rows(forget, [id, subject])
-
-/** Locks manifests of a repository, whichever come first in the order of digests. */
-export const lockSomeManifests = (tx: Sql, repositoryId: number, limit: number) =>
-  tx.rows(lockSome, [repositoryId, limit])
-
-/** Makes tombstones of locked manifests. */
-export async function buryManifests(
-  tx: Sql,
-  ids: readonly string[],
-  { actor, door, reason, requestId }: { actor: string; door: string; reason: string; requestId: string },
-  tombstoneSeconds: number,
-): Promise<void> {
-  if (ids.length > 0) await tx.rows(bury, [ids, actor, reason, door, requestId, tombstoneSeconds])
-}
-
-/** An index of the repository that names the manifest, if there is one. */
-export const parentOf = async (tx: Sql, repositoryId: number, digest: string): Promise<string | null> =>
-  (await tx.one(parents, [repositoryId, digest]))?.digest ?? null
 
 const pick = ({ kind, digest, mediaType, sizeBytes, artifactType, platform, annotations, urls }: Edge) => ({
   kind,

@@ -41,11 +41,10 @@ const recordMove = statement(
   `insert into artifacts.tag_history (repository_id, tag, from_digest, to_digest, actor, door, reason, request_id)
    values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 )
-const recordRemovals = statement(
-  'tags record removals',
+const recordRemoval = statement(
+  'tags record removal',
   `insert into artifacts.tag_history (repository_id, tag, from_digest, actor, door, reason, request_id, restorable_until)
-   select g.*, $4, $5, $6, $7, now() + $8 * interval '1 second'
-     from unnest($1::int[], $2::text[], $3::text[]) as g (repository_id, tag, digest)`,
+   values ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second')`,
 )
 const history = statement<RecordedTagChange>(
   'tags history',
@@ -69,15 +68,10 @@ const remove = statement<{ digest: string }>(
   `with gone as (delete from artifacts.tags where id = $1)
    select digest from artifacts.manifests where id = $2`,
 )
-const lockAll = statement<{ id: string; name: string; manifestId: string }>(
-  'tags lock of manifests',
-  `select id, name, manifest_id as "manifestId" from artifacts.tags where manifest_id = any($1::bigint[]) order by name for update`,
-)
 const ofManifests = statement<{ name: string; manifestId: string }>(
   'tags of manifests',
   `select name, manifest_id as "manifestId" from artifacts.tags where manifest_id = any($1::bigint[]) order by version_key desc`,
 )
-const removeAll = statement('tags remove all', 'delete from artifacts.tags where id = any($1::bigint[])')
 // "C" is the order of code points that the specification asks for, whatever the database sorts by.
 const list = statement<{ name: string | null }>(
   'tags list',
@@ -152,14 +146,8 @@ export async function removeTag(tx: Sql, tag: { id: string; manifestId: string }
   return digestOfRow(await tx.one(remove, [tag.id, tag.manifestId]))
 }
 
-export const lockTagsOf = (tx: Sql, manifestIds: readonly string[]) => tx.rows(lockAll, [manifestIds])
-
 /** Tags of manifests, the highest version first. */
 export const tagsOfManifests = (sql: Sql, manifestIds: readonly string[]) => sql.rows(ofManifests, [manifestIds])
-
-export async function removeTags(tx: Sql, ids: readonly string[]): Promise<void> {
-  if (ids.length > 0) await tx.rows(removeAll, [ids])
-}
 
 export async function recordTagMove(
   tx: Sql,
@@ -172,20 +160,14 @@ export async function recordTagMove(
   await tx.rows(recordMove, [repositoryId, tag, from, to, actor, door, reason ?? null, requestId])
 }
 
-/** As `recordTagMove` for tags that pointed at these digests and are gone: what is written is their tombstone. */
-export async function recordTagRemovals(
+/** As `recordTagMove` for a tag that pointed at this digest and is gone: what is written is its tombstone. */
+export async function recordTagRemoval(
   tx: Sql,
-  removed: readonly { repositoryId: number; tag: string; digest: string }[],
+  { repositoryId, tag, digest }: { repositoryId: number; tag: string; digest: string },
   { actor, door, reason, requestId }: TagChange,
   tombstoneSeconds: number,
 ): Promise<void> {
-  if (removed.length === 0) return
-  const columns = [
-    removed.map(({ repositoryId }) => repositoryId),
-    removed.map(({ tag }) => tag),
-    removed.map(({ digest }) => digest),
-  ]
-  await tx.rows(recordRemovals, [...columns, actor, door, reason ?? null, requestId, tombstoneSeconds])
+  await tx.rows(recordRemoval, [repositoryId, tag, digest, actor, door, reason ?? null, requestId, tombstoneSeconds])
 }
 
 const LAST = '9223372036854775807'

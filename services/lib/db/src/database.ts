@@ -65,8 +65,8 @@ const readCanary = statement<{ canary: string | null }>(
 )
 
 export class Database implements AsyncDisposable {
-  readonly #makePrisma: () => PrismaClient
-  #prisma: PrismaClient | null = null
+  /** No `#`: what stands before a database with other transactions (`Object.create`) has it, too. */
+  private readonly lazily: { readonly open: () => PrismaClient; prisma: PrismaClient | null }
   readonly announcements: Announcements
   /**
    * Autocommit reads of the hot path: one pipelined connection, replaced when it breaks (`PipelinedReads`). Who asks the same at once
@@ -91,13 +91,14 @@ export class Database implements AsyncDisposable {
     this.#watch = new SilenceWatch(config, STATEMENT_TIMEOUT_MS)
     const pooled = (query: pg.QueryConfig) => this.#pooled(query)
     this.#pipelined = new PipelinedReads(config, this.#watch, pooled)
-    this.#makePrisma = () =>
+    const open = () =>
       tracedPrisma(
         new PrismaClient({
           adapter: new PrismaPg({ ...config, max: poolSize }),
           transactionOptions: { maxWait: 5_000, timeout: 15_000 },
         }),
       )
+    this.lazily = { open, prisma: null }
     this.announcements = new Announcements(config, this.#watch)
     this.reads = tracedReads(new SharedReads(new Queries(this.#pipelined.run)))
     this.writes = new Queries(pooled)
@@ -111,7 +112,7 @@ export class Database implements AsyncDisposable {
 
   /** Opened by the first who asks: with its compiler it takes 30 MiB and half a second of CPU, which what starts, signs in, pushes and pulls does without. */
   get prisma(): PrismaClient {
-    return (this.#prisma ??= this.#makePrisma())
+    return (this.lazily.prisma ??= this.lazily.open())
   }
 
   /**
@@ -196,7 +197,7 @@ export class Database implements AsyncDisposable {
       this.announcements[Symbol.asyncDispose](),
       this.#pipelined[Symbol.asyncDispose](),
       this.#pool.end(),
-      this.#prisma?.$disconnect(),
+      this.lazily.prisma?.$disconnect(),
     ])
   }
 }

@@ -19,7 +19,7 @@ import {
   type Json,
 } from '@haven/queue'
 import { MemoryStorage } from '@haven/storage'
-import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import job from '../src/jobs/bulk-operation.ts'
 import type { JobDeps } from '../src/job-deps.ts'
 
@@ -401,6 +401,35 @@ describe('an operation on many artifacts', () => {
     const sample = [`shop/app@${(await digests())[1]}`]
     expect(cursor).toMatchObject({ done: 2, failed: 1, codes: { 'PRECONDITION immutable': 1 }, sample })
     expect([(await digests()).length, await deletions()]).toEqual([2, 0])
+  })
+
+  it('judges a hundred deletions of a dry run with a statement', async () => {
+    projects[0] = { ...projects[0]!, immutableRules: [protectAll('kept')] }
+    rights = [right('artifact', 'delete', shop, 'app'), right('artifact', 'delete', shop, 'kept')]
+    for (let n = 0; n < 110; n++) await push('app', `t${n}`)
+    for (const repository of ['kept', 'closed', 'kept']) await push(repository, String(made))
+    const [first] = await manifests()
+    await database.db.prisma.manifest.updateMany({
+      where: { id: first!.id },
+      data: { pushedAt: new Date(Date.now() + 60_000) },
+    })
+    // Chosen, since what was pushed later does not match.
+    const selection = await chosen((await digests()) as Digest[])
+    const texts = await statementsOf(async () => {
+      const { cursor } = await attempt({ ...selection, dryRun: true })
+      const codes = { 'PRECONDITION immutable': 2, 'FORBIDDEN forbidden': 1, 'CONFLICT changed': 1 }
+      expect(cursor).toMatchObject({ done: 113, failed: 4, codes })
+    })
+    expect(texts.filter((text) => text.includes('held as materialized')).length).toBe(2)
+    // Pages, states, what is told each second.
+    expect(texts.length).toBeLessThan(50)
+    expect((await failures()).map(({ reason }) => reason).toSorted()).toEqual([
+      'changed',
+      'forbidden',
+      'immutable',
+      'immutable',
+    ])
+    expect([(await digests()).length, await deletions()]).toEqual([113, 0])
   })
 
   it.each(['label', 'tag'])('keeps nothing of a dry run for an undo: %s', async (kind) => {

@@ -7,6 +7,7 @@ import {
   deleteTag,
   grant,
   isBulkKind,
+  judgeDeletions,
   labelArtifact,
   MAX_KEPT_CHANGES,
   parseSearch,
@@ -15,6 +16,7 @@ import {
   tagsOfManifests,
   unlabelArtifact,
   type BulkKind,
+  type DeleteGrant,
   type RecordDeps,
   type Right,
   type SelectedArtifact,
@@ -45,6 +47,9 @@ type State = {
   sample: string[]
 }
 type Artifact = SelectedArtifact & { digest: Digest }
+/** Null for what is no longer there. */
+type Selected = { id: number; artifact: SelectedArtifact | null }
+type Found = { artifact: Artifact; project: ProjectFacts }
 type Failure = ItemFailure & { itemId: number }
 
 const begun = (unknown: number): State => ({
@@ -63,11 +68,13 @@ const TELL_EVERY_MS = 1_000
 /** Those of an operation that are told one by one; the others are only counted. */
 const MAX_LISTED = 10_000
 const MAX_SAMPLE = 10
+/** Deletions of a dry run that are judged together. */
+const JUDGED_TOGETHER = 100
 
 /**
  * Does one thing to many artifacts, one after the other, by the use cases that the API has for one. Where it is is saved once for each: with the
  * change where that is one transaction, else after it, so that a worker which dies leaves one in doubt at most; that one is looked at again, and
- * what is done already counts as done.
+ * what is done already counts as done. A dry run of deletions judges a hundred at a time.
  */
 export default defineJob(BulkOperationSchema, {
   type: 'BULK_OPERATION',
@@ -86,9 +93,11 @@ export default defineJob(BulkOperationSchema, {
       if (selection) {
         const pushedUntil = timestampDate(params.askedAt!)
         const { below } = operation.state
-        for await (const { id, artifact } of selectedArtifacts(deps, selection, { pushedUntil, below })) {
+        const selected = selectedArtifacts(deps, selection, { pushedUntil, below })
+        const judged = kind === 'delete' && params.dryRun
+        for await (const some of inSets(selected, judged ? JUDGED_TOGETHER : 1)) {
           signal.throwIfAborted()
-          await operation.take(id, artifact as Artifact | null)
+          await (judged ? operation.judge(some) : operation.take(some[0]!))
           if (performance.now() > turnEnds) job.yieldTurn()
         }
       }
@@ -100,6 +109,17 @@ export default defineJob(BulkOperationSchema, {
     await operation.tell('Success')
   },
 })
+
+async function* inSets(all: AsyncIterable<Selected>, size: number): AsyncGenerator<Selected[]> {
+  let set: Selected[] = []
+  for await (const one of all) {
+    set.push(one)
+    if (set.length < size) continue
+    yield set
+    set = []
+  }
+  if (set.length > 0) yield set
+}
 
 /** Null when its projects are gone. */
 async function selectionOf({ params, deps }: Run): Promise<Selection | null> {
@@ -162,10 +182,56 @@ class Operation {
     this.#saved = job.cursor !== null
   }
 
-  async take(id: number, artifact: Artifact | null): Promise<void> {
+  async take(selected: Selected): Promise<void> {
+    const { id } = selected
+    const { item, found } = await this.#placeOf(selected)
+    const failure = await this.#try(id, item, () => this.#apply(id, found))
+    this.#count(id, item, failure)
+    await this.#saveWith(failure && this.state.failed <= MAX_LISTED ? [failure] : [])
+  }
+
+  /** Whether each would be deleted: `take` of a dry run, for many at once. */
+  async judge(some: readonly Selected[]): Promise<void> {
+    const failures = new Map<number, Failure>()
+    const refuse = async (id: number, item: string, work: () => Promise<void>) => {
+      const failure = await this.#try(id, item, work)
+      if (failure) failures.set(id, failure)
+      return failure !== null
+    }
+    const places: { id: number; item: string }[] = []
+    const asked: { id: number; item: string; grant: DeleteGrant; digest: Digest }[] = []
+    for (const selected of some) {
+      const { id } = selected
+      const { item, found } = await this.#placeOf(selected)
+      places.push({ id, item })
+      if (!found || (await refuse(id, item, () => this.#admit(found)))) continue
+      const { artifact, project } = found
+      asked.push({ id, item, grant: this.#grant('delete', project, artifact.path), digest: artifact.digest })
+    }
+    const verdicts = await judgeDeletions(this.#artifacts, asked)
+    for (const [i, { id, item }] of asked.entries()) {
+      const verdict = verdicts[i]
+      // What is gone is deleted, by whomever.
+      if (verdict && !problems.manifestUnknown.is(verdict)) await refuse(id, item, () => Promise.reject(verdict))
+    }
+    const listed: Failure[] = []
+    for (const { id, item } of places) {
+      const failure = failures.get(id) ?? null
+      this.#count(id, item, failure)
+      if (failure && this.state.failed <= MAX_LISTED) listed.push(failure)
+    }
+    await this.#saveWith(listed)
+  }
+
+  /** How it is called, and null for what is no longer there. */
+  async #placeOf({ id, artifact }: Selected): Promise<{ item: string; found: Found | null }> {
     const project = artifact && (await this.#job.deps.projects.byId(artifact.projectId))
-    const item = project ? `${project.name}/${artifact.path}@${artifact.digest}` : `artifact ${id}`
-    const failure = await this.#try(id, item, () => this.#apply(id, project ? { artifact, project } : null))
+    if (!project) return { item: `artifact ${id}`, found: null }
+    const item = `${project.name}/${artifact.path}@${artifact.digest}`
+    return { item, found: { artifact: artifact as Artifact, project } }
+  }
+
+  #count(id: number, item: string, failure: Failure | null) {
     const { done, failed, codes, sample } = this.state
     if (failure) {
       const counted = `${failure.code} ${failure.reason}`
@@ -175,8 +241,10 @@ class Operation {
       const shown = this.#job.params.dryRun && sample.length < MAX_SAMPLE
       this.#become({ below: id, done: done + 1, ...(shown && { sample: [...sample, item] }) })
     }
-    const listed = failure && this.state.failed <= MAX_LISTED ? [failure] : []
-    if (listed.length > 0 || this.#isDue()) await this.tell('Running', listed)
+  }
+
+  async #saveWith(failures: readonly Failure[]): Promise<void> {
+    if (failures.length > 0 || this.#isDue()) await this.tell('Running', failures)
     else await this.#save()
   }
 
@@ -264,9 +332,16 @@ class Operation {
     }
   }
 
-  async #apply(id: number, found: { artifact: Artifact; project: ProjectFacts } | null): Promise<void> {
+  /** @throws forbidden; conflict for what is another than was meant. */
+  async #admit({ artifact, project }: Found): Promise<void> {
+    await this.#require(bulkNeeds[this.#kind].here, project, artifact.path)
+    if (artifact.pushedAt > timestampDate(this.#job.params.askedAt!)) {
+      throw problems.conflict({ message: 'it was pushed again after the operation was asked for' })
+    }
+  }
+
+  async #apply(id: number, found: Found | null): Promise<void> {
     const { params } = this.#job
-    const { here, there } = bulkNeeds[this.#kind]
     if (!found) {
       // What is gone is deleted, by whomever.
       if (this.#kind === 'delete') return
@@ -274,10 +349,7 @@ class Operation {
     }
     const { artifact, project } = found
     const { path, digest } = artifact
-    await this.#require(here, project, path)
-    if (artifact.pushedAt > timestampDate(params.askedAt!)) {
-      throw problems.conflict({ message: 'it was pushed again after the operation was asked for' })
-    }
+    await this.#admit(found)
     const artifacts = this.#artifacts
     switch (this.#kind) {
       case 'delete':
@@ -320,7 +392,7 @@ class Operation {
       }
       case 'copy': {
         const to = await this.#destination(path)
-        await this.#require(there!, to.project, to.path)
+        await this.#require(bulkNeeds.copy.there!, to.project, to.path)
         if (to.project.id === project.id && to.path === path) {
           throw problems.badRequest({ message: 'a copy needs another repository' })
         }

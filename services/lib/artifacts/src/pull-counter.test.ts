@@ -106,6 +106,22 @@ describe('PullCounter', () => {
     )
   })
 
+  it('keeps nothing of what went between its pull and the write', async () => {
+    const { ids, pull } = await repositoryOf(3)
+    await using counter = new PullCounter(database.db, fail)
+    for (let n = 0; n < 3; n++) counter.count(pull(n))
+    const [buried, removed] = ids
+    await run('untag two', 'delete from artifacts.tags where manifest_id = any($1::bigint[])', [[buried, removed]])
+    await run('bury one', 'update artifacts.manifests set deleted_at = now() where id = $1', [buried])
+    await run('remove one', 'delete from artifacts.manifests where id = $1', [removed])
+    await counter.flush()
+    expect((await Promise.all(ids.map(pulledAt))).map((time) => typeof time)).toEqual([
+      'undefined',
+      'undefined',
+      'number',
+    ])
+  })
+
   it('changes rows in their place when the same are pulled again: no index is written', async () => {
     const { pull } = await repositoryOf(20)
     const counted = statement<{ all: number; inPlace: number }>(

@@ -14,8 +14,8 @@ const touchManifests = statement(
      update artifacts.last_pulls set pulled_at = now(), pulled_day = (now() at time zone 'UTC')::date
       where manifest_id = any($1::bigint[]) returning manifest_id)
    insert into artifacts.last_pulls (manifest_id, pulled_at, pulled_day)
-   select id, now(), (now() at time zone 'UTC')::date from unnest($1::bigint[]) id
-    where not exists (select from touched t where t.manifest_id = id) order by id
+   select m.id, now(), (now() at time zone 'UTC')::date from artifacts.manifests m
+    where m.id = any($1::bigint[]) and m.deleted_at is null and not exists (select from touched t where t.manifest_id = m.id) order by m.id
    on conflict (manifest_id) do update set pulled_at = excluded.pulled_at, pulled_day = excluded.pulled_day`,
 )
 const touchTags = statement(

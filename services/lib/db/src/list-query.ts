@@ -135,7 +135,7 @@ const FEW = 500
 
 /** A list that is remembered until one of its tables changes. The last of `order` is an int4. */
 export type KeptListing = Listing & {
-  /** All that say which rows there are and in which order, as "schema.table". Each has a `list_change` trigger. */
+  /** All that say which rows there are and in which order, as "schema.table", but for `besides`. Each has a `list_change` trigger. */
   tables: readonly string[]
   /** What else says so: another text when that has changed, read before. */
   besides?: string
@@ -144,8 +144,8 @@ export type KeptListing = Listing & {
 type Prismatic = { readonly $queryRaw: Prisma.TransactionClient['$queryRaw'] }
 type Reader = { readonly prisma: Prismatic; readonly lists: KeptLists }
 
-/** Of longer lists the keys are not remembered. */
-const MAX_KEPT = 500_000
+/** Of longer lists the keys are not remembered: these are half of what a generation of lists may take. */
+const MAX_KEPT = 2_000_000
 const MAX_INT = 2 ** 31 - 1
 
 /**
@@ -182,11 +182,11 @@ const nameOf = ({ from, where, order }: Which) =>
   keyOfList(Prisma.sql`${from} where ${Prisma.join([...where], ' and ')} order by ${toOrderSql(order)}`)
 
 const versionOf = async ({ lists }: Reader, { tables, besides = '' }: Which) =>
-  `${await lists.version(tables)} ${besides}`
+  `${tables.length === 0 ? '' : await lists.version(tables)} ${besides}`
 
 async function found({ prisma, lists }: Reader, listing: Which, key: string, version: string): Promise<KeptList> {
   const known = lists.get(key, version)
-  if (known?.keys) return known
+  if (known && (known.keys || known.total > MAX_KEPT)) return known
   const kept = await findKeys(prisma, listing, MAX_KEPT)
   lists.keep(key, version, kept)
   return kept

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement, type Condition, type Sql } from '@haven/db'
 import { digestOf } from '@haven/oci'
-import { noticesOf, testDatabase, type TestDatabase } from '@haven/testkit'
+import { noticesOf, statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import { artifactRows, type ArtifactQuery } from './artifact-rows.ts'
 import { foldListings } from './listings.ts'
 import { repositoryRows } from './repository-rows.ts'
@@ -360,6 +360,17 @@ describe('the list of repositories', () => {
         )
       }
     }
+    // Of the first of them by a part of their names, which is remembered from the second time on.
+    const some = list.filter((name) => name.startsWith(`${projects[0]!.name}/`) && name.includes('1'))
+    const last = Math.ceil(some.length / 10)
+    for (const number of [1, 1, last, 1]) {
+      const { total, repositories } = await repositoryRows(database.db, projects.slice(0, 1), {
+        conditions: [{ field: 'name', match: 'contains', value: '1' }],
+        page: { number, size: 10 },
+      })
+      expect([number, total]).toEqual([number, some.length])
+      expect(repositories.map(({ name }) => name)).toEqual(some.slice((number - 1) * 10, number * 10))
+    }
   }
 
   const named = async (
@@ -391,6 +402,9 @@ describe('the list of repositories', () => {
       await run(change)
       await expectWhole()
     }
+    const again = await statementsOf(() => named(projects.slice(0, 1), { match: 'contains', value: '1' }))
+    expect(again.filter((text) => text.includes('count(*)'))).toEqual([])
+    expect(again).toHaveLength(2)
     const list = await whole()
     for (const [value, has] of [
       ['r49', (name: string) => name.includes('r49')],

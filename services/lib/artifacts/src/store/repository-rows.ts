@@ -1,6 +1,7 @@
 import {
   conditionsToSql,
   fieldOf,
+  listKept,
   listRows,
   orderOf,
   Prisma,
@@ -56,22 +57,35 @@ const listed = (among: readonly Named[]) => {
 /** So many projects are asked one by one how many repositories they list. */
 const FEW_PROJECTS = 100
 
-/** A page of the repositories among these projects, by name, and how many there are: two statements. */
+/** What of a repository stays as long as it is listed under the same name. */
+const lasting = [fields.name, fields.id, fields.project_id, fields.creation_time]
+
+/**
+ * A page of the repositories among these projects, by name, and how many there are: two statements; one more for those of one project by a part of
+ * their names, which are remembered.
+ */
 export async function repositoryRows(
-  db: Pick<Database, 'prisma'>,
+  db: Pick<Database, 'prisma' | 'lists'>,
   among: readonly Named[],
   query: RepositoryQuery,
 ): Promise<{ total: number; repositories: RepositoryDetails[] }> {
   const { sort = [], page } = query
   const where = (query.conditions ?? []).flatMap((condition) => holds(condition, among))
-  const byName = [{ column: Prisma.sql`(p.name || '/' || r.path) collate "C"`, descending: false }]
+  // Of one project by an index.
+  const name = among.length === 1 ? Prisma.sql`r.path` : Prisma.sql`(p.name || '/' || r.path) collate "C"`
+  const byName = [{ column: name, descending: false }]
   const order = orderOf(sort, fields, byName, Prisma.sql`r.id`)
   const listing = { columns, from: listed(among), order, page }
   if (where.length > 0 || page.size === 0 || among.length === 0 || among.length > FEW_PROJECTS) {
-    const { total, rows } = await listRows<RepositoryDetails>(db.prisma, {
-      ...listing,
-      where: where.length === 0 ? [Prisma.sql`true`] : where,
+    const found = { ...listing, where: where.length === 0 ? [Prisma.sql`true`] : where }
+    const lasts = [...(query.conditions ?? []), ...sort].every(({ field }) => {
+      const known = fieldOf(fields, field)
+      return known === undefined || lasting.includes(known)
     })
+    const stamp = lasts && page.size > 0 && among.length === 1 ? await stampOf(db, among[0]!.id) : null
+    const { total, rows } = await (stamp === null
+      ? listRows<RepositoryDetails>(db.prisma, found)
+      : listKept<RepositoryDetails>(db, { ...found, tables: [], besides: stamp }))
     return { total, repositories: rows }
   }
   // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
@@ -89,11 +103,23 @@ export async function repositoryRows(
   return { total, repositories: await readByName(db, inOrder, counts, page) }
 }
 
+/** Another text when a project lists others; null where there are few. */
+async function stampOf({ prisma }: Pick<Database, 'prisma'>, projectId: number): Promise<string | null> {
+  const [found] = await prisma.$queryRaw<[{ stamp: string | null }]>`
+    select artifacts.listed_repositories_stamp(${projectId}::int) as stamp`
+  return found.stamp
+}
+
 /** Whole names are no column: what they say of the path is found by its indexes. */
 function holds(condition: Condition, among: readonly Named[]): Prisma.Sql[] {
   if (fieldOf(fields, condition.field) === fields.name) {
     if (condition.match === 'exact') return [repositoryMatches([condition.value], among)]
-    if (condition.match === 'contains') return [nameHolds(condition.value, among, Prisma.sql`r`)]
+    if (condition.match === 'contains') {
+      const text = condition.value.toLowerCase()
+      // What is in the name of each project is in that of each repository.
+      if (among.every(({ name }) => name.toLowerCase().includes(text))) return []
+      return [nameHolds(condition.value, among, Prisma.sql`r`)]
+    }
   }
   return conditionsToSql([condition], fields)
 }

@@ -215,18 +215,19 @@ function matches(column: Prisma.Sql, pattern: NamePattern): Prisma.Sql {
   return first === '' ? like : Prisma.sql`(${begins(column, first)} and ${like})`
 }
 
-/** Whether the whole name of a repository, project first, holds a text. */
-export function nameHolds(text: string, among: SearchScope['among'], repository: Prisma.Sql): Prisma.Sql {
+/** Whether the whole name of a repository, project first, holds a text in letters of either case; paths have small ones only. */
+export function nameHolds(asked: string, among: SearchScope['among'], repository: Prisma.Sql): Prisma.Sql {
+  const text = asked.toLowerCase()
   const slash = text.indexOf('/')
-  const before = (slash < 0 ? text : text.slice(0, slash)).toLowerCase()
+  const before = slash < 0 ? text : text.slice(0, slash)
   // A name of a project has no slash, so what stands behind the first one is the beginning of a path.
   const named = among.filter(({ name }) =>
     slash < 0 ? name.toLowerCase().includes(before) : name.toLowerCase().endsWith(before),
   )
-  const inPath = Prisma.sql`${repository}.path ilike ${`%${escapeLike(text)}%`}`
+  const inPath = Prisma.sql`${repository}.path like ${`%${escapeLike(text)}%`}`
   if (named.length === 0) return inPath
   const below = slash < 0 ? '%' : `${escapeLike(text.slice(slash + 1))}%`
-  return Prisma.sql`(${inPath} or (${repository}.project_id = any(${idsOf(named)}::int[]) and ${repository}.path ilike ${below}))`
+  return Prisma.sql`(${inPath} or (${repository}.project_id = any(${idsOf(named)}::int[]) and ${repository}.path like ${below}))`
 }
 
 /** Whether the whole name of repository `r` is like this. A project that is named as a whole is found by its index. */

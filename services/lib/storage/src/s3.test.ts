@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto'
-import { PassThrough } from 'node:stream'
+import { PassThrough, Writable } from 'node:stream'
 import { problems } from '@haven/errors'
 import { FakeS3, type S3Fault, type S3Operation } from '@haven/testkit/fake-s3'
 import { lacking } from '@haven/testkit/tools'
@@ -370,6 +370,40 @@ if (lack) {
       expect(response.headers.get('content-disposition')).toContain('a%20b.tar')
       expect(Buffer.from(await response.arrayBuffer()).equals(bytes.subarray(10, 20))).toBe(true)
       expect((await fetch(url.replace(key, newObjectKey()))).status).toBe(403)
+    })
+
+    it('leaves no piece of a download to the collector, and takes what comes next over the connection whole', async () => {
+      await using server = await startVersityGw()
+      const { endpoint, region, accessKey, secretKey } = server
+      await using storage = await S3Storage.open({ endpoint, region, accessKey, secretKey, bucket: 'blobs' })
+      const put = async (bytes: Buffer) => {
+        const key = newObjectKey()
+        const { state } = await storage.append(key, null, 0, inPieces(bytes), { last: true })
+        await storage.complete(key, state, bytes.length)
+        return key
+      }
+      const small = await Promise.all(Array.from({ length: 120 }, () => put(randomBytes(10))))
+      const bytes = randomBytes(48 * MiB)
+      const key = await put(bytes)
+      for (let turn = 0; turn < 2; turn += 1) {
+        const before = process.memoryUsage().arrayBuffers
+        let most = 0
+        const sum = createHash('sha256')
+        const to = new Writable({
+          write(chunk: Buffer, _encoding, done) {
+            sum.update(chunk)
+            most = Math.max(most, process.memoryUsage().arrayBuffers - before)
+            done()
+          },
+        })
+        await storage.send(key, { offset: 0, length: bytes.length }, to)
+        expect(sum.digest('hex')).toBe(digest(bytes))
+        expect(most).toBeLessThan(8 * MiB)
+        // An answer of more than 16 KiB, which the same rule meets.
+        const listed: string[] = []
+        for await (const object of storage.list()) listed.push(object.key)
+        expect(listed.toSorted()).toEqual([key, ...small].toSorted())
+      }
     })
 
     it('says that the key is wrong', async () => {

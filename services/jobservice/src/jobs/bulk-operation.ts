@@ -175,7 +175,7 @@ class Operation {
     this.#kind = kind
     this.#source = { principal: ownerOf(params), requestId: params.requestId, address: params.sourceAddress }
     // Who asked is told once, at the end.
-    const recent = { settled: async () => undefined }
+    const recent = { settled: async () => undefined, settledWith: () => async () => undefined }
     const db = params.dryRun ? rehearsed(deps.db, job.hold) : this.#held(deps.db)
     this.#artifacts = { ...deps.artifacts, db, recent }
     this.state = { ...begun(params.unknown), ...(job.cursor as Partial<State> | null) }

@@ -1,10 +1,18 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement, type Statement, type Tx } from '@haven/db'
-import { digestOf } from '@haven/oci'
+import { digestOf, parseTag } from '@haven/oci'
 import type { ProjectFacts } from '@haven/projects'
 import { MemoryStorage } from '@haven/storage'
 import { roundTripsOf, rowsRead, testDatabase, type TestDatabase } from '@haven/testkit'
-import { artifactDeps, deleteManifest, grant, judgeDeletions, previewDeletion, type ArtifactDeps } from './index.ts'
+import {
+  artifactDeps,
+  deleteManifest,
+  deleteTag,
+  grant,
+  judgeDeletions,
+  previewDeletion,
+  type ArtifactDeps,
+} from './index.ts'
 import { buryManifests, findDoomed, lockDoomed, orphansOf } from './store/deletions.ts'
 
 let database: TestDatabase
@@ -74,11 +82,11 @@ afterAll(async () => {
 const inTheTransaction = (trips: readonly (readonly string[])[]) => trips.map((trip) => trip.length)
 
 describe('deleteManifest', () => {
-  it('asks three times: what goes, under its locks; to write it; who has to hear of it', async () => {
+  it('asks twice: what goes, under its locks; to write it, and who has to hear of it', async () => {
     await deleteManifest(deps, deleting('r1'), digest(1))
     const trips = await roundTripsOf(() => deleteManifest(deps, deleting('r1'), digest(2)))
-    // Begin, lock, find; bury, tell, commit; what others remember.
-    expect(inTheTransaction(trips)).toEqual([3, 3, 1])
+    // Begin, lock, find; bury, tell, commit, what others remember.
+    expect(inTheTransaction(trips)).toEqual([3, 4])
     const gone = await database.db.prisma.manifest.findMany({ where: { deletedAt: { not: null } } })
     expect(new Set(gone.map((one) => one.digest))).toEqual(new Set([digest(1), digest(2)]))
     expect(await database.db.prisma.tagHistory.count()).toBe(2)
@@ -87,7 +95,7 @@ describe('deleteManifest', () => {
   it('asks twice more for the children of an index, whatever hangs on it', async () => {
     const trips = await roundTripsOf(() => deleteManifest(deps, deleting('r2'), digest(1)))
     // Orphans; lock, find, and orphans again.
-    expect(inTheTransaction(trips)).toEqual([3, 1, 3, 3, 1])
+    expect(inTheTransaction(trips)).toEqual([3, 1, 3, 4])
     const gone = await database.db.prisma.manifest.findMany({
       where: { deletedAt: { not: null }, repository: { path: 'r2' } },
       orderBy: { id: 'asc' },
@@ -98,6 +106,18 @@ describe('deleteManifest', () => {
       [digest(10_002), `its index went: ${digest(1)} was deleted`],
       [digest(20_001), `its subject went: ${digest(1)} was deleted`],
     ])
+  })
+
+  it('asks four times for a tag', async () => {
+    const tags = await database.db.prisma.tag.findMany({ where: { manifest: { digest: digest(3) } } })
+    const trips = await roundTripsOf(() => deleteTag(deps, deleting('r1'), parseTag(tags[0]!.name)!))
+    // The repository; begin, lock; remove; tell, commit, what others remember.
+    expect(inTheTransaction(trips)).toEqual([1, 2, 1, 3])
+    expect(await database.db.prisma.tagHistory.findFirst({ where: { tag: tags[0]!.name } })).toMatchObject({
+      fromDigest: digest(3),
+      toDigest: null,
+      actor: 'ann',
+    })
   })
 
   it('writes nothing when it is refused', async () => {

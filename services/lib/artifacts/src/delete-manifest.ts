@@ -8,12 +8,12 @@ import { actorOf, eventDoors, nameOf, sourceOf, type DeleteGrant } from './grant
 import { requireWritable } from './require-writable.ts'
 import { buryManifests, type BuriableManifest } from './store/deletions.ts'
 import { findRepository } from './store/repositories.ts'
-import { lockTag, recordTagRemoval, removeTag } from './store/tags.ts'
+import { lockTag, removeTag } from './store/tags.ts'
 import { blockersOf, locking, problemOf, whatGoes, type GoingManifest } from './what-goes.ts'
 
 /**
  * Deletes a manifest with all its tags, and what only existed for its sake (`whatGoes`). They stay as tombstones until garbage collection; for
- * every reader they are gone when this resolves. Three round trips, two more for each level of indexes.
+ * every reader they are gone when this resolves. Two round trips, two more for each level of indexes.
  * @throws problems.manifestUnknown, nameUnknown; tagUndeletable; stillReferenced while an index of the repository names it.
  */
 export async function deleteManifest(
@@ -23,7 +23,7 @@ export async function deleteManifest(
   reason = 'deleted',
 ): Promise<{ tags: string[] }> {
   await requireWritable(deps)
-  const deleted = await deps.db.transaction(async (tx) => {
+  const { tags, settled } = await deps.db.transaction(async (tx) => {
     const [going = []] = await whatGoes(locking(tx), [{ grant, digest }])
     const [artifact] = going
     if (!artifact) throw await absent(deps, grant, digest)
@@ -39,10 +39,10 @@ export async function deleteManifest(
       grant,
       going.map((each) => ({ ...each, reason: reasonOf(each) })),
     )
-    return { tags: artifact.tags }
+    return { tags: artifact.tags, settled: deps.recent.settledWith(tx) }
   })
-  await deps.recent.settled()
-  return deleted
+  await settled()
+  return { tags }
 }
 
 /** Makes tombstones of locked manifests and their tags, and tells of it; with the commit. */
@@ -86,23 +86,23 @@ export async function deleteTag(
   await requireWritable(deps)
   const repositoryId = await findRepository(deps.db.reads, grant.project.id, grant.repository)
   if (repositoryId === null) throw problems.nameUnknown({ repository: nameOf(grant) })
-  await deps.db.transaction(async (tx) => {
+  const settled = await deps.db.transaction(async (tx) => {
     const found = await lockTag(tx, repositoryId, tag)
     if (of !== undefined && Number(found?.manifestId) !== of) {
       throw problems.notFound({ message: `tag ${tag} attached to artifact ${of} not found` })
     }
     if (!found) throw problems.manifestUnknown({ repository: nameOf(grant), reference: tag })
     await requireDeletable(deps, grant, tag)
-    const digest = await removeTag(tx, found)
-    await recordTagRemoval(tx, { repositoryId, tag, digest }, changeOf(grant, reason), deps.settings.tombstoneSeconds)
+    const digest = await removeTag(tx, found.id, changeOf(grant, reason), deps.settings.tombstoneSeconds)
     await emit(tx, TagDeletedSchema, sourceOf(grant), {
       repository: repositoryRef(grant, repositoryId),
       tag,
       digest,
       door: eventDoors[grant.door],
     })
+    return deps.recent.settledWith(tx)
   })
-  await deps.recent.settled()
+  await settled()
 }
 
 export async function requireDeletable({ policies }: RecordDeps, grant: DeleteGrant, tag: string): Promise<void> {

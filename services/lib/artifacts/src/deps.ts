@@ -57,7 +57,7 @@ export type RecordDeps = Readonly<{
   hashes: OpenHashes
   manifestBytes: ManifestBytes
   /** Waited for by whoever takes something away. */
-  recent: Pick<RecentAnswers, 'settled'>
+  recent: Pick<RecentAnswers, 'settled' | 'settledWith'>
   settings: ArtifactSettings
   policies: ArtifactPolicies
 }>

@@ -1,5 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
-import { openDatabase, type Database } from '@haven/db'
+import { openDatabase, type Database, type Tx } from '@haven/db'
 import { problems } from '@haven/errors'
 import { ensurePresets } from '@haven/identity'
 import { digestOf, parseTag } from '@haven/oci'
@@ -164,6 +164,31 @@ describe('recent answers', () => {
       await warm(reader, 'gone', 'v1')
       await take[n % 3]!(digest)
       await expect(pull(reader, 'gone', 'v1')).rejects.toThrow()
+    }
+    await stop()
+  })
+
+  it('never shows what it has taken away itself, in whatever order it is told of changes', async () => {
+    const deps = replica()
+    const ask = deps.recent.settledWith.bind(deps.recent)
+    let late = 0
+    deps.recent.settledWith = (tx) => {
+      const behind: Tx['behind'] = async (statement, values) => {
+        const rows = await tx.behind(statement, values)
+        await new Promise((resolve) => setTimeout(resolve, late))
+        return rows
+      }
+      return ask({ behind } as Tx)
+    }
+    await push(deps, 'stays', 'v1', 'stays')
+    const stop = keepPulling(deps, 'stays', 'v1')
+    for (let n = 0; n < 12; n++) {
+      late = (n % 4) * 10
+      const digest = await push(deps, 'own', 'v1', String(n))
+      await warm(deps, 'own', 'v1')
+      const to = grant('delete', facts('own'))
+      await (n % 2 === 0 ? deleteTag(deps, to, parseTag('v1')!) : deleteManifest(deps, to, digest))
+      await expect(pull(deps, 'own', 'v1')).rejects.toThrow()
     }
     await stop()
   })

@@ -1,8 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
-import { TwoGenerations, type Database } from '@haven/db'
+import { TwoGenerations, type Database, type Tx } from '@haven/db'
 import type { LinkedBlob } from './store/blobs.ts'
-import { announceReader, changesSince, CHANGES_KEPT_MS } from './store/changes.ts'
+import { announceReader, changesBehind, changesSince, CHANGES_KEPT_MS, type Changes } from './store/changes.ts'
 import type { ManifestFacts } from './store/manifests.ts'
 
 /** While answers are used, Postgres is asked this often what was taken away. */
@@ -74,6 +74,16 @@ export class RecentAnswers implements AsyncDisposable {
     if (await this.#look()) await pause(LEASE_MS + 1)
   }
 
+  /** As `settled`, for what a transaction takes away: Postgres is asked with its commit. What it returns is called after that. */
+  settledWith(tx: Tx): () => Promise<void> {
+    const others = this.#look((horizon, reader) => changesBehind(tx, horizon, reader))
+    others.catch(() => undefined) // for a transaction that ends otherwise
+    return async () => {
+      // Its connection may have broken when it had committed.
+      if (await others.catch(() => this.#look())) await pause(LEASE_MS + 1)
+    }
+  }
+
   /** As long as answers are used. */
   async #keepAsking(): Promise<void> {
     while (!this.#closed && performance.now() - this.#usedAt < IDLE_MS) {
@@ -96,15 +106,18 @@ export class RecentAnswers implements AsyncDisposable {
   }
 
   /** @returns whether other processes remember answers. */
-  async #look(): Promise<boolean> {
+  async #look(
+    ask = (horizon: string, reader: string): Promise<Changes> => changesSince(this.#db.reads, horizon, reader),
+  ): Promise<boolean> {
     const began = performance.now()
-    const { horizon, changes, others } = await changesSince(this.#db.reads, this.#horizon ?? MAX_XID, this.#reader)
+    const from = this.#horizon
+    const { horizon, changes, others } = await ask(from ?? MAX_XID, this.#reader)
     const look = ++this.#looks
     const missed =
-      this.#horizon === null ||
+      from === null ||
       began - this.#confirmedAt > CHANGES_KEPT_MS / 2 ||
       // Another database than before: one that was restored.
-      BigInt(horizon) < BigInt(this.#horizon)
+      BigInt(horizon) < BigInt(from)
     if (missed) this.#allChanged = look
     const told = new Set<string>()
     for (const { transaction, repositoryId } of changes) {
@@ -115,8 +128,11 @@ export class RecentAnswers implements AsyncDisposable {
       else this.#changed.set(repositoryId, look)
     }
     if (this.#allChanged === look) this.#changed.clear()
-    this.#told = told
-    this.#horizon = horizon
+    // Answers of two connections may come in another order than they were given.
+    if (missed || BigInt(horizon) >= BigInt(this.#horizon!)) {
+      this.#told = told
+      this.#horizon = horizon
+    }
     this.#confirmedAt = Math.max(this.#confirmedAt, began)
     return others
   }

@@ -3,7 +3,7 @@ import { isUnavailable } from '@haven/errors'
 import { freshDatabaseUrl, statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import { TcpProxy } from '@haven/testkit/tcp-proxy'
 import pg from 'pg'
-import { isUniqueViolation, openDatabase } from './database.ts'
+import { isUniqueViolation, openDatabase, type Tx } from './database.ts'
 import { ofAll, statement, statementOfRows } from './statement.ts'
 import { migrate, migrations, missingMigrations, NewerSchema } from './migrate.ts'
 
@@ -234,6 +234,30 @@ describe('Database', () => {
     })
     const some = statement<{ id: number }>('some', 'select id from counters where id between 30 and 39 order by id')
     expect(await database.db.writes.rows(some, [])).toEqual([{ id: 30 }, { id: 33 }, { id: 34 }])
+  })
+
+  it('asks behind the commit what everybody sees then, and does not fail for it', async () => {
+    const insert = statement('insert counter', 'insert into counters values ($1, 0)')
+    const mine = statement<{ mine: boolean }>(
+      'seen behind',
+      'select pg_current_xact_id_if_assigned() is null and exists (select from counters where id = $1) as mine',
+    )
+    const ask = async (tx: Tx, id: number) => {
+      await tx.rows(insert, [id])
+      return { mine: tx.behind(mine, [id]), wrong: tx.behind(statement('wrong', 'select 1 / $1::int'), [0]) }
+    }
+    const { mine: seen, wrong } = await database.db.transaction((tx) => ask(tx, 50))
+    expect(await seen).toEqual([{ mine: true }])
+    await expect(wrong).rejects.toThrow('division by zero')
+    let answered = false
+    const failing = database.db.transaction(async (tx) => {
+      const { mine: never } = await ask(tx, 51)
+      void never.then(() => (answered = true))
+      throw new Error('no')
+    })
+    await expect(failing).rejects.toThrow('no')
+    expect(await database.db.writes.rows(mine, [51])).toEqual([{ mine: false }])
+    expect(answered).toBe(false)
   })
 
   it('asks nothing of the connection of a transaction that has ended, which is another’s by then', async () => {

@@ -31,6 +31,11 @@ export interface Tx extends Sql {
    */
   last(statement: Statement<object>, row: readonly unknown[]): void
   /**
+   * Asked behind the commit, with which it travels: it sees what was committed, and everything that others had by then. What becomes of it does not
+   * concern the transaction. Answers only once that has committed.
+   */
+  behind<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]>
+  /**
    * Said before work that a lock must keep from everybody else's.
    * @throws in a transaction that is shared (`SharedTransactions`), after which the work is done again in one of its own.
    */
@@ -266,6 +271,7 @@ class Transaction extends Queries implements Tx {
     () => false,
   )
   readonly #last = new Map<Statement<object>, (readonly unknown[])[]>()
+  readonly #behind: (() => Promise<unknown>)[] = []
 
   constructor(ask: Run, shared: boolean) {
     super(ask)
@@ -288,6 +294,16 @@ class Transaction extends Queries implements Tx {
     else this.#last.set(statement, [row])
   }
 
+  behind<Row extends object>(statement: Statement<Row>, values: readonly unknown[]): Promise<Row[]> {
+    const { promise, resolve } = Promise.withResolvers<Row[]>()
+    promise.catch(() => undefined) // for who does not ask
+    this.#behind.push(() => {
+      resolve(super.rows(statement, values))
+      return promise
+    })
+    return promise
+  }
+
   alone(): void {
     if (this.#shared) throw new Error('not in a transaction that others share')
   }
@@ -298,9 +314,12 @@ class Transaction extends Queries implements Tx {
     const lasts = [...this.#last].map(([statement, rows]) => super.rows(...ofAll(statement, rows)))
     const committed = this.#ask({ text: 'commit' })
     this.#ended = true
+    const behind = this.#behind.map((ask) => ask())
     await Promise.all([this.#begun, ...lasts, committed])
     const { command } = await committed
     if (command !== 'COMMIT') throw new Error('a statement of the transaction had failed: it was rolled back')
+    // Until then the connection is ours.
+    await Promise.allSettled(behind)
   }
 
   async rollback(): Promise<void> {

@@ -1,9 +1,11 @@
-import { statement, type Database, type Sql } from '@haven/db'
+import { statement, type Database, type Sql, type Tx } from '@haven/db'
 
 /** Rows older than this are no longer kept: whoever has not asked for as long must forget everything. Longer than any transaction of ours. */
 export const CHANGES_KEPT_MS = 600_000
 
-const since = statement<{ transaction: string | null; repositoryId: number | null; horizon: string; others: boolean }>(
+type Since = { transaction: string | null; repositoryId: number | null; horizon: string; others: boolean }
+
+const since = statement<Since>(
   'changes since',
   `select c.transaction_id as transaction, c.repository_id as "repositoryId", now.horizon,
           exists (select from artifacts.readers r where r.id <> $2 and r.until > clock_timestamp()) as others
@@ -34,8 +36,14 @@ export type Changes = {
 }
 
 /** What was taken away by transactions that had not ended at the horizon of an earlier answer. */
-export async function changesSince(sql: Sql, horizon: string, reader: string): Promise<Changes> {
-  const rows = await sql.rows(since, [horizon, reader])
+export const changesSince = async (sql: Sql, horizon: string, reader: string): Promise<Changes> =>
+  changesOf(await sql.rows(since, [horizon, reader]))
+
+/** As `changesSince`, behind the commit of a transaction: it is among what is told. */
+export const changesBehind = async (tx: Tx, horizon: string, reader: string): Promise<Changes> =>
+  changesOf(await tx.behind(since, [horizon, reader]))
+
+function changesOf(rows: readonly Since[]): Changes {
   const changes = rows.flatMap(({ transaction, repositoryId }) =>
     transaction === null || repositoryId === null ? [] : [{ transaction, repositoryId }],
   )

@@ -41,11 +41,6 @@ const recordMove = statement(
   `insert into artifacts.tag_history (repository_id, tag, from_digest, to_digest, actor, door, reason, request_id)
    values ($1, $2, $3, $4, $5, $6, $7, $8)`,
 )
-const recordRemoval = statement(
-  'tags record removal',
-  `insert into artifacts.tag_history (repository_id, tag, from_digest, actor, door, reason, request_id, restorable_until)
-   values ($1, $2, $3, $4, $5, $6, $7, now() + $8 * interval '1 second')`,
-)
 const history = statement<RecordedTagChange>(
   'tags history',
   `select h.id, h.from_digest as "from", h.to_digest as "to", h.actor, h.door, h.reason, h.request_id as "requestId",
@@ -65,8 +60,13 @@ const forgetHistory = statement<{ deleted: number }>(
 )
 const remove = statement<{ digest: string }>(
   'tags remove',
-  `with gone as (delete from artifacts.tags where id = $1)
-   select digest from artifacts.manifests where id = $2`,
+  `with gone as (delete from artifacts.tags where id = $1 returning repository_id, name, manifest_id),
+   pointed as materialized (
+     select g.repository_id, g.name, (select m.digest from artifacts.manifests m where m.id = g.manifest_id) as digest from gone g),
+   told as (
+     insert into artifacts.tag_history (repository_id, tag, from_digest, actor, door, reason, request_id, restorable_until)
+     select repository_id, name, digest, $2, $3, $4, $5, now() + $6 * interval '1 second' from pointed)
+   select digest from pointed`,
 )
 const ofManifests = statement<{ name: string; manifestId: string }>(
   'tags of manifests',
@@ -141,9 +141,14 @@ export async function moveTag(tx: Sql, tag: { id: string; manifestId: string }, 
   return digestOfRow(await tx.one(move, [tag.id, manifestId, tag.manifestId]))
 }
 
-/** Removes a locked tag. Returns the digest that it pointed at. */
-export async function removeTag(tx: Sql, tag: { id: string; manifestId: string }): Promise<string> {
-  return digestOfRow(await tx.one(remove, [tag.id, tag.manifestId]))
+/** Removes a locked tag; what it leaves in its history is its tombstone. Returns the digest that it pointed at. */
+export async function removeTag(
+  tx: Sql,
+  id: string,
+  { actor, door, reason, requestId }: TagChange,
+  tombstoneSeconds: number,
+): Promise<string> {
+  return digestOfRow(await tx.one(remove, [id, actor, door, reason ?? null, requestId, tombstoneSeconds]))
 }
 
 /** Tags of manifests, the highest version first. */
@@ -158,16 +163,6 @@ export async function recordTagMove(
   { actor, door, reason, requestId }: TagChange,
 ): Promise<void> {
   await tx.rows(recordMove, [repositoryId, tag, from, to, actor, door, reason ?? null, requestId])
-}
-
-/** As `recordTagMove` for a tag that pointed at this digest and is gone: what is written is its tombstone. */
-export async function recordTagRemoval(
-  tx: Sql,
-  { repositoryId, tag, digest }: { repositoryId: number; tag: string; digest: string },
-  { actor, door, reason, requestId }: TagChange,
-  tombstoneSeconds: number,
-): Promise<void> {
-  await tx.rows(recordRemoval, [repositoryId, tag, digest, actor, door, reason ?? null, requestId, tombstoneSeconds])
 }
 
 const LAST = '9223372036854775807'

@@ -160,6 +160,7 @@ const probes: readonly Probe[] = [
     ['artifacts with a tag, the first pushed', `${ARTIFACTS}?q=tags%3D*&sort=push_time&page_size=15`],
     ['artifacts of a type', `${ARTIFACTS}?q=type%3DCHART&page_size=15`],
     ['artifacts with a label', `${ARTIFACTS}?q=labels%3D(1)&page_size=15`],
+    ['artifacts, the first pulled', `${ARTIFACTS}?sort=pull_time&page_size=15`],
     ['artifacts of a part of a tag', `${ARTIFACTS}?q=tags%3D~00005&page_size=15`],
     [
       'the newest of each repository',
@@ -168,6 +169,7 @@ const probes: readonly Probe[] = [
     ['repositories, the most pulled', '/api/v2.0/projects/library/repositories?sort=-pull_count&page_size=15'],
     ['repositories, the newest', '/api/v2.0/projects/library/repositories?sort=-creation_time&page_size=15'],
     ['repositories named alike', '/api/v2.0/projects/library/repositories?q=name%3D~r00005&page_size=15'],
+    ['repositories all named alike', '/api/v2.0/projects/library/repositories?q=name%3D~r0&page_size=15'],
     ['whole rows of 100 indexes', '/api/haven/v1/projects/library/repositories/multi/artifacts?page_size=100'],
   ].map(([name, path]): Probe => ({ name: name!, scope: 'none', operation: () => readOf([path!]) })),
   {

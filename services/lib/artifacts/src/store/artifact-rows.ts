@@ -95,32 +95,36 @@ export const named = Prisma.raw('exists (select from artifacts.tags t where t.ma
 export const ofIndex = Prisma.raw(`exists (
   select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
    where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' offset 0)`)
-/** Where artifacts `m` and their repositories `r` are read, and whether one is a child of an index. */
-type Source = { from: Prisma.Sql; isChild: Prisma.Sql }
+/** When `m` was pulled last. */
+export const lastPull = Prisma.sql`(select p.pulled_at from artifacts.last_pulls p where p.manifest_id = m.id)`
+
+/** Where artifacts `m` and their repositories `r` are read, whether one is a child of an index, and when it was pulled last. */
+type Source = { from: Prisma.Sql; isChild: Prisma.Sql; pulled: Prisma.Sql }
 export const from = Prisma.sql`artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.deleted_at is null`
-const oneByOne: Source = { from, isChild: ofIndex }
+const oneByOne: Source = { from, isChild: ofIndex, pulled: lastPull }
 // By their ids first: Postgres takes a million artifacts of a repository for as few as others have, and would pass over those.
 const ofIds = (ids: readonly number[]): Source => ({
   from: Prisma.sql`
     (select m.* from artifacts.manifests m where m.id = any(${ids.map(BigInt)}::bigint[]) and m.deleted_at is null offset 0) m
     join artifacts.repositories r on r.id = m.repository_id`,
   isChild: ofIndex,
+  pulled: lastPull,
 })
-// Of all rows of a place, to count them: its children are read once. Joined, since a set that does not fit into memory would be read for each row.
+// Of all rows of a place, to count or sort them: its children and pulls are read once. Joined, since a set that does not fit into memory would be
+// read for each row; who does not ask for pulls does not read them.
 const amongChildren = (place: Place): Source => ({
   from: Prisma.sql`
     ${from}
     left join (select distinct e.repository_id, e.digest
                  from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id and i.deleted_at is null
                 where e.kind = 'child' and e.repository_id ${place.path === undefined ? Prisma.sql`in` : Prisma.sql`=`} (${repositoriesOf(place)})) child
-           on child.repository_id = m.repository_id and child.digest = m.digest`,
+           on child.repository_id = m.repository_id and child.digest = m.digest
+    left join artifacts.last_pulls pulled on pulled.manifest_id = m.id`,
   isChild: Prisma.sql`child.digest is not null`,
+  pulled: Prisma.sql`pulled.pulled_at`,
 })
 
 const none = Prisma.sql`null::jsonb`
-
-/** When `m` was pulled last. */
-export const lastPull = Prisma.sql`(select p.pulled_at from artifacts.last_pulls p where p.manifest_id = m.id)`
 
 const tags = Prisma.sql`(
   select jsonb_agg(jsonb_build_object('id', t.id, 'name', t.name, 'pushedAt', t.pushed_at, 'pulledAt', t.pulled_at)
@@ -188,7 +192,7 @@ const within = (place: Place) =>
     ? Prisma.sql`(${inPlace(place)} and ${everywhere(Prisma.sql`m`)})`
     : Prisma.sql`m.repository_id = (${repositoriesOf(place)})`
 
-const fieldsOf = ({ project }: Place): Fields => ({
+const fieldsOf = ({ project }: Place, pulled = lastPull): Fields => ({
   id: { column: Prisma.sql`m.id`, type: 'number' },
   type: { column: Prisma.sql`m.type`, type: 'text' },
   media_type: { column: Prisma.sql`coalesce(m.config_media_type, m.media_type)`, type: 'text' },
@@ -197,7 +201,7 @@ const fieldsOf = ({ project }: Place): Fields => ({
   digest: { column: Prisma.sql`m.digest`, type: 'text' },
   size: { column: Prisma.sql`m.total_bytes`, type: 'number' },
   push_time: { column: Prisma.sql`m.pushed_at`, type: 'time' },
-  pull_time: { column: lastPull, type: 'time' },
+  pull_time: { column: pulled, type: 'time' },
   project_id: { column: Prisma.sql`r.project_id`, type: 'number' },
   repository_id: { column: Prisma.sql`m.repository_id`, type: 'number' },
   repository_name: { column: Prisma.sql`(${project.name}::text || '/' || r.path)`, type: 'text' },
@@ -246,21 +250,21 @@ const wrong = (field: string, allowed: string) =>
   problems.badRequest({ message: `the value of "${field}" query can only be ${allowed}` })
 
 /** What is no accessory and what is asked for. */
-function matching(place: Place, conditions: readonly Condition[]): Prisma.Sql[] {
+function matching(place: Place, conditions: readonly Condition[], pulled = lastPull): Prisma.Sql[] {
   const terms = conditions.map((condition) => special(place, condition))
   return [
     Prisma.sql`m.subject_digest is null`,
     ...terms.filter((term) => term !== null),
     ...conditionsToSql(
       conditions.filter((_, i) => terms[i] === null),
-      fieldsOf(place),
+      fieldsOf(place, pulled),
     ),
   ]
 }
 
 /** What a list of artifacts shows: no accessories, and what is only there for the sake of an index when `base=*` asks for it. */
 function shown(place: Place, conditions: readonly Condition[], source: Source): Prisma.Sql {
-  const asked = [within(place), ...matching(place, conditions)]
+  const asked = [within(place), ...matching(place, conditions, source.pulled)]
   const all = conditions.some(({ field }) => field === 'base')
   const where = all ? asked : [...asked, Prisma.sql`(not ${source.isChild} or ${named})`]
   return Prisma.sql`${source.from} where ${Prisma.join(where, ' and ')}`
@@ -268,11 +272,9 @@ function shown(place: Place, conditions: readonly Condition[], source: Source): 
 
 /** The same for who looks at all of it: by itself what there are few of. */
 const allShown = (place: Place, conditions: readonly Condition[]) =>
-  shown(
-    place,
-    conditions,
-    conditions.some((condition) => findsFew(condition, fieldsOf(place))) ? oneByOne : amongChildren(place),
-  )
+  shown(place, conditions, sourceOfAll(place, conditions))
+const sourceOfAll = (place: Place, conditions: readonly Condition[]) =>
+  conditions.some((condition) => findsFew(condition, fieldsOf(place))) ? oneByOne : amongChildren(place)
 
 const findsFew = (condition: Condition, fields: Fields) =>
   condition.match === 'exact' &&
@@ -341,15 +343,17 @@ const newestOf = (place: Place, conditions: readonly Condition[]) => Prisma.sql`
 const newestOfEach = (place: Place, conditions: readonly Condition[]) =>
   Prisma.sql`artifacts.repositories r ${newestOf(place, conditions)} where ${inPlace(place)}`
 
-/** A list as it is remembered. Null where it is read whole, or changes with each pull. */
+/** A list as it is remembered. Null where it is asked for without pages. */
 function rememberedOf(
   place: Place,
   { conditions = [], sort = [], latest = false, page }: ArtifactQuery,
 ): RememberedList | null {
   const fields = fieldsOf(place)
-  const changesByPulls = ({ field }: { field: string }) => fieldOf(fields, field) === fields.pull_time
-  if (page.size === 0 || conditions.some(changesByPulls) || sort.some(changesByPulls)) return null
-  const order = orderToSql(sort, fields, Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
+  if (page.size === 0) return null
+  const byPulls = [...conditions, ...sort].some(({ field }) => fieldOf(fields, field) === fields.pull_time)
+  const orderBy = (pulled: Prisma.Sql) =>
+    orderToSql(sort, fieldsOf(place, pulled), Prisma.sql`m.pushed_at desc`, Prisma.sql`m.id desc`)
+  const order = orderBy(lastPull)
   const name = keyOfList(Prisma.sql`${latest} ${shown(place, conditions, oneByOne)} ${order}`)
   const scope = inPlace(place)
   if (latest) {
@@ -357,6 +361,7 @@ function rememberedOf(
     return {
       name,
       scope,
+      byPulls,
       keys: 'repositories',
       isLong: true,
       whole: Prisma.sql`${newest} order by ${order}`,
@@ -366,9 +371,10 @@ function rememberedOf(
   return {
     name,
     scope,
+    byPulls,
     keys: 'manifests',
     isLong: !conditions.some((condition) => findsFew(condition, fields)),
-    whole: Prisma.sql`select m.id as key from ${allShown(place, conditions)} order by ${order}`,
+    whole: Prisma.sql`select m.id as key from ${allShown(place, conditions)} order by ${orderBy(sourceOfAll(place, conditions).pulled)}`,
     among: (keys) => Prisma.sql`select m.id as key from ${shown(place, conditions, ofIds(keys))} order by ${order}`,
   }
 }

@@ -47,6 +47,7 @@ type Artifact = {
   media: string
   size: number
   at: number
+  pulled: number | null
   tags: string[]
   labels: number[]
   isChild: boolean
@@ -57,6 +58,7 @@ const alive = async (): Promise<Artifact[]> =>
   (await run(
     `select m.id::int, m.repository_id as repository, m.digest, m.type, m.media_type as media, m.total_bytes::int as size,
             (extract(epoch from m.pushed_at) * 1000)::float8 as at,
+            (select (extract(epoch from p.pulled_at) * 1000)::float8 from artifacts.last_pulls p where p.manifest_id = m.id) as pulled,
             array(select t.name from artifacts.tags t where t.manifest_id = m.id) as tags,
             array(select l.label_id from artifacts.artifact_labels l where l.manifest_id = m.id) as labels,
             exists (select from artifacts.manifest_edges e join artifacts.manifests i on i.id = e.manifest_id
@@ -66,6 +68,9 @@ const alive = async (): Promise<Artifact[]> =>
   )) as Artifact[]
 
 const newest = (a: Artifact, b: Artifact) => b.at - a.at || b.id - a.id
+/** What nobody pulled comes first. */
+const pulledLast = (a: Artifact, b: Artifact) =>
+  a.pulled === b.pulled ? 0 : (b.pulled ?? Infinity) - (a.pulled ?? Infinity)
 const is = (field: string, value: string): Condition => ({ field, match: 'exact', value })
 const one: Place = { project, path: 'r1' }
 const sorted = (field: string, descending: boolean) => ({ sort: [{ field, descending }] })
@@ -90,6 +95,13 @@ const lists: List[] = [
   list(one, sorted('size', true), everything, (a, b) => b.size - a.size),
   list(one, sorted('id', false), everything, (a, b) => a.id - b.id),
   list(one, sorted('digest', true), everything, (a, b) => (a.digest < b.digest ? 1 : a.digest > b.digest ? -1 : 0)),
+  list(one, sorted('pull_time', true), everything, pulledLast),
+  list({ project }, sorted('pull_time', false), everything, (a, b) => pulledLast(b, a)),
+  list(
+    one,
+    { conditions: [{ field: 'pull_time', match: 'range', min: new Date(Date.now() - 60_000) }] },
+    ({ pulled }) => pulled !== null,
+  ),
   list(one, { conditions: [is('type', 'CHART')] }, ({ type }) => type === 'CHART'),
   list(one, { conditions: [is('manifest_media_type', 'm0')] }, ({ media }) => media === 'm0'),
   list(one, { conditions: [is('tags', 't1')] }, ({ tags }) => tags.includes('t1')),
@@ -195,6 +207,14 @@ const steps: ((tx: Sql, n: string) => Promise<unknown>)[] = [
     run(
       'update artifacts.manifests set media_type = $3, total_bytes = $4 where repository_id = $1 and digest = $2',
       [repository(), digest(), `m${random(2)}`, random(7)],
+      tx,
+    ),
+  (tx) =>
+    run(
+      `insert into artifacts.last_pulls (manifest_id, pulled_at, pulled_day)
+       select id, now(), (now() at time zone 'UTC')::date from artifacts.manifests where repository_id = $1 and digest = any($2) and deleted_at is null
+       on conflict (manifest_id) do update set pulled_at = excluded.pulled_at, pulled_day = excluded.pulled_day`,
+      [repository(), [digest(), digest(), digest()]],
       tx,
     ),
   (tx) =>

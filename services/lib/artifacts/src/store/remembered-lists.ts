@@ -1,6 +1,9 @@
 import { Prisma, type Database } from '@haven/db'
 
-/** A list of artifacts, or of repositories by one artifact of each, whose rows change only by what the triggers note (listing_changes, listing_log). */
+/**
+ * A list of artifacts, or of repositories by one artifact of each, whose rows change only by what the triggers note (listing_changes, listing_log),
+ * and by pulls.
+ */
 export type RememberedList = {
   /** Tells it apart from other lists. */
   name: string
@@ -8,6 +11,8 @@ export type RememberedList = {
   scope: Prisma.Sql
   /** What its keys are ids of. */
   keys: 'manifests' | 'repositories'
+  /** Whether a pull changes it. */
+  byPulls: boolean
   /** To find it whole may take longer than a statement may otherwise. */
   isLong: boolean
   /** `select … as key` of all of it, in its order. */
@@ -19,7 +24,8 @@ export type RememberedList = {
 type Db = Pick<Database, 'prisma' | 'lists'>
 type Writer = Pick<Database, 'lists'> & { readonly prisma: Pick<Database['prisma'], '$queryRaw' | '$executeRaw'> }
 type Prismatic = { readonly $queryRaw: Database['prisma']['$queryRaw'] }
-type Version = { epoch: string; snapshot: string }
+/** `at`: not later than the snapshot. */
+type Version = { epoch: string; snapshot: string; at: string }
 
 /** Ids that are larger, or longer lists, are not remembered: 16 MiB of a process is what all lists of a generation may take. */
 const MAX_INT = 2 ** 31 - 1
@@ -84,9 +90,9 @@ async function findWhole(db: Writer, list: RememberedList): Promise<Int32Array |
   const { prisma, lists } = db
   // Four bytes a key, as hexadecimal: the driver would take numbers one at a time, and makes an array of numbers of bytes.
   const [found] = await prisma.$queryRaw<
-    [{ epoch: string | null; snapshot: string; total: number; most: number; keys: string | null }]
+    [{ epoch: string | null; snapshot: string; at: string; total: number; most: number; keys: string | null }]
   >`
-    select ${epoch} as epoch, pg_current_snapshot()::text as snapshot, count(*)::float8 as total, coalesce(max(f.key), 0)::float8 as most,
+    select ${epoch} as epoch, pg_current_snapshot()::text as snapshot, now()::text as at, count(*)::float8 as total, coalesce(max(f.key), 0)::float8 as most,
            encode(string_agg(int4send(least(f.key, ${MAX_INT})::int4), ''), 'hex') as keys
       from (${list.whole}) f`
   if (found.epoch === null) {
@@ -94,7 +100,7 @@ async function findWhole(db: Writer, list: RememberedList): Promise<Int32Array |
     await prisma.$executeRaw`insert into artifacts.listing_epoch default values on conflict do nothing`
     return findWhole(db, list)
   }
-  const version = { epoch: found.epoch, snapshot: found.snapshot }
+  const version = { epoch: found.epoch, snapshot: found.snapshot, at: found.at }
   if (found.total > MAX_KEYS || found.most > MAX_INT) {
     lists.keep(list.name, JSON.stringify(version), { total: found.total, keys: null })
     return null
@@ -104,17 +110,28 @@ async function findWhole(db: Writer, list: RememberedList): Promise<Int32Array |
   return keep(db, list, version, keys)
 }
 
+/** A pull says when its transaction began, and ends it within this (pull-counter.ts: three statements). */
+const PULL_WRITTEN_WITHIN = Prisma.sql`interval '60 seconds'`
+
 /** What of a list may have changed in transactions that a snapshot did not see. Null: nobody knows, or it is too much. */
 async function changesSince(
   sql: Prismatic,
-  { scope, keys }: RememberedList,
-  { epoch: known, snapshot }: Version,
+  { scope, keys, byPulls }: RememberedList,
+  { epoch: known, snapshot, at }: Version,
 ): Promise<{ version: Version; touched: number[] | null }> {
   const unseen = Prisma.sql`
     c.transaction_id >= pg_snapshot_xmin(${snapshot}::text::pg_snapshot)::text::bigint
     and not pg_visible_in_snapshot(c.transaction_id::text::xid8, ${snapshot}::text::pg_snapshot)`
   const lines = (table: string) => Prisma.sql`
     (select c.repository_id, c.manifest_id, c.digest from artifacts.${Prisma.raw(table)} c where ${unseen} limit ${MAX_LINES + 1})`
+  const since = Prisma.sql`${at}::text::timestamptz - ${PULL_WRITTEN_WITHIN}`
+  const pulled = byPulls
+    ? Prisma.sql`
+      union all
+      (select m.repository_id, m.id, null
+         from artifacts.last_pulls p, lateral (select m.repository_id, m.id from artifacts.manifests m where m.id = p.manifest_id offset 0) m
+        where p.pulled_day >= ((${since}) at time zone 'UTC')::date and p.pulled_at >= ${since} limit ${MAX_LINES + 1})`
+    : Prisma.empty
   // `offset 0`: of each line by an index, since Postgres cannot know how few there are.
   const touched =
     keys === 'repositories'
@@ -131,20 +148,23 @@ async function changesSince(
              where m.repository_id = t.repository_id and t.manifest_id is null and t.digest is null limit ${MAX_TOUCHED + 1}) m`
   // Where a repository was that is elsewhere now, nobody knows: all of it is looked at for every list.
   const [row] = await sql.$queryRaw<
-    [{ epoch: string | null; snapshot: string; forgotten: boolean; lines: bigint; touched: number[] }]
+    [{ epoch: string | null; snapshot: string; at: string; forgotten: boolean; lines: bigint; touched: number[] }]
   >`
-    with changed as materialized (${lines('listing_changes')} union all ${lines('listing_log')}),
+    with changed as materialized (${lines('listing_changes')} union all ${lines('listing_log')} ${pulled}),
     touched as materialized (
       select distinct c.repository_id, c.manifest_id, c.digest
         from changed c
        where (c.manifest_id is null and c.digest is null)
           or coalesce((select ${scope} from artifacts.repositories r where r.id = c.repository_id), true))
-    select ${epoch} as epoch, pg_current_snapshot()::text as snapshot, (select count(*) from changed) as lines,
+    select ${epoch} as epoch, pg_current_snapshot()::text as snapshot, now()::text as at, (select count(*) from changed) as lines,
            coalesce((select e.forgotten_until > pg_snapshot_xmin(${snapshot}::text::pg_snapshot)::text::bigint from artifacts.listing_epoch e), true)
              as forgotten,
            array(select f.key::float8 from (${touched} limit ${MAX_TOUCHED + 1}) f) as touched`
   const unknown = row.epoch !== known || row.forgotten || row.lines > MAX_LINES || row.touched.length > MAX_TOUCHED
-  return { version: { epoch: row.epoch ?? '', snapshot: row.snapshot }, touched: unknown ? null : row.touched }
+  return {
+    version: { epoch: row.epoch ?? '', snapshot: row.snapshot, at: row.at },
+    touched: unknown ? null : row.touched,
+  }
 }
 
 /** Puts what was touched where it belongs now. In one snapshot, or places would be looked for between rows that move. */

@@ -53,6 +53,7 @@ const STATEMENT_TIMEOUT_MS = 10_000
 const LOCK_TIMEOUT_MS = 3_000
 /** Others wait with whoever waits for a lock: each goes on alone then, and has the whole time. */
 const BEGIN_SHARED = "begin; set local lock_timeout = '250ms'"
+const BEGIN_UNSYNCED = 'begin; set local synchronous_commit = off'
 const IDLE_IN_TRANSACTION_MS = 15_000
 const CONNECT_TIMEOUT_MS = 5_000
 /** A serialization failure or deadlock is repeated this often before it is an error. */
@@ -82,6 +83,8 @@ export class Database implements AsyncDisposable {
   readonly writes: Sql
   /** Short changes that many make at once: pushes. */
   readonly shared: SharedTransactions
+  /** Single statements that share transactions which do not wait for the disk: a crash of the server may undo those of the last half second. */
+  readonly unsynced: Sql
   /** What lists held, until it changes. */
   readonly lists: KeptLists
   readonly #pool: pg.Pool
@@ -109,8 +112,13 @@ export class Database implements AsyncDisposable {
     this.writes = new Queries(pooled)
     this.shared = new SharedTransactions(
       (work) => this.transaction(work),
-      (work) => this.#once(work, true),
+      (work) => this.#once(work, BEGIN_SHARED, true),
       this.writes,
+    )
+    this.unsynced = new SharedTransactions(
+      (work) => this.#once(work, BEGIN_UNSYNCED),
+      (work) => this.#once(work, BEGIN_UNSYNCED, true),
+      new Queries((query) => this.#lent((ask) => unsyncedAlone(ask, query))),
     )
     this.lists = new KeptLists(this.reads)
   }
@@ -135,9 +143,9 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  #once<T>(work: (tx: Tx) => Promise<T>, shared = false): Promise<T> {
+  #once<T>(work: (tx: Tx) => Promise<T>, begin = 'begin', shared = false): Promise<T> {
     return this.#lent(async (ask, broke) => {
-      const tx = new Transaction(ask, shared)
+      const tx = new Transaction(ask, begin, shared)
       try {
         const result = await work(tx)
         await tx.commit()
@@ -258,6 +266,15 @@ class Queries implements Sql {
   }
 }
 
+/** In one round trip. */
+async function unsyncedAlone(ask: Run, query: pg.QueryConfig): Promise<pg.QueryResult> {
+  const asked = [{ text: BEGIN_UNSYNCED }, query, { text: 'commit' }].map(ask)
+  // Until the last was answered the connection is theirs.
+  await Promise.allSettled(asked)
+  const [, result] = await Promise.all(asked)
+  return result!
+}
+
 class Transaction extends Queries implements Tx {
   readonly #ask: Run
   /** From then on the connection is somebody else's. */
@@ -273,11 +290,11 @@ class Transaction extends Queries implements Tx {
   readonly #last = new Map<Statement<object>, (readonly unknown[])[]>()
   readonly #behind: (() => Promise<unknown>)[] = []
 
-  constructor(ask: Run, shared: boolean) {
+  constructor(ask: Run, begin: string, shared: boolean) {
     super(ask)
     this.#ask = ask
     this.#shared = shared
-    this.#begun = ask({ text: shared ? BEGIN_SHARED : 'begin' })
+    this.#begun = ask({ text: begin })
     this.#begun.catch(() => undefined)
   }
 

@@ -1,7 +1,7 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
-import type { Tx } from './database.ts'
+import { openDatabase, type Sql, type Tx } from './database.ts'
 import { statement, statementOfRows } from './statement.ts'
 import type { SharedTransactions } from './shared-transactions.ts'
 
@@ -220,5 +220,40 @@ describe('SharedTransactions', () => {
     first.end()
     expect(await Promise.all(works)).toEqual([1, 2, 3])
     expect(await transactionsOf(1, 2, 3)).toBe(1)
+  })
+
+  it('waits for the disk, but for what may be lost with the last moment', async () => {
+    // Servers of tests do not wait otherwise.
+    await using own = await testDatabase()
+    const { url } = own
+    const name = new URL(url).pathname.slice(1)
+    await own.db.writes.rows(statement('wait', `alter database "${name}" set synchronous_commit = on`), [])
+    await using db = openDatabase({ url, applicationName: 'test' })
+    await db.writes.rows(
+      statement('table', 'create table made (id int primary key, by xid8 default pg_current_xact_id())'),
+      [],
+    )
+    type Made = { id: number; by: string; waits: string }
+    const told = statementOfRows<Made>(
+      'make and tell',
+      { id: 'int4' },
+      'n',
+      `, done as (insert into made (id) select id from given returning id, by::text, current_setting('synchronous_commit') as waits)
+       select n::int as n, done.* from given join done using (id)`,
+    )
+    const tell = (sql: Sql, ...some: number[]) => Promise.allSettled(some.map((id) => sql.one(told, [id])))
+    const made = (id: number, waits: string) => ({ status: 'fulfilled', value: { id, waits } })
+    expect(await tell(db.unsynced, 1)).toMatchObject([made(1, 'off')])
+    const together = await tell(db.unsynced, 2, 3)
+    expect(together).toMatchObject([made(2, 'off'), made(3, 'off')])
+    expect(new Set(together.map((each) => each.status === 'fulfilled' && each.value?.by)).size).toBe(1)
+    const refused = { status: 'rejected', reason: { code: '23505' } }
+    expect(await tell(db.unsynced, 1)).toMatchObject([refused])
+    expect(await tell(db.unsynced, 4, 1)).toMatchObject([made(4, 'off'), refused])
+    // Nothing is left behind on any connection.
+    const others = [5, 6, 7, 8, 9, 10, 11, 12]
+    expect(await tell(db.writes, ...others)).toMatchObject(others.map((id) => made(id, 'on')))
+    expect(await tell(db.shared, 13, 14)).toMatchObject([made(13, 'on'), made(14, 'on')])
+    expect(await db.writes.one(statement('count made', 'select count(*)::int from made'), [])).toEqual({ count: 14 })
   })
 })

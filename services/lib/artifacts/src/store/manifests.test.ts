@@ -46,7 +46,7 @@ describe.each(['that nobody has analyzed', 'as they were analyzed'])('repositori
     for (const path of ['r1', 'r2', `r${REPOSITORIES}`]) {
       for (const named of [{ tag: 'latest' }, { digest: 'same' }]) {
         const at = { projectId: 1, path }
-        expect(await getManifestRow(database.db.writes, at, named)).toMatchObject({ digest: 'same' })
+        expect(await getManifestRow(database.db.writes, at, named)).toMatchObject({ facts: { digest: 'same' } })
         expect(await reads((tx) => getManifestRow(tx, at, named))).toBeLessThan(6)
         expect(await reads((tx) => headManifestRow(tx, at, named))).toBeLessThan(6)
       }

@@ -102,7 +102,10 @@ async function bundle(): Promise<{ outputs: Metafile['outputs']; code: Map<strin
     lineLimit: 120,
     // Native parts that are optional: the same code serves every processor.
     external: ['pg-native', 'msgpackr-extract'],
-    alias: { 'swagger-ui-dist/absolute-path': './deploy/images/swagger-ui.cjs' },
+    alias: {
+      'swagger-ui-dist/absolute-path': './deploy/images/swagger-ui.cjs',
+      'body-parser': './deploy/images/body-parser.cjs',
+    },
     // For packages in CommonJS.
     banner: {
       js: "import { createRequire as requireBeside } from 'node:module'; const require = requireBeside(import.meta.url), __filename = import.meta.filename, __dirname = import.meta.dirname;",

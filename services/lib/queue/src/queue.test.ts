@@ -285,7 +285,7 @@ describe('stopping', () => {
     await queue.stopExecution(started.id)
     await queue.add(started.tasks)
     await work(job)
-    while ((await queue.bull('WORK').getJobCountByTypes('wait', 'active')) > 0) await tick()
+    while ((await (await queue.bull('WORK')).getJobCountByTypes('wait', 'active')) > 0) await tick()
     expect(await getExecution(database.db, started.id)).toMatchObject({ status: 'Stopped' })
   })
 })
@@ -320,8 +320,8 @@ describe('when Redis forgets', () => {
   it('a kick, the reconciler adds what was committed; what no row knows is removed', async () => {
     const job = define(() => Promise.resolve())
     const started = await start(job)
-    await queue.bull('WORK').add('WORK', {}, { jobId: '00000000-0000-4000-8000-000000000000.0', delay: 60_000 })
-    await queue.bull('WORK').add('WORK', {}, { jobId: 'nonsense', delay: 60_000 })
+    await (await queue.bull('WORK')).add('WORK', {}, { jobId: '00000000-0000-4000-8000-000000000000.0', delay: 60_000 })
+    await (await queue.bull('WORK')).add('WORK', {}, { jobId: 'nonsense', delay: 60_000 })
     const first = await reconciler().reconcile()
     expect(first).toMatchObject({ added: 1, removed: 2 })
     expect(await reconciler().reconcile()).toMatchObject({ added: 0, removed: 0 })
@@ -525,7 +525,7 @@ describe('a queue', () => {
     const job = define(() => Promise.resolve())
     await queue.pause('WORK')
     const started = await start(job)
-    await queue.bull('WORK').resume()
+    await (await queue.bull('WORK')).resume()
     await queue.kick(started.tasks)
     await work(job)
     expect(await listQueues(database.db.reads, ['IDLE', 'WORK'])).toMatchObject([
@@ -533,7 +533,7 @@ describe('a queue', () => {
       { jobType: 'WORK', count: 1, paused: true },
     ])
     await reconciler().reconcile()
-    expect(await queue.bull('WORK').isPaused()).toBe(true)
+    expect(await (await queue.bull('WORK')).isPaused()).toBe(true)
     expect(await getExecution(database.db, started.id)).toMatchObject({ status: 'Pending' })
     await queue.resume('WORK')
     expect(await ended(started.id)).toMatchObject({ status: 'Success' })

@@ -1,6 +1,6 @@
 import type { Database } from '@haven/db'
 import { cause } from '@haven/telemetry'
-import { Queue as BullQueue, type ConnectionOptions } from 'bullmq'
+import type { Queue as BullQueue, ConnectionOptions } from 'bullmq'
 import { Redis } from 'ioredis'
 import type { QueuedTask } from './start-execution.ts'
 import { fold, requestStopOf, stopWaiting } from './store/executions.ts'
@@ -55,7 +55,8 @@ export class Queue implements AsyncDisposable {
     const data = cause()
     for (const [jobType, ofType] of Map.groupBy(tasks, (task) => task.jobType)) {
       for (let from = 0; from < ofType.length; from += ADD_PAGE) {
-        await this.bull(jobType).addBulk(
+        const bull = await this.bull(jobType)
+        await bull.addBulk(
           ofType.slice(from, from + ADD_PAGE).map((task) => ({
             name: jobType,
             data,
@@ -67,11 +68,13 @@ export class Queue implements AsyncDisposable {
     }
   }
 
-  bull(jobType: string): BullQueue {
+  async bull(jobType: string): Promise<BullQueue> {
+    // By the first who has a task: it takes 6 MiB and a tenth of a second, of which a process that serves pulls has no use.
+    const { Queue: Bull } = await import('./bull.ts')
     let queue = this.#queues.get(jobType)
     if (!queue) {
       const connection = this.#redis as unknown as ConnectionOptions
-      queue = new BullQueue(jobType, { connection, prefix: this.#prefix })
+      queue = new Bull(jobType, { connection, prefix: this.#prefix })
       queue.on('error', this.#onFailure)
       this.#queues.set(jobType, queue)
     }
@@ -104,7 +107,9 @@ export class Queue implements AsyncDisposable {
   async #forget(tasks: { jobId: string; jobType: string; attempt: number }[]): Promise<void> {
     const all = (async () => {
       for (let from = 0; from < tasks.length; from += 100) {
-        await Promise.all(tasks.slice(from, from + 100).map((task) => this.bull(task.jobType).remove(bullId(task))))
+        await Promise.all(
+          tasks.slice(from, from + 100).map(async (task) => (await this.bull(task.jobType)).remove(bullId(task))),
+        )
       }
     })()
     await within(KICK_MS, all).catch((cause: unknown) =>
@@ -123,10 +128,8 @@ export class Queue implements AsyncDisposable {
 
   async #setPaused(jobType: string, paused: boolean): Promise<void> {
     await this.db.writes.rows(setPaused, [jobType, paused])
-    const queue = this.bull(jobType)
-    await within(KICK_MS, paused ? queue.pause() : queue.resume()).catch((cause: unknown) =>
-      this.#onFailure(new Error(`pausing ${jobType}`, { cause })),
-    )
+    const told = this.bull(jobType).then((queue) => (paused ? queue.pause() : queue.resume()))
+    await within(KICK_MS, told).catch((cause: unknown) => this.#onFailure(new Error(`pausing ${jobType}`, { cause })))
   }
 
   /** Rejects when Redis does not answer in time. */

@@ -94,7 +94,7 @@ export class Reconciler implements AsyncDisposable {
 
   async #compare(jobType: string, done: Reconciled): Promise<void> {
     const { db, queue } = this.#options
-    const bull = queue.bull(jobType)
+    const bull = await queue.bull(jobType)
     const paused = (await db.writes.one(isPaused, [jobType]))?.paused ?? false
     if (paused !== (await bull.isPaused())) await (paused ? bull.pause() : bull.resume())
 
@@ -129,7 +129,7 @@ export class Reconciler implements AsyncDisposable {
     let removed = 0
     for (const id of ids) {
       if (needed.has(id)) continue
-      removed += await queue.bull(jobType).remove(id)
+      removed += await (await queue.bull(jobType)).remove(id)
     }
     return removed
   }

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { problems } from '@haven/errors'
 import { statement, type Database } from '@haven/db'
 import { causedBy, inSpan, type Cause } from '@haven/telemetry'
-import { DelayedError, Worker as BullWorker, type Job } from 'bullmq'
+import type { Job, Worker as BullWorker } from 'bullmq'
 import { Redis } from 'ioredis'
 import type { JobDefinition } from './define-job.ts'
 import { Lease, LeaseLost, ShuttingDown, StopRequested, TurnOver, type LeaseTimes, type Outcome } from './lease.ts'
@@ -51,6 +51,9 @@ const signOfLife = statement(
 )
 const signOff = statement('jobs worker gone', 'delete from jobs.workers where id = $1')
 
+/** What BullMQ wants to be thrown after a job was moved. */
+const delayed = async () => new (await import('./bull.ts')).DelayedError()
+
 /** Takes tasks from BullMQ, one queue a job type, and runs each under a lease. One row in jobs.workers tells of all of them. */
 export class Workers<Deps> implements AsyncDisposable {
   readonly id = randomUUID()
@@ -71,8 +74,9 @@ export class Workers<Deps> implements AsyncDisposable {
     const { jobs, poolSize, prefix, times, onFailure } = this.#options
     // What a worker took and had not claimed when it died is held by BullMQ's lock only: that ends no later than a lease.
     const lockMs = Math.min(times.leaseMs, BULL_LOCK_MS)
+    const { Worker: Bull } = await import('./bull.ts')
     for (const job of jobs) {
-      const worker = new BullWorker(job.type, (taken, token) => this.#process(job, taken, token), {
+      const worker = new Bull(job.type, (taken, token) => this.#process(job, taken, token), {
         connection: this.#redis,
         prefix,
         concurrency: job.concurrency > 0 ? Math.min(job.concurrency, poolSize) : poolSize,
@@ -129,7 +133,7 @@ export class Workers<Deps> implements AsyncDisposable {
     if (lease === 'gone') return
     if (!(lease instanceof Lease)) {
       await taken.moveToDelayed(Date.now() + lease.againInMs, token)
-      throw new DelayedError()
+      throw await delayed()
     }
     this.#leases.add(lease)
     let turnOver = false
@@ -141,7 +145,7 @@ export class Workers<Deps> implements AsyncDisposable {
     if (!turnOver) return
     // Behind those that wait now.
     await taken.moveToDelayed(Date.now(), token)
-    throw new DelayedError()
+    throw await delayed()
   }
 
   /** True when it has not ended and others go first. */

@@ -12,7 +12,7 @@ describe('buffers to send from', () => {
       MiB,
       MiB,
       256 * KiB,
-      64 * KiB,
+      32 * KiB,
     ])
   })
 
@@ -25,12 +25,22 @@ describe('buffers to send from', () => {
     }
     const sizes = held.map(({ length }) => length)
     expect(sizes.slice(0, 2)).toEqual([MiB, MiB])
-    expect(sizes.at(-1)).toBe(64 * KiB)
-    expect(sizes.reduce((sum, size) => sum + size)).toBeLessThanOrEqual(8 * MiB + 256 * 64 * KiB)
+    expect(sizes.at(-1)).toBe(32 * KiB)
+    expect(sizes.reduce((sum, size) => sum + size)).toBeLessThanOrEqual(8 * MiB + 256 * 32 * KiB)
     for (const buffer of held) pool.give(buffer)
     const resident = held.reduce((sum, { length }) => sum + length, 0)
     expect(resident).toBeGreaterThan(0)
     expect(resident).toBeLessThanOrEqual(8 * MiB)
+  })
+
+  it('are a crowd when two of the smallest each are more than the limit', () => {
+    const pool = new BufferPool(MiB)
+    for (let stream = 0; stream < 16; stream++) pool.enter()
+    expect(pool.isCrowded).toBe(false)
+    pool.enter()
+    expect(pool.isCrowded).toBe(true)
+    pool.leave()
+    expect(pool.isCrowded).toBe(false)
   })
 
   it('count no more when they were dropped', () => {

@@ -50,7 +50,7 @@ export class KeptBuffers {
 }
 
 /** From large to small. */
-const SIZES = [MiB, 256 * KiB, 64 * KiB] as const
+const SIZES = [MiB, 256 * KiB, 128 * KiB, 64 * KiB, 32 * KiB] as const
 /** One is filled while the other is sent. */
 const A_STREAM = 2
 
@@ -77,6 +77,11 @@ export class BufferPool {
 
   leave(): void {
     this.#streams -= 1
+  }
+
+  /** So many streams that two buffers each, the smallest, are more than all should hold. */
+  get isCrowded(): boolean {
+    return A_STREAM * this.#streams * SIZES.at(-1)! > this.#limitBytes
   }
 
   /** A buffer for the next of so many bytes; it may hold fewer. */

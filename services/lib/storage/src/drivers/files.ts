@@ -32,7 +32,7 @@ const WHOLE_BYTES = 1024 ** 2
 /** Of a buffer that others keep. */
 const READ_BYTES = 256 * 1024
 /** What all downloads together hold in buffers, as long as they are few enough. */
-const SENDING_BYTES = 24 * 1024 ** 2
+const SENDING_BYTES = 8 * 1024 ** 2
 
 // File handles of fs/promises cost more per call than descriptors, and the pump makes one call per buffer.
 const openFile = promisify(open)
@@ -205,14 +205,15 @@ export class FileStorage implements BlobStorage {
           outlet.throwIfClosed()
           if (bytes === 0) throw new ObjectTruncated(key, offset + length - at)
           at += bytes
-          // One read ahead: the disk works while the socket does.
-          if (at < offset + length) reading = readAt(at)
+          // One read ahead: the disk works while the socket does. Among hundreds it works for others meanwhile.
+          if (at < offset + length && !this.#pool.isCrowded) reading = readAt(at)
           await outlet.write(buffer.subarray(0, bytes))
         } catch (error) {
           if (!outlet.keepsBuffers) this.#pool.drop(buffer)
           throw error
         }
         if (!outlet.keepsBuffers) this.#pool.give(buffer)
+        if (at < offset + length) reading ??= readAt(at)
       }
     } finally {
       // A descriptor must not be closed, nor a buffer reused, under a read in flight.

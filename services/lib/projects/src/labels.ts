@@ -122,10 +122,16 @@ const hold = statement<{ id: number; name: string; projectId: number }>(
   'select id, name, project_id as "projectId" from projects.labels where id = $1 and deleted_at is null for share',
 )
 
+const byIds = statement<Label>(
+  'labels by ids',
+  `select id, name, description, color, project_id as "projectId", created_at as "createdAt", updated_at as "updatedAt"
+     from projects.labels where id = any($1::int[]) and deleted_at is null`,
+)
+
 /** Those of these labels that are there, by id. */
 export async function findLabels({ db }: Deps, ids: readonly number[]): Promise<Map<number, Label>> {
   if (ids.length === 0) return new Map()
-  const labels = await db.prisma.label.findMany({ where: { id: { in: [...new Set(ids)] }, deletedAt: null } })
+  const labels = await db.writes.rows(byIds, [[...new Set(ids)]])
   return new Map(labels.map((label) => [label.id, label]))
 }
 

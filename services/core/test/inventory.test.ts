@@ -333,7 +333,8 @@ describe('whole rows of a repository', () => {
       return content.statements(() => haven(path))
     }
     for (const view of ['tags', 'artifacts']) {
-      expect([view, await asked(`${ROWS}/${view}?page_size=1`)]).toEqual([view, 5])
+      // The artifact pushed last has no labels to be read.
+      expect([view, await asked(`${ROWS}/${view}?page_size=1`)]).toEqual([view, view === 'tags' ? 5 : 4])
       expect([view, await asked(`${ROWS}/${view}?page_size=100`)]).toEqual([view, 5])
       // No configs are read; one more says where the search begins.
       const searched = await content.statements(() => haven(`${ROWS}/${view}?q=platform:linux&page_size=100`))

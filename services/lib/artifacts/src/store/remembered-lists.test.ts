@@ -276,6 +276,17 @@ describe('a list of artifacts that is remembered', () => {
       expect([many, statements > 2, statements <= 8]).toEqual([many, true, true])
       expect(await count(place, asked)).toBe(2)
     }
+    const byPulls = sorted('pull_time', true)
+    await artifactRows(database.db, one, { ...byPulls, page: { number: 1, size: 20 } })
+    expect(await count(one, byPulls)).toBe(2)
+    await run(
+      `insert into artifacts.last_pulls (manifest_id, pulled_at, pulled_day)
+       select max(id), now(), (now() at time zone 'UTC')::date from artifacts.manifests where repository_id = 1 and deleted_at is null
+       on conflict (manifest_id) do update set pulled_at = excluded.pulled_at`,
+    )
+    expect(await count(one, byPulls)).toBeGreaterThan(2)
+    // Told once, however lately it was.
+    expect(await count(one, byPulls)).toBe(2)
     await expectRight()
   })
 

@@ -110,6 +110,11 @@ async function findWhole(db: Writer, list: RememberedList): Promise<Int32Array |
   return keep(db, list, version, keys)
 }
 
+/** The whole number of a transaction of which a row that was written lately has the lower half. */
+const whole = (half: Prisma.Sql) => Prisma.sql`(
+  select (x.next - x.next % x.wrap + x.half - case when x.half >= x.next % x.wrap then x.wrap else 0 end)::text::xid8
+    from (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next, ${half}::text::bigint as half, 4294967296 as wrap) x)`
+
 /** A pull says when its transaction began, and ends it within this (pull-counter.ts: three statements). */
 const PULL_WRITTEN_WITHIN = Prisma.sql`interval '60 seconds'`
 
@@ -130,7 +135,8 @@ async function changesSince(
       union all
       (select m.repository_id, m.id, null
          from artifacts.last_pulls p, lateral (select m.repository_id, m.id from artifacts.manifests m where m.id = p.manifest_id offset 0) m
-        where p.pulled_day >= ((${since}) at time zone 'UTC')::date and p.pulled_at >= ${since} limit ${MAX_LINES + 1})`
+        where p.pulled_day >= ((${since}) at time zone 'UTC')::date and p.pulled_at >= ${since}
+          and not pg_visible_in_snapshot(${whole(Prisma.sql`p.xmin`)}, ${snapshot}::text::pg_snapshot) limit ${MAX_LINES + 1})`
     : Prisma.empty
   // `offset 0`: of each line by an index, since Postgres cannot know how few there are.
   const touched =

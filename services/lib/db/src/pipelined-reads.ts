@@ -51,7 +51,8 @@ class Lane {
   readonly #connected: Promise<unknown>
   readonly #watch: SilenceWatch
   readonly #apart: (query: pg.QueryConfig) => Promise<pg.QueryResult>
-  readonly #waiting = new Set<Waiting>()
+  /** In the order of asking, which is that of answers; a set would leave to the collector what it held. */
+  readonly #waiting: Waiting[] = []
   /** When the last answer came, or the first question after a rest. */
   #movedAt = 0
   #ticking: NodeJS.Timeout | null = null
@@ -82,8 +83,8 @@ class Lane {
     joinWrites(this.#client)
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { query, resolve, reject, settled: false }
-      this.#waiting.add(waiting)
-      if (this.#waiting.size === 1) this.#movedAt = performance.now()
+      this.#waiting.push(waiting)
+      if (this.#waiting.length === 1) this.#movedAt = performance.now()
       this.#ticking ??= setInterval(() => this.#tick(), STUCK_MS)
       this.#watch
         .ask(this.#client, () => this.#client.query(query))
@@ -99,7 +100,7 @@ class Lane {
   }
 
   #settle(waiting: Waiting, tell: () => void) {
-    this.#waiting.delete(waiting)
+    this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
     this.#stuck = false
     this.#movedAt = performance.now()
     if (!waiting.settled) tell()
@@ -112,7 +113,7 @@ class Lane {
 
   /** One timer however many ask: to start one for each would cost more than the rest of asking. */
   #tick() {
-    if (this.#waiting.size === 0) {
+    if (this.#waiting.length === 0) {
       clearInterval(this.#ticking!)
       this.#ticking = null
     } else if (performance.now() - this.#movedAt > STUCK_MS) this.#overtake()

@@ -3,7 +3,11 @@ import type { Sql } from './database.ts'
 import { saidNo } from './pipelined-reads.ts'
 import { RowsOfATurn, type Statement } from './statement.ts'
 
-type Asked = { begun: boolean; readonly running: Promise<object[]>; next: Promise<object[]> | null }
+/**
+ * `running` null: it was answered, and is not in the map any more. V8 keeps tables that a map has outgrown until its next full collection, with what is in them:
+ * that is not to be each answer.
+ */
+type Asked = { begun: boolean; running: Promise<object[]> | null; next: Promise<object[]> | null }
 
 /**
  * Reads for many who ask the same at once: whoever asks while the same question is being answered shares the next answer with all
@@ -31,7 +35,7 @@ export class SharedReads implements Sql {
     if (!asked.begun) return asked.running as Promise<Row[]>
     // The running answer may have been read before this question came.
     const again = () => this.#run(key, statement, values)
-    asked.next ??= asked.running.then(again, again)
+    asked.next ??= asked.running!.then(again, again)
     return asked.next as Promise<Row[]>
   }
 
@@ -45,7 +49,9 @@ export class SharedReads implements Sql {
       return (statement.types ? this.#turn : this.#reads).rows(statement, values)
     }
     const forget = () => {
-      if (this.#asked.get(key) === asked && asked.next === null) this.#asked.delete(key)
+      if (this.#asked.get(key) !== asked || asked.next !== null) return
+      this.#asked.delete(key)
+      asked.running = null
     }
     const running = this.#allArrived().then(read)
     const asked: Asked = { begun: false, running, next: null }

@@ -107,7 +107,7 @@ const MOST_ROWS = 32
 export class RowsOfATurn {
   readonly #run: (statement: Statement<object>, values: readonly unknown[]) => Promise<object[]>
   readonly #ofOneRow: (error: unknown) => boolean
-  readonly #asked = new Map<Statement<object>, Asked[]>()
+  #asked = new Map<Statement<object>, Asked[]>()
 
   /** @param ofOneRow whether a failure may be due to a single row, and the others may be asked again. */
   constructor(
@@ -131,8 +131,9 @@ export class RowsOfATurn {
 
   /** Now, instead of at the end of the turn. */
   askAll(): void {
-    const turn = [...this.#asked]
-    this.#asked.clear()
+    const turn = this.#asked
+    // Not `clear`, after which V8 keeps what was in it until its next full collection: each cleared table leads to the next.
+    this.#asked = new Map()
     for (const [statement, asked] of turn) {
       for (let n = 0; n < asked.length; n += MOST_ROWS) void this.#askFor(statement, asked.slice(n, n + MOST_ROWS))
     }

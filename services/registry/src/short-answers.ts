@@ -1,4 +1,4 @@
-import { findManifest, knownBlob, knownManifest, type FoundManifest } from '@haven/artifacts'
+import { findManifest, knownBlob, type FoundManifest } from '@haven/artifacts'
 import { TwoGenerations } from '@haven/db'
 import { isUnavailable, ociEnvelope, toProblem } from '@haven/errors'
 import { canonicalPath, parseRegistryPath, type RegistryPath } from '@haven/oci'
@@ -106,9 +106,8 @@ function manifestOf(
     }
     return { headers: manifests.headersOf(facts), body: payload === null ? '' : manifests.inOneWrite(payload) }
   }
-  const known = knownManifest(artifacts, grant, at.reference, mayPush)
-  if (known) return told(known)
-  return findManifest(artifacts, grant, at.reference, { mayPush, heads }).then((found) => found && told(found))
+  const found = findManifest(artifacts, grant, at.reference, { mayPush, heads })
+  return found instanceof Promise ? found.then((late) => late && told(late)) : found && told(found)
 }
 
 function blobOf(

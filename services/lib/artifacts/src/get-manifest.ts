@@ -43,62 +43,55 @@ type WholeManifest = { readonly facts: ManifestFacts; readonly payload: Buffer }
 export type FoundManifest = WholeManifest | { readonly facts: ManifestFacts; readonly payload: null }
 
 /**
- * As `getManifest`, when all of it is in memory and there is nothing to promise and nobody to ask.
+ * As `getManifest`, or `headManifest`, where there is nothing to promise and nobody to ask: at once when it is in memory. Null also where there is no such
+ * manifest; those say what is wrong.
  * @param mayPush whether the caller may push to the repository as well
  */
-export function knownManifest(
-  deps: ArtifactDeps,
-  grant: PullGrant,
-  reference: Reference,
-  mayPush: boolean,
-): WholeManifest | null {
-  const { manifestBytes, policies, recent } = deps
-  if (policies.pullGate) return null
-  const facts = recent.manifests.get(keyOf(grant, reference))
-  if (facts === null || (mayPush && needsPromise(deps, facts))) return null
-  const payload = manifestBytes.get(facts.digest)
-  return payload ? { facts, payload } : null
-}
-
-/**
- * As `knownManifest`, of what has to be read; without bytes for a HEAD. Null also where there is no such manifest: `getManifest` says what is wrong.
- */
-export async function findManifest(
+export function findManifest(
   deps: ArtifactDeps,
   grant: PullGrant,
   reference: Reference,
   { mayPush, heads }: { mayPush: boolean; heads: boolean },
-): Promise<FoundManifest | null> {
+): FoundManifest | null | Promise<FoundManifest | null> {
   if (deps.policies.pullGate) return null
-  const found = heads ? withoutBytes(await readFacts(deps, grant, reference)) : await readWhole(deps, grant, reference)
-  return found && mayPush && needsPromise(deps, found.facts) ? null : found
+  const key = keyOf(grant, reference)
+  const known = deps.recent.manifests.get(key)
+  if (known !== null) {
+    if (mayPush && needsPromise(deps, known)) return null
+    const payload = heads ? null : deps.manifestBytes.get(known.digest)
+    if (payload !== undefined) return { facts: known, payload }
+  }
+  const coming = heads
+    ? readFacts(deps, grant, reference, key).then(headOf)
+    : readWhole(deps, grant, reference, key, known)
+  return mayPush ? coming.then((found) => (found && needsPromise(deps, found.facts) ? null : found)) : coming
 }
 
-const withoutBytes = (facts: ManifestFacts | null) => facts && { facts, payload: null }
+const headOf = (facts: ManifestFacts | null) => facts && { facts, payload: null }
 
 /** The facts say what there is; the bytes are asked for only when they are not in memory. */
-async function readWhole(deps: ArtifactDeps, grant: PullGrant, reference: Reference): Promise<WholeManifest | null> {
-  const { db, manifestBytes, recent } = deps
-  const where = whereOf(grant)
-  const key = keyOf(grant, reference)
-  const known = recent.manifests.get(key)
+async function readWhole(
+  deps: ArtifactDeps,
+  grant: PullGrant,
+  reference: Reference,
+  key = keyOf(grant, reference),
+  known = deps.recent.manifests.get(key),
+): Promise<WholeManifest | null> {
+  const { db, manifestBytes } = deps
   const expected = known?.digest ?? manifestBytes.digestOf(key, reference)
   const payload = expected === undefined ? undefined : manifestBytes.get(expected)
   if (payload) {
-    const facts = known ?? (await readFacts(deps, grant, reference))
+    const facts = known ?? (await readFacts(deps, grant, reference, key))
     if (facts === null) return null
     if (facts.digest === expected) return { facts, payload }
   }
-  const stored = await getManifestRow(db.reads, where, reference)
+  const stored = await getManifestRow(db.reads, whereOf(grant), reference)
   if (stored) manifestBytes.keep(key, reference, stored.facts.digest, stored.payload)
   return stored
 }
 
-async function readFacts({ db, recent }: ArtifactDeps, grant: PullGrant, reference: Reference) {
-  const key = keyOf(grant, reference)
-  const read = () => headManifestRow(db.reads, whereOf(grant), reference)
-  return recent.manifests.get(key) ?? recent.manifests.read(key, read)
-}
+const readFacts = ({ db, recent }: ArtifactDeps, grant: PullGrant, reference: Reference, key: string) =>
+  recent.manifests.read(key, () => headManifestRow(db.reads, whereOf(grant), reference))
 
 /** As `getManifest`, without the bytes. */
 export async function headManifest(
@@ -107,7 +100,8 @@ export async function headManifest(
   reference: Reference,
   mayPush?: PushQuestion,
 ): Promise<ServedManifest> {
-  const found = await readFacts(deps, grant, reference)
+  const key = keyOf(grant, reference)
+  const found = deps.recent.manifests.get(key) ?? (await readFacts(deps, grant, reference, key))
   if (!found || (needsPromise(deps, found) && !(await promised(deps, grant, reference, found, mayPush)))) {
     return absent(deps, grant, reference)
   }

@@ -17,14 +17,7 @@ export {
 export { faultPoint, interceptFaultPoint, type FaultPoint } from './fault-point.ts'
 export { detachLabel } from './detach-label.ts'
 export { finishUpload } from './finish-upload.ts'
-export {
-  findManifest,
-  getManifest,
-  headManifest,
-  knownManifest,
-  type FoundManifest,
-  type ServedManifest,
-} from './get-manifest.ts'
+export { findManifest, getManifest, headManifest, type FoundManifest, type ServedManifest } from './get-manifest.ts'
 export {
   listArtifactRows,
   listTagRows,

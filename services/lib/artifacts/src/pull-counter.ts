@@ -1,6 +1,8 @@
 import { statement, type Database } from '@haven/db'
 
 const FLUSH_MS = 1_000
+/** So many different manifests or tags are written as soon as those before are: all at once they would keep others waiting. */
+const FLUSH_AT = 500
 
 const count = statement(
   'pulls count',
@@ -37,6 +39,8 @@ export class PullCounter implements AsyncDisposable {
   #manifests = new Set<string>()
   #tags = new Set<string>()
   #writing: Promise<void> = Promise.resolve()
+  /** The last write has ended, and was no failure. */
+  #ready = true
 
   constructor(db: Database, onFailure: (failure: Error) => void) {
     this.#db = db
@@ -47,19 +51,20 @@ export class PullCounter implements AsyncDisposable {
     this.#pulls.set(repositoryId, (this.#pulls.get(repositoryId) ?? 0) + 1)
     if (id !== null) this.#manifests.add(id)
     if (tagId !== null) this.#tags.add(tagId)
-    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
+    if (this.#ready && this.#manifests.size + this.#tags.size >= FLUSH_AT) void this.flush()
+    else this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
   }
 
   /** Writes what was counted so far. A failed write is tried again with the next one. */
   flush(): Promise<void> {
     if (this.#timer) clearTimeout(this.#timer)
     this.#timer = null
+    this.#ready = false
     this.#writing = this.#writing.then(() => this.#write())
     return this.#writing
   }
 
   async #write(): Promise<void> {
-    if (this.#pulls.size === 0) return
     const pulls = this.#pulls
     const ids = [...pulls.keys()].sort((a, b) => a - b)
     const manifests = [...this.#manifests]
@@ -68,11 +73,14 @@ export class PullCounter implements AsyncDisposable {
     this.#manifests = new Set()
     this.#tags = new Set()
     try {
-      await this.#db.transaction(async (tx) => {
-        await tx.rows(count, [ids, ids.map((id) => pulls.get(id))])
-        await tx.rows(touchManifests, [manifests])
-        await tx.rows(touchTags, [tags])
-      })
+      if (ids.length > 0) {
+        await this.#db.transaction(async (tx) => {
+          await tx.rows(count, [ids, ids.map((id) => pulls.get(id))])
+          await tx.rows(touchManifests, [manifests])
+          await tx.rows(touchTags, [tags])
+        })
+      }
+      this.#ready = true
     } catch (error) {
       for (const [id, number] of pulls) this.#pulls.set(id, (this.#pulls.get(id) ?? 0) + number)
       for (const id of manifests) this.#manifests.add(id)

@@ -95,4 +95,33 @@ describe('PullLog', () => {
     }
     expect(await told()).toEqual(['ArtifactPulled 3 ann 1 2'])
   })
+
+  it('writes when many different are held, one write after the other, and waits after one that failed', async () => {
+    const failures: Error[] = []
+    let writes = 0
+    let answer = Promise.withResolvers<boolean>()
+    const counted = () => {
+      writes++
+      return answer.promise
+    }
+    await using log = new PullLog(database.db, counted, (error) => failures.push(error))
+    const note = async (count: number, of: string) => {
+      for (let n = 0; n < count; n++) log.note(pull(ann), manifest, `${of}${n}`)
+      await new Promise(setImmediate)
+      return writes
+    }
+    expect(await note(499, 'a')).toBe(0)
+    expect(await note(1, 'b')).toBe(1)
+    expect(await note(600, 'c')).toBe(1)
+    answer.resolve(true)
+    while ((await told()).length < 500) await new Promise((resolve) => setTimeout(resolve, 10))
+    answer = Promise.withResolvers()
+    while (writes === 1) await note(1, 'd')
+    answer.reject(new Error('away'))
+    await new Promise(setImmediate)
+    expect(failures).toHaveLength(1)
+    expect(await note(600, 'e')).toBe(2)
+    answer = Promise.withResolvers()
+    answer.resolve(true)
+  })
 })

@@ -3,6 +3,8 @@ import { emitPulls, type Pull } from '@haven/events'
 import { nameOf, principalKey, sourceOf, type PullGrant } from './grants.ts'
 
 const FLUSH_MS = 1_000
+/** So many different pulls are not held for longer than it takes to write the ones before: written all at once they would keep others waiting. */
+const FLUSH_AT = 500
 /** Different pulls that are held at most; while Postgres is away, further ones go untold. */
 const MAX_HELD = 10_000
 
@@ -20,6 +22,8 @@ export class PullLog implements AsyncDisposable {
   #timer: NodeJS.Timeout | null = null
   #held = new Map<string, Held>()
   #writing: Promise<void> = Promise.resolve()
+  /** The last write has ended, and was no failure. */
+  #ready = true
 
   /** @param wanted whether pulls are told of now. */
   constructor(db: Database, wanted: () => Promise<boolean>, onFailure: (failure: Error) => void) {
@@ -37,24 +41,25 @@ export class PullLog implements AsyncDisposable {
     const held = this.#held.get(key)
     if (held) held.pulls++
     else if (this.#held.size < MAX_HELD) this.#held.set(key, { grant, manifest, tag, pulls: 1 })
-    this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
+    if (this.#ready && this.#held.size >= FLUSH_AT) void this.flush()
+    else this.#timer ??= setTimeout(() => void this.flush(), FLUSH_MS)
   }
 
   /** Writes what was noted so far. A failed write is tried again with the next one. */
   flush(): Promise<void> {
     if (this.#timer) clearTimeout(this.#timer)
     this.#timer = null
+    this.#ready = false
     this.#writing = this.#writing.then(() => this.#write())
     return this.#writing
   }
 
   async #write(): Promise<void> {
-    if (this.#held.size === 0) return
     const held = this.#held
     this.#held = new Map()
     try {
-      if (!(await this.#wanted())) return
-      await emitPulls(this.#db.writes, Array.from(held.values(), pullOf))
+      if (held.size > 0 && (await this.#wanted())) await emitPulls(this.#db.writes, Array.from(held.values(), pullOf))
+      this.#ready = true
     } catch (error) {
       for (const [key, one] of held) {
         const again = this.#held.get(key)

@@ -28,7 +28,7 @@ const touchTags = statement(
 type Pulled = { repositoryId: number; id: string | null; tagId: string | null }
 
 /**
- * Counts pulls in memory and writes them once a second, so that a pull costs no write. A process that is killed loses a second of
+ * Counts pulls in memory and writes them once a second, or when they are of many things, so that a pull costs no write. A process that is killed loses a second of
  * counts, never anything that a client was promised.
  */
 export class PullCounter implements AsyncDisposable {

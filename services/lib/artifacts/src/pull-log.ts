@@ -12,8 +12,8 @@ type Pulled = { repositoryId: number; id: string | null; digest: string; mediaTy
 type Held = { grant: PullGrant; manifest: Pulled; tag: string | undefined; pulls: number }
 
 /**
- * Has the audit log tell of pulls. They are gathered in memory and become events once a second, one for all pulls of the same by the same
- * principal, so that a pull costs no write of its own. A process that is killed loses a second of them.
+ * Has the audit log tell of pulls. They are gathered in memory and become events once a second, or when they are of many things, one for all pulls of the
+ * same by the same principal, so that a pull costs no write of its own. A process that is killed loses a second of them.
  */
 export class PullLog implements AsyncDisposable {
   readonly #db: Database

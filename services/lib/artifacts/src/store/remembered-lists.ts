@@ -110,9 +110,9 @@ async function findWhole(db: Writer, list: RememberedList): Promise<Int32Array |
   return keep(db, list, version, keys)
 }
 
-/** The whole number of a transaction of which a row that was written lately has the lower half. */
+/** The whole number of a transaction of which a row that was written lately has the lower half; of one that was restored, 0. */
 const whole = (half: Prisma.Sql) => Prisma.sql`(
-  select (x.next - x.next % x.wrap + x.half - case when x.half >= x.next % x.wrap then x.wrap else 0 end)::text::xid8
+  select greatest(x.next - x.next % x.wrap + x.half - case when x.half >= x.next % x.wrap then x.wrap else 0 end, 0)::text::xid8
     from (select pg_snapshot_xmax(pg_current_snapshot())::text::bigint as next, ${half}::text::bigint as half, 4294967296 as wrap) x)`
 
 /** A pull says when its transaction began, and ends it within this (pull-counter.ts: three statements). */

@@ -10,6 +10,11 @@ import { claim, type Claim } from './uploads-claim.ts'
 
 /** Fewer are summed in less time than it takes to hand them to another thread. */
 const MIN_BYTES_ASIDE = 128 * 1024
+/**
+ * What comes alone and is no larger is summed here: ten milliseconds in all, piece by piece, and less CPU (decision 0007), where the other thread takes
+ * 13 MiB of memory for as long as the process lives.
+ */
+const MAX_BYTES_ALONE = 16 * 1024 * 1024
 
 /** Bytes that a client sends. */
 export type Chunk = {
@@ -62,11 +67,14 @@ export async function stageChunk(
 ): Promise<Staged> {
   const { upload, signal } = held
   const { id, key, offsetBytes, state, digestAlgorithm } = upload
-  const aside = deps.storage.gathers === true && (chunk.sizeBytes ?? Infinity) >= MIN_BYTES_ASIDE
+  const size = chunk.sizeBytes ?? Infinity
+  const alone = size <= MAX_BYTES_ALONE && deps.hashes.summing === 0
+  const aside = deps.storage.gathers === true && size >= MIN_BYTES_ASIDE && !alone
   const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm, aside)
   // At the beginning there is nothing to come back to.
   const before = offsetBytes > 0 ? hash?.copy() : undefined
   await faultPoint('chunk.beforeStage')
+  deps.hashes.summing += 1
   try {
     const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk, offsetBytes, limit), {
       ...(hash &&
@@ -83,6 +91,8 @@ export async function stageChunk(
     if (error instanceof UploadLost) await giveUp(deps, upload, error)
     if (problems.quotaExceeded.is(error)) await abandon(deps, held)
     throw error
+  } finally {
+    deps.hashes.summing -= 1
   }
 }
 

@@ -2,7 +2,7 @@ import { createHash, randomBytes, randomUUID } from 'node:crypto'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
+import { afterAll, beforeAll, describe, expect, it, jest } from '@jest/globals'
 import { statement } from '@haven/db'
 import { problems } from '@haven/errors'
 import { ensurePresets } from '@haven/identity'
@@ -337,6 +337,33 @@ describe('a failure between any two steps of a push (F01)', () => {
     await appendToUpload(again, pushing('resumed'), id, chunk(bytes.subarray(1000), 1000))
     await finishUpload(again, pushing('resumed'), id, { digest: digestOf(bytes), chunk: null })
     expect(await bytesOf(again, 'resumed', digestOf(bytes))).toBe(digestOf(bytes))
+  })
+})
+
+describe('the sum of an upload', () => {
+  it('is made here for one that comes alone, on another thread beside others, and is right', async () => {
+    await using storage = await FileStorage.open(join(folder, randomUUID()))
+    const deps = replica({ storage })
+    const to = pushing('summed')
+    const aside = jest.spyOn(deps.hashes, 'take')
+    const [slow, quick, later] = [randomBytes(200_000), randomBytes(200_000), randomBytes(200_000)]
+    const rest = Promise.withResolvers<void>()
+    async function* halting() {
+      yield slow.subarray(0, 1000)
+      await rest.promise
+      yield slow.subarray(1000)
+    }
+    const { id } = await startUpload(deps, to)
+    const sent = { ...chunk(slow), source: halting() }
+    const ending = finishUpload(deps, to, id, { digest: digestOf(slow), chunk: sent })
+    while (deps.hashes.summing === 0) await new Promise(setImmediate)
+    await pushBlob(deps, to, quick)
+    rest.resolve()
+    await ending
+    await pushBlob(deps, to, later)
+    expect(aside.mock.calls.map((given) => given[3])).toEqual([false, true, false])
+    for (const bytes of [slow, quick, later])
+      expect(await bytesOf(deps, 'summed', digestOf(bytes))).toBe(digestOf(bytes))
   })
 })
 

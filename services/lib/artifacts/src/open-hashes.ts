@@ -12,6 +12,8 @@ const MAX_ENTRIES = 10_000
  */
 export class OpenHashes {
   readonly #entries = new Map<string, Entry>()
+  /** How many uploads are receiving bytes now. */
+  summing = 0
 
   /**
    * The sum of the upload's first `offsetBytes` bytes, to go on with; null when this process did not see all of them.

@@ -66,6 +66,30 @@ describe('PullCounter', () => {
     expect(tags.map((tag) => tag.pulledAt !== null)).toEqual([true, false, false])
   })
 
+  it('writes when many different are counted, one write after the other', async () => {
+    const writes: (() => void)[] = []
+    const held = new Proxy(database.db, {
+      get: (db, key) =>
+        key === 'transaction'
+          ? () => new Promise<void>((resolve) => void writes.push(resolve))
+          : (Reflect.get(db, key, db) as unknown),
+    })
+    const counter = new PullCounter(held, fail)
+    const count = async (from: number, to: number) => {
+      for (let n = from; n < to; n++) counter.count({ repositoryId: 1, id: `${n}`, tagId: `${n}` })
+      await new Promise(setImmediate)
+      return writes.length
+    }
+    expect(await count(0, 249)).toBe(0)
+    expect(await count(249, 250)).toBe(1)
+    expect(await count(250, 600)).toBe(1)
+    writes[0]!()
+    await new Promise(setImmediate)
+    expect(await count(600, 601)).toBe(2)
+    writes[1]!()
+    await counter.flush()
+  })
+
   it('does not wait for pushes that hold what is pulled', async () => {
     const { ids, pull } = await repositoryOf(1)
     await using counter = new PullCounter(database.db, fail)

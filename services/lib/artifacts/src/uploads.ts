@@ -25,8 +25,6 @@ export async function startUpload(
   const id = randomUUID()
   const { maxUploadsPerPrincipal, maxUploadsPerProject } = deps.settings
   const opened = await insertUpload(
-    // Not one byte was acknowledged: a client whose upload is lost with the database's last moment begins again (BLOB_UPLOAD_UNKNOWN). Whoever writes
-    // claims it first, and that claim is on the disk, with this, before any byte is.
     deps.db.unsynced,
     { id, projectId: grant.project.id, path: grant.repository, principal: principalKey(grant.principal) },
     { store: deps.storage.name, key: newObjectKey(), digestAlgorithm: algorithm },

@@ -53,7 +53,6 @@ const STATEMENT_TIMEOUT_MS = 10_000
 const LOCK_TIMEOUT_MS = 3_000
 /** Others wait with whoever waits for a lock: each goes on alone then, and has the whole time. */
 const BEGIN_SHARED = "begin; set local lock_timeout = '250ms'"
-const BEGIN_UNSYNCED = 'begin; set local synchronous_commit = off'
 const IDLE_IN_TRANSACTION_MS = 15_000
 const CONNECT_TIMEOUT_MS = 5_000
 /** A serialization failure or deadlock is repeated this often before it is an error. */
@@ -83,7 +82,7 @@ export class Database implements AsyncDisposable {
   readonly writes: Sql
   /** Short changes that many make at once: pushes. */
   readonly shared: SharedTransactions
-  /** Single statements that share transactions which do not wait for the disk: a crash of the server may undo those of the last half second. */
+  /** For statements that say `UNSYNCED`: what must be on the disk is not among those they share with. */
   readonly unsynced: Sql
   /** What lists held, until it changes. */
   readonly lists: KeptLists
@@ -112,13 +111,13 @@ export class Database implements AsyncDisposable {
     this.writes = new Queries(pooled)
     this.shared = new SharedTransactions(
       (work) => this.transaction(work),
-      (work) => this.#once(work, BEGIN_SHARED, true),
+      (work) => this.#once(work, true),
       this.writes,
     )
     this.unsynced = new SharedTransactions(
-      (work) => this.#once(work, BEGIN_UNSYNCED),
-      (work) => this.#once(work, BEGIN_UNSYNCED, true),
-      new Queries((query) => this.#lent((ask) => unsyncedAlone(ask, query))),
+      (work) => this.transaction(work),
+      (work) => this.#once(work, true),
+      this.writes,
     )
     this.lists = new KeptLists(this.reads)
   }
@@ -143,9 +142,9 @@ export class Database implements AsyncDisposable {
     }
   }
 
-  #once<T>(work: (tx: Tx) => Promise<T>, begin = 'begin', shared = false): Promise<T> {
+  #once<T>(work: (tx: Tx) => Promise<T>, shared = false): Promise<T> {
     return this.#lent(async (ask, broke) => {
-      const tx = new Transaction(ask, begin, shared)
+      const tx = new Transaction(ask, shared)
       try {
         const result = await work(tx)
         await tx.commit()
@@ -266,15 +265,6 @@ class Queries implements Sql {
   }
 }
 
-/** In one round trip. */
-async function unsyncedAlone(ask: Run, query: pg.QueryConfig): Promise<pg.QueryResult> {
-  const asked = [{ text: BEGIN_UNSYNCED }, query, { text: 'commit' }].map(ask)
-  // Until the last was answered the connection is theirs.
-  await Promise.allSettled(asked)
-  const [, result] = await Promise.all(asked)
-  return result!
-}
-
 class Transaction extends Queries implements Tx {
   readonly #ask: Run
   /** From then on the connection is somebody else's. */
@@ -290,11 +280,11 @@ class Transaction extends Queries implements Tx {
   readonly #last = new Map<Statement<object>, (readonly unknown[])[]>()
   readonly #behind: (() => Promise<unknown>)[] = []
 
-  constructor(ask: Run, begin: string, shared: boolean) {
+  constructor(ask: Run, shared: boolean) {
     super(ask)
     this.#ask = ask
     this.#shared = shared
-    this.#begun = ask({ text: begin })
+    this.#begun = ask({ text: shared ? BEGIN_SHARED : 'begin' })
     this.#begun.catch(() => undefined)
   }
 

@@ -29,5 +29,5 @@ export {
 export { keyOfList } from './kept-lists.ts'
 export { migrate, migrations, missingMigrations, NewerSchema, type Migration } from './migrate.ts'
 export { Prisma, type PrismaClient } from './gen/prisma/client.ts'
-export { ofAll, statement, statementOfRows, type Statement } from './statement.ts'
+export { ofAll, statement, statementOfRows, UNSYNCED, type Statement } from './statement.ts'
 export { cacheUses, TwoGenerations } from './two-generations.ts'

@@ -32,6 +32,9 @@ export const statementOfRows = <Row extends object>(
   return { name, types, text: `with given as ${as}\n${text}` }
 }
 
+/** In a statement's answer: its commit does not wait for the disk. A crash of the server may undo what was done so in the last half second. */
+export const UNSYNCED = `set_config('synchronous_commit', 'off', true)`
+
 type Encoding = { readonly oid: number; readonly write: (value: never) => Buffer }
 
 const number = (bytes: number, write: (into: Buffer, value: number) => void) => (value: number) => {

@@ -1,4 +1,4 @@
-import { statement, statementOfRows, type Sql } from '@haven/db'
+import { statement, statementOfRows, UNSYNCED, type Sql } from '@haven/db'
 import type { SupportedAlgorithm } from '@haven/oci'
 import type { UploadState } from '@haven/storage'
 
@@ -24,7 +24,8 @@ const ownerColumns = { id: 'text', project_id: 'int4', path: 'text', principal: 
 const ownedAsGiven =
   'u.id = given.id::uuid and u.project_id = given.project_id and u.path = given.path and u.principal = given.principal'
 
-// Those who ask at once count towards each other's limits.
+// Those who ask at once count towards each other's limits. Not one byte was acknowledged: a client whose upload is lost with the database's last moment begins
+// again (BLOB_UPLOAD_UNKNOWN). Whoever writes claims it first, and that claim is on the disk, with this, before any byte is.
 const insert = statementOfRows(
   'uploads insert',
   { ...ownerColumns, store: 'text', key: 'text', digest_algorithm: 'text', per_principal: 'int4', per_project: 'int4' },
@@ -44,7 +45,7 @@ const insert = statementOfRows(
      select id::uuid, project_id, path, principal, store, key, digest_algorithm
        from numbered where nth_of_principal <= per_principal and nth_of_project <= per_project
      returning id)
-   select given.n::int as n from made join given on given.id::uuid = made.id`,
+   select given.n::int as n, ${UNSYNCED} from made join given on given.id::uuid = made.id`,
 )
 const find = statement<UploadRow & { locked: boolean }>(
   'uploads find',

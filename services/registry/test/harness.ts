@@ -258,6 +258,11 @@ export async function startRegistry(
     pushBlob,
     pushImage,
     metrics,
+    /** What is remembered of rights and projects for some seconds. */
+    forget() {
+      projects.forget()
+      authorities.forget()
+    },
     async [Symbol.asyncDispose]() {
       for (const stop of cleanUp) await stop()
       projects[Symbol.dispose]()

@@ -83,6 +83,7 @@ suite(titled('the images', lack), () => {
       expect(Config.Entrypoint).toEqual([
         'node',
         '--max-semi-space-size=16',
+        '--no-parallel-scavenge',
         '--expose-gc',
         '--disable-warning=DEP0060',
         '/app/lib/main.js',

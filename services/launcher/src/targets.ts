@@ -25,8 +25,11 @@ export type ProcessGroup = {
 
 /** A small young generation: Node's own may grow to 64 MiB, which bulk bytes keep it at. Decision 0007 has what each size costs. */
 const SMALL_HEAP = ['--max-semi-space-size=4']
-/** Of those that pulls go through: with less, a third of a small request is collecting what others left. */
-const PULL_HEAP = ['--max-semi-space-size=16']
+/**
+ * Of those that pulls go through: with less, a third of a small request is collecting what others left. Collected by the thread that has to wait
+ * for it anyway: helpers that have no core of their own are waited for longer (0021).
+ */
+const PULL_HEAP = ['--max-semi-space-size=16', '--no-parallel-scavenge']
 
 export type Shape = 'single' | 'split'
 

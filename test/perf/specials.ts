@@ -108,8 +108,10 @@ export async function objectStore({ large }: { large: boolean }): Promise<{ show
     S3_SECRET_KEY: 'perf-secret',
     REGISTRY_BLOB_READS: 'redirect',
   })
+  const count = () => [...TRANSFERS, ...ENDINGS].reduce((sum, each) => sum + (store.requests.get(each) ?? 0), 0)
+  // What was left over is looked for at the start.
+  for (let before = -1; before !== count(); await new Promise((resolve) => setTimeout(resolve, 2000))) before = count()
   const counted = async (work: () => Promise<unknown>) => {
-    const count = () => [...TRANSFERS, ...ENDINGS].reduce((sum, each) => sum + (store.requests.get(each) ?? 0), 0)
     const before = count()
     await work()
     return count() - before

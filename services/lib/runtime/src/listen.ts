@@ -215,7 +215,8 @@ export async function listen(handler: RequestHandler, options: ListenOptions): P
   server.on('timeout', (socket) => {
     const res = answering.get(socket)
     // Node has seen no byte move for the whole time: a waiting write is a reader that does not read.
-    if ((!res && !wire?.asks(socket)) || socket.writableLength > 0) socket.destroy()
+    if (wire?.asks(socket)) socket.setTimeout(limits.keepAliveMs)
+    else if (!res || socket.writableLength > 0) socket.destroy()
     else socket.setTimeout(limits.stalledReaderMs)
   })
 

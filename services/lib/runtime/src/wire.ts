@@ -51,9 +51,10 @@ export class Wire {
     socket.on('data', (piece: Buffer) => this.#take(connection, piece))
   }
 
-  /** Whether a request of the connection waits for its shortcut. Node takes it for idle. */
+  /** Whether a request of the connection waits for its shortcut, or the answer to be written. Node takes it for idle. */
   asks(socket: Duplex): boolean {
-    return this.#connections.get(socket)?.asking === true
+    const connection = this.#connections.get(socket)
+    return connection !== undefined && (connection.asking || connection.waiting)
   }
 
   /** Whether connections that Node takes for idle are not. */

@@ -64,7 +64,7 @@ const makers: Record<ServiceName, (given: Assembly) => Promise<Service>> = {
         token: target('token', config.tokenUrl),
         core: target('core', config.coreUrl),
       },
-      fromMemory: made.get('registry')?.fromMemory,
+      shortAnswer: made.get('registry')?.shortAnswer,
       storage: made.has('registry') || !config.sendsBlobs ? null : await foundation.storage(),
       secret: config.proxySecret,
       log: host.log,

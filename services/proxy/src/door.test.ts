@@ -149,7 +149,7 @@ async function rig(shape: 'one process' | 'split', limits: Partial<Limits> = {})
     metrics: createMetrics(),
     portalFolder: folder,
     // It answers nothing, but with it the door stands before Node's parser.
-    ...(shape === 'one process' && { fromMemory: () => null }),
+    ...(shape === 'one process' && { shortAnswer: () => null }),
   }
   const proxy = createProxy(deps)
   const { handler, shortcut } = proxy

@@ -37,7 +37,7 @@ async function door(shape: 'one process' | 'split') {
     log,
     metrics,
     portalFolder: import.meta.dirname,
-    ...(shape === 'one process' && { fromMemory: () => null }),
+    ...(shape === 'one process' && { shortAnswer: () => null }),
   })
   const { handler, shortcut } = proxy
   const { port, listening } = await openDoor(handler, { host: '127.0.0.1', port: 0, log, shortcut })

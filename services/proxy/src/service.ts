@@ -25,8 +25,8 @@ export type Target = RequestHandler | string
 
 export interface ProxyDeps {
   readonly targets: Readonly<Record<'registry' | 'token' | 'core', Target>>
-  /** Of a registry in this process: what it can answer at once. */
-  readonly fromMemory?: Service['fromMemory']
+  /** Of a registry in this process: what it answers without an object of `node:http`. */
+  readonly shortAnswer?: Service['shortAnswer']
   /** The store whose blobs a service in another process may leave to the proxy; null when the proxy cannot read it. */
   readonly storage: BlobStorage | null
   /** What the proxy shows to services in other processes. */
@@ -43,7 +43,7 @@ export interface ProxyDeps {
 
 /** The only door. Its handler may be given to `listen` directly; `openDoor` adds TLS and the limits of a door. */
 export function createProxy(deps: ProxyDeps): Service {
-  const { targets, log, metrics, fromMemory, trustedProxies: trusted = nobody } = deps
+  const { targets, log, metrics, shortAnswer, trustedProxies: trusted = nobody } = deps
   const portal = new PortalFiles(deps.portalFolder)
   const forwarders = new Map<string, Forwarder>()
   const reach = (name: keyof ProxyDeps['targets']) => {
@@ -62,7 +62,7 @@ export function createProxy(deps: ProxyDeps): Service {
   const services = { registry: reach('registry'), token: reach('token'), core: reach('core') }
 
   const far = forwarders.get('registry')
-  const shortWay = fromMemory ? withinProcess(fromMemory) : far ? overTheHop(far) : null
+  const shortWay = shortAnswer ? withinProcess(shortAnswer) : far ? overTheHop(far) : null
 
   const logAccess = accessLog(log)
   const handler: RequestHandler = (req, res) => {

@@ -32,7 +32,7 @@ async function door({ trustedProxies, tls = false }: { trustedProxies?: TrustedP
   const log = createLogger({ service: 'proxy', destination })
   const { handler, shortcut } = createProxy({
     targets: { registry, token: registry, core: registry },
-    fromMemory(given) {
+    shortAnswer(given) {
       asked.push(given)
       const later = given.target.startsWith('/v2/later')
       if (given.target !== '/v2/known' && !later) return null

@@ -43,10 +43,10 @@ export type ShortWay = (
 ) => (method: 'GET' | 'HEAD', target: string, requestId: string) => ReturnType<Asker>
 
 /** The registry in this process: what it answers at once, or nearly. */
-export function withinProcess(fromMemory: NonNullable<Service['fromMemory']>): ShortWay {
+export function withinProcess(shortAnswer: NonNullable<Service['shortAnswer']>): ShortWay {
   return ({ token, clientAddress }) =>
     (method, target, requestId) =>
-      fromMemory({ method, target, token, requestId, clientAddress, handOver: false })
+      shortAnswer({ method, target, token, requestId, clientAddress, handOver: false })
 }
 
 /** Of an answer to a client: said by the proxy, or by whoever writes the answer. */

@@ -105,13 +105,13 @@ export function createRegistry(deps: RegistryDeps): Service {
 
   const short = shortAnswers(context, { log, metrics, ofEvery: `${apiVersion.join(': ')}\r\n` })
   // At the level debug each request leaves a line.
-  const fromMemory: typeof short = (asked) => (log.isLevelEnabled('debug') ? null : short(asked))
+  const shortAnswer: typeof short = (asked) => (log.isLevelEnabled('debug') ? null : short(asked))
 
   return {
     name: 'registry',
     handler,
-    fromMemory,
-    shortcut: serviceShortcut(fromMemory, trust),
+    shortAnswer,
+    shortcut: serviceShortcut(shortAnswer, trust),
     checks: { database: () => db.check(), storage: () => storage.check() },
     async [Symbol.asyncDispose]() {
       await Promise.all([pulls[Symbol.asyncDispose](), pullLog[Symbol.asyncDispose]()])

@@ -61,7 +61,7 @@ async function ask(
 }
 
 /** Asks until an answer comes from memory; fails when none does. */
-async function fromMemory(method: string, path: string, token: string): Promise<Answer> {
+async function shortAnswer(method: string, path: string, token: string): Promise<Answer> {
   for (let turn = 0; turn < 200; turn += 1) {
     const answer = await ask(method, path, token)
     if (!answer.long) return answer
@@ -123,7 +123,7 @@ describe('short answers', () => {
       ['HEAD', `/v2/acme/app/blobs/${configDigest}`],
     ] as const) {
       const long = await ask(method, path, pulling, { 'x-other': '1' })
-      const short = await fromMemory(method, path, pulling)
+      const short = await shortAnswer(method, path, pulling)
       expect([long.long, long.status, short.status]).toEqual([true, 200, 200])
       expect(alike(short.headers)).toEqual(alike(long.headers))
       expect(short.body).toBe(long.body)
@@ -139,7 +139,7 @@ describe('short answers', () => {
     const pulls = () => numberOf(`pull_count::int as n from artifacts.repositories where path = 'app'`)
     const told = () => numberOf(`count(*)::int as n from events.outbox where type like '%.PullsGathered'`)
     const [pulled, toldOf] = [await pulls(), await told()]
-    for (let turn = 0; turn < 10; turn += 1) await fromMemory('GET', `/v2/acme/app/manifests/${digest}`, pulling)
+    for (let turn = 0; turn < 10; turn += 1) await shortAnswer('GET', `/v2/acme/app/manifests/${digest}`, pulling)
     const deadline = performance.now() + 10_000
     while ((await pulls()) < pulled + 10 || (await told()) === toldOf) {
       if (performance.now() > deadline) throw new Error(`${await pulls()} pulls, ${await told()} told`)
@@ -255,10 +255,10 @@ describe('short answers', () => {
     for (let turn = 0; turn < 10; turn += 1) {
       const { pulling, pushing, digest } = await image('gone')
       const path = '/v2/acme/app/manifests/gone'
-      expect((await fromMemory('GET', path, pulling)).headers['docker-content-digest']).toBe(digest)
+      expect((await shortAnswer('GET', path, pulling)).headers['docker-content-digest']).toBe(digest)
       const moved = await image('gone')
       expect((await ask('GET', path, pulling)).headers['docker-content-digest']).toBe(moved.digest)
-      await fromMemory('GET', path, pulling)
+      await shortAnswer('GET', path, pulling)
       expect((await ask('DELETE', path, pushing)).status).toBe(202)
       expect((await ask('GET', path, pulling)).status).toBe(404)
     }
@@ -273,7 +273,7 @@ describe('short answers', () => {
   it('R10: are for whom it may concern: a token for elsewhere, a forged one and none go the long way, to a refusal', async () => {
     const { pulling } = await image('mine')
     const path = '/v2/acme/app/manifests/mine'
-    await fromMemory('GET', path, pulling)
+    await shortAnswer('GET', path, pulling)
     const elsewhere = await registry.issue(registry.principals.gus!, 'repository:acme/other:pull')
     const stranger = await registry.issue(registry.principals.stranger!, 'repository:acme/app:pull')
     for (const token of [elsewhere, stranger, `${pulling.slice(0, -4)}AAAA`, '']) {
@@ -290,7 +290,7 @@ describe('short answers', () => {
     '/v2/',
   ])('%s goes the long way', async (path) => {
     const { pulling } = await image('mine')
-    await fromMemory('GET', '/v2/acme/app/manifests/mine', pulling)
+    await shortAnswer('GET', '/v2/acme/app/manifests/mine', pulling)
     expect((await ask('GET', path, pulling)).long).toBe(true)
   })
 })

@@ -4,7 +4,7 @@ import type { Service } from './service.ts'
 import { harmlessHeaders, type Shortcut } from './shortcut.ts'
 
 /** The shortcut of a service's own port: by the headers of its proxy, and of whoever reaches it without one. */
-export function serviceShortcut(fromMemory: NonNullable<Service['fromMemory']>, trust: Trust): Shortcut {
+export function serviceShortcut(shortAnswer: NonNullable<Service['shortAnswer']>, trust: Trust): Shortcut {
   return {
     prefix: '/v2/',
     headers: new Set([
@@ -26,7 +26,7 @@ export function serviceShortcut(fromMemory: NonNullable<Service['fromMemory']>, 
         clientAddress: proxied ? (headers.get('x-forwarded-for') ?? '') : socketAddress({ socket }),
         handOver: proxied && headers.get(internalHeaders.canSend) === '1',
       }
-      return (method, target) => fromMemory({ ...facts, method, target, requestId: given ?? randomUUID() })
+      return (method, target) => shortAnswer({ ...facts, method, target, requestId: given ?? randomUUID() })
     },
   }
 }

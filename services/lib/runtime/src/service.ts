@@ -3,7 +3,7 @@ import type { Asker, Shortcut } from './shortcut.ts'
 
 export type RequestHandler = (req: IncomingMessage, res: ServerResponse) => void
 
-/** What an answer from memory depends on: a GET or HEAD without a body, by somebody who showed a bearer token. */
+/** What a short answer depends on: a GET or HEAD without a body, by somebody who showed a bearer token. */
 export interface Asked {
   readonly method: 'GET' | 'HEAD'
   readonly target: string
@@ -22,8 +22,8 @@ export interface Service extends AsyncDisposable {
   readonly handler: RequestHandler
   /** For the port that it is served at. */
   readonly shortcut?: Shortcut | undefined
-  /** Answers what is in memory, at once or later, or says by null that the handler has to. Called by the proxy in the same process. */
-  readonly fromMemory?: ((asked: Asked) => ReturnType<Asker>) | undefined
+  /** Answers without an object of `node:http`, at once or later, or says by null that the handler has to. Called by the proxy in the same process. */
+  readonly shortAnswer?: ((asked: Asked) => ReturnType<Asker>) | undefined
   /** Readiness by component; each rejects with a reason that may be shown. */
   readonly checks: Readonly<Record<string, () => Promise<void>>>
   /** Background work, started when everything is constructed. */

@@ -249,6 +249,22 @@ describe('requests that are answered from memory', () => {
     expect((await client.send(get('/after')).answer()).body).toBe('ok')
   })
 
+  it('A47: nor behind empty lines, which the head does not end with', async () => {
+    const { port, asked } = await serve({
+      handler: (_req, res) => void res.writeHead(200, { 'Content-Length': 2 }).end('ok'),
+    })
+    const client = await dialed(port)
+    const inner = get('/v2/known/secret', `User-Agent: ${'a'.repeat(40)}`)
+    // As long as the body that is still to come, so that the bytes add up when the empty lines are taken for a head.
+    const outer = `POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: ${inner.length}\r\nX: \r\n\r\n`
+    client.send(`\r\n\r\n${outer.replace('X: ', `X: ${'x'.repeat(inner.length - outer.length)}`)}`)
+    expect((await client.answer()).body).toBe('ok')
+    client.send(inner)
+    await pause()
+    expect([asked, client.rest]).toEqual([[], ''])
+    expect((await client.send(get('/after')).answer()).body).toBe('ok')
+  })
+
   it('wait for an answer of Node’s that is still to come', async () => {
     const waiting: ServerResponse[] = []
     const { port, asked } = await serve({ handler: (_req, res) => void waiting.push(res) })

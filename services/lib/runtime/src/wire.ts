@@ -250,7 +250,8 @@ class Connection {
     this.atBoundary = this.#fresh = false
     this.#begun = 0
     const headBytes = piece.indexOf('\r\n\r\n') + 4
-    if (headBytes < 4) {
+    // RFC 9112, 2.2: empty lines before a request are none of its head, and the parser passes over them.
+    if (headBytes < 4 || piece[0] === 0x0d || piece[0] === 0x0a) {
       this.#lacking = NaN
       return this.#read(piece)
     }

@@ -12,18 +12,19 @@ const projects = statement<{ id: number }>(
        from listed l where l.id is not null)
    select id from listed where id is not null`,
 )
-// No more than a page of each project: a large one is not read to its end for the sake of the order.
+// No more than a page of each project: a large one is not read to its end for the sake of the order. Behind selects, as the list of tags is;
+// `offset 0`: looked for one at a time, where a join for any page might read the manifests of all.
 const page = statement<{ projectId: number; path: string }>(
   'catalog page',
   `select p.id as "projectId", r.path
-     from unnest($1::int[]) with ordinality as p (id, position),
+     from unnest((select $1::int[])) with ordinality as p (id, position),
           lateral (
             select r.path from artifacts.repositories r
              where r.project_id = p.id and r.deleted_at is null and r.first_pushed_at is not null
-               and r.path collate "C" > case when p.position = 1 then coalesce($2::text, '') else '' end
-               and exists (select from artifacts.manifests m where m.repository_id = r.id and m.deleted_at is null)
-             order by r.path collate "C" limit $3) r
-    order by p.position, r.path collate "C" limit $3`,
+               and r.path collate "C" > case when p.position = 1 then (select coalesce($2::text, '')) else '' end
+               and exists (select from artifacts.manifests m where m.repository_id = r.id and m.deleted_at is null offset 0)
+             order by r.path collate "C" limit (select $3::int)) r
+    order by p.position, r.path collate "C" limit (select $3::int)`,
 )
 
 /** Projects that have a repository to list. */

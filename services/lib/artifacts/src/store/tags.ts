@@ -72,14 +72,15 @@ const ofManifests = statement<{ name: string; manifestId: string }>(
   'tags of manifests',
   `select name, manifest_id as "manifestId" from artifacts.tags where manifest_id = any($1::bigint[]) order by version_key desc`,
 )
-// "C" is the order of code points that the specification asks for, whatever the database sorts by.
+// "C" is the order of code points that the specification asks for, whatever the database sorts by. Behind selects, so that the plan for any page
+// of any repository looks no dearer than one for this page: of a large repository, Postgres would plan each time anew, which costs twice the page.
 const list = statement<{ name: string | null }>(
   'tags list',
   `select t.name from artifacts.repositories r
      left join lateral (
        select name from artifacts.tags
-        where repository_id = r.id and name collate "C" > coalesce($3::text, '')
-        order by name collate "C" limit $4) t on true
+        where repository_id = r.id and name collate "C" > (select coalesce($3::text, ''))
+        order by name collate "C" limit (select $4::int)) t on true
     where r.project_id = $1 and r.path = $2 and r.deleted_at is null and r.first_pushed_at is not null
     order by t.name collate "C"`,
 )
@@ -93,15 +94,16 @@ export type TagDetails = {
   pulledAt: Date | null
 }
 
+// As above. `offset 0`: manifests are looked up one at a time, where a join for any page might read them all.
 const listDetails = statement<TagDetails | { name: null }>(
   'tags list details',
-  `select t.name, t.digest, t."mediaType", t."sizeBytes", t."pushedAt", t."pulledAt" from artifacts.repositories r
+  `select t.name, m.digest, m."mediaType", m."sizeBytes", t.pushed_at as "pushedAt", t.pulled_at as "pulledAt" from artifacts.repositories r
      left join lateral (
-       select t.name, m.digest, m.media_type as "mediaType", m.total_bytes::float8 as "sizeBytes", t.pushed_at as "pushedAt",
-              t.pulled_at as "pulledAt"
-         from artifacts.tags t join artifacts.manifests m on m.id = t.manifest_id
-        where t.repository_id = r.id and t.name collate "C" > coalesce($3::text, '')
-        order by t.name collate "C" limit $4) t on true
+       select name, manifest_id, pushed_at, pulled_at from artifacts.tags
+        where repository_id = r.id and name collate "C" > (select coalesce($3::text, ''))
+        order by name collate "C" limit (select $4::int)) t on true
+     left join lateral (
+       select digest, media_type as "mediaType", total_bytes::float8 as "sizeBytes" from artifacts.manifests where id = t.manifest_id offset 0) m on true
     where r.project_id = $1 and r.path = $2 and r.deleted_at is null and r.first_pushed_at is not null
     order by t.name collate "C"`,
 )

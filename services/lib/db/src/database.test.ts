@@ -171,6 +171,34 @@ describe('Database', () => {
     expect(await blocked).toBeNull()
   })
 
+  it('asks once more what is read apart when that connection is cut as well (F13)', async () => {
+    const held = new pg.Client({ connectionString: database.url })
+    await held.connect()
+    await held.query('begin; lock table counters in access exclusive mode')
+    const blocked = database.db.reads.one(statement('blocked apart', 'select n from counters where id = -1'), [])
+    const slow = statement<{ n: number }>('slow apart', 'select $1::int as n, pg_sleep(0.5)::text as slept')
+    const cut = statement<{ cut: boolean }>(
+      'cut apart',
+      `select pg_terminate_backend(pid, 1000) as cut from pg_stat_activity
+        where state = 'active' and query like '%pg_sleep(0.5)%' and pid <> pg_backend_pid()`,
+    )
+    const apart = database.db.reads.one(slow, [7])
+    while (!(await database.db.writes.one(cut, []))?.cut) continue
+    expect((await apart)?.n).toBe(7)
+    await held.query('rollback')
+    await held.end()
+    expect(await blocked).toBeNull()
+  })
+
+  it('reads when its pipelined connection is cut while it is made (F13)', async () => {
+    await using network = await TcpProxy.start(database.url)
+    let cuts = 1
+    network.onSent = () => (cuts-- > 0 ? 'cut the answer' : 'pass')
+    await using db = openDatabase({ url: network.before(database.url), applicationName: 'cut', poolSize: 2 })
+    expect(await db.reads.one(statement('once more', 'select 1 as n'), [])).toEqual({ n: 1 })
+    expect(cuts).toBeLessThan(0)
+  })
+
   it('gives up a server that is silent, and only then (F14)', async () => {
     await using network = await TcpProxy.start(database.url)
     await using db = openDatabase({ url: network.before(database.url), applicationName: 'silence', poolSize: 2 })

@@ -4,7 +4,7 @@ import { PrismaClient } from './gen/prisma/client.ts'
 import { Announcements } from './announcements.ts'
 import { KeptLists } from './kept-lists.ts'
 import { joinWrites, PIPELINED } from './pipeline.ts'
-import { PipelinedReads } from './pipelined-reads.ts'
+import { PipelinedReads, saidNo } from './pipelined-reads.ts'
 import { SharedReads } from './shared-reads.ts'
 import { SharedTransactions } from './shared-transactions.ts'
 import { SilenceWatch } from './silence.ts'
@@ -171,9 +171,15 @@ export class Database implements AsyncDisposable {
     client.on('error', broke)
     try {
       return await use(
-        tracedRun((query) => {
+        tracedRun(async (query) => {
           joinWrites(client)
-          return this.#watch.ask(client, () => client.query(query))
+          try {
+            return await this.#watch.ask(client, () => client.query(query))
+          } catch (error) {
+            // Heard before the socket says that it ended: the next would be given a connection that is dead.
+            if (!saidNo(error)) broke(error as Error)
+            throw error
+          }
         }),
         broke,
       )

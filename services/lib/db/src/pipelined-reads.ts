@@ -11,6 +11,18 @@ const SHUTTING_DOWN = /^57P0[1-5]$/
 export const saidNo = (error: unknown): boolean =>
   error instanceof pg.DatabaseError && !SHUTTING_DOWN.test(error.code ?? '')
 
+/** Somebody ended the connection: another may answer at once. Not of a server that is silent or refuses, where to ask again only takes more time. */
+const wasCut = (error: unknown): boolean => {
+  if (error instanceof pg.DatabaseError) return SHUTTING_DOWN.test(error.code ?? '')
+  const { code, message } = error as NodeJS.ErrnoException
+  return (
+    code === 'ECONNRESET' ||
+    code === 'EPIPE' ||
+    message === 'Connection terminated unexpectedly' ||
+    message === 'Client has encountered a connection error and is not queryable'
+  )
+}
+
 type Waiting = {
   readonly query: pg.QueryConfig
   readonly resolve: (result: pg.QueryResult | Promise<pg.QueryResult>) => void
@@ -20,7 +32,8 @@ type Waiting = {
 
 /**
  * Reads that share one connection and do not wait for each other's answers. Behind one that waits for a lock all others would: those are
- * asked `apart`, on connections of their own, and so is what was under way when the connection breaks, once. Reads may be repeated.
+ * asked `apart`, on connections of their own, and so is what was under way when the connection breaks. Reads may be repeated: one whose own
+ * connection is cut is asked once more.
  */
 export class PipelinedReads implements AsyncDisposable {
   #lane: Lane | null = null
@@ -31,7 +44,8 @@ export class PipelinedReads implements AsyncDisposable {
   constructor(config: pg.ClientConfig, watch: SilenceWatch, apart: (query: pg.QueryConfig) => Promise<pg.QueryResult>) {
     this.#config = config
     this.#watch = watch
-    this.#apart = apart
+    this.#apart = (query) =>
+      apart(query).catch((error: unknown) => (wasCut(error) ? apart(query) : Promise.reject(error)))
   }
 
   readonly run = (query: pg.QueryConfig): Promise<pg.QueryResult> => {
@@ -79,7 +93,12 @@ class Lane {
   }
 
   async ask(query: pg.QueryConfig): Promise<pg.QueryResult> {
-    await this.#connected
+    try {
+      await this.#connected
+    } catch (error) {
+      if (wasCut(error)) return this.#apart(query)
+      throw error
+    }
     joinWrites(this.#client)
     return new Promise((resolve, reject) => {
       const waiting: Waiting = { query, resolve, reject, settled: false }

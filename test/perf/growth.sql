@@ -94,7 +94,7 @@ select p.id, 1000 * (:last - :first + 1)::bigint, 'seeded' from projects.project
 analyze;
 
 truncate artifacts.listed_parts, artifacts.listing_changes, artifacts.listing_log, artifacts.listing_epoch, artifacts.listed_repository_parts,
-  artifacts.repository_changes;
+  artifacts.listed_repository_sections, artifacts.repository_changes;
 
 select artifacts.total_listed(r.id) from artifacts.repositories r where r.path in ('many', 'multi', 'signed');
 

@@ -190,7 +190,10 @@ describe('a member', () => {
       for (const path of paths) counts.push([path, (await countOf(path, as)).statements])
       return counts
     }
-    expect(await count(wide)).toEqual(await count(narrow))
+    // Repositories of few projects are counted by the statement that reads the page.
+    const ofRepositories = page('/repositories')
+    const expected = (await count(narrow)).map(([path, n]) => [path, path === ofRepositories ? n + 1 : n])
+    expect(await count(wide)).toEqual(expected)
     expect((await countOf(page('/projects?name=wide'), wide)).rows).toBe(100)
   })
 })

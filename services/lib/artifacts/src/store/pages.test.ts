@@ -1,77 +1,181 @@
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement, type Sql } from '@haven/db'
-import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import { cataloguePage } from './catalog.ts'
+import { repositoryRows } from './repository-rows.ts'
 import { tagDetails, tagNames } from './tags.ts'
 
 /** Tags of one repository, and repositories of one project. */
-const MANY = 20_000
-const PAGE = 101
+const MANY = 30_000
+const PAGE = 100
 
 let database: TestDatabase
+const run = (sql: string) => database.db.prisma.$executeRawUnsafe(sql)
 
 beforeAll(async () => {
   database = await testDatabase()
-  const { prisma } = database.db
-  await prisma.$executeRaw`insert into projects.projects (id, name, name_key, owner_id) values (1, 'library', 'library', 1)`
-  await prisma.$executeRaw`
-    insert into artifacts.repositories (id, project_id, path, first_pushed_at)
-    select n, 1, 'r' || to_char(n, 'FM00000'), now() from generate_series(1, ${MANY}::int) n`
-  await prisma.$executeRaw`
-    insert into artifacts.manifests (id, repository_id, digest, media_type, kind, payload, payload_bytes, total_bytes)
-    select n, n, 'd', '', 'image', '', 0, 0 from generate_series(1, ${MANY}::int) n`
-  await prisma.$executeRaw`
-    insert into artifacts.tags (repository_id, name, manifest_id) select 1, 't' || to_char(n, 'FM00000'), n from generate_series(1, ${MANY}::int) n`
-  for (const table of ['repositories', 'manifests', 'tags'])
-    await prisma.$executeRawUnsafe(`vacuum analyze artifacts.${table}`)
+  await run(`insert into projects.projects (id, name, name_key, owner_id) values (1, 'library', 'library', 1)`)
+  await run(
+    `insert into artifacts.repositories (id, project_id, path, first_pushed_at)
+     select n, 1, 'r' || to_char(n, 'FM00000'), now() from generate_series(1, ${MANY}) n`,
+  )
+  await run(
+    `insert into artifacts.manifests (id, repository_id, digest, media_type, kind, payload, payload_bytes, total_bytes)
+     select n, n, 'd', '', 'image', '', 0, 0 from generate_series(1, ${MANY}) n`,
+  )
+  await run(
+    `insert into artifacts.tags (repository_id, name, manifest_id) select 1, 't' || to_char(n, 'FM00000'), n from generate_series(1, ${MANY}) n`,
+  )
+  await page(0)
+  for (const table of ['repositories', 'manifests', 'tags']) await run(`vacuum analyze artifacts.${table}`)
+  for (const table of ['parts', 'sections']) await run(`vacuum analyze artifacts.listed_repository_${table}`)
 })
 afterAll(async () => {
   await database[Symbol.asyncDispose]()
 })
 
 const place = { projectId: 1, path: 'r00001' }
-const plans = statement<{ generic: number }>(
-  'plans',
-  `select generic_plans::int as generic from pg_prepared_statements where name = $1`,
-)
+const among = [{ id: 1, name: 'library' }]
+const page = (number: number, size = PAGE, writes: Sql = database.db.writes) =>
+  repositoryRows({ prisma: database.db.prisma, lists: database.db.lists, writes }, among, {
+    page: { number: number + 1, size },
+  })
+const name = (n: number) => String(n).padStart(5, '0')
 
-/** `most`: pages of 8 KiB that Postgres looks at. */
-type List = { name: string; read: (sql: Sql, after: string) => Promise<unknown[] | null>; given: string; most: number }
+type List = {
+  of: string
+  /** The page behind so many. */
+  read: (sql: Sql, skipped: number) => Promise<unknown[] | null>
+  given: (skipped: number) => string
+  /** Pages of 8 KiB that Postgres looks at. */
+  most: number
+}
 const lists: List[] = [
   {
-    name: 'tags list',
-    read: (sql, after) => tagNames(sql, place, `t${after}`, PAGE),
-    given: `1, 'r00001', 't19800', ${PAGE}`,
+    of: 'tags list',
+    read: (sql, skipped) => tagNames(sql, place, `t${name(skipped)}`, PAGE),
+    given: (skipped) => `1, 'r00001', 't${name(skipped)}', ${PAGE}`,
     most: 12,
   },
   {
-    name: 'tags list details',
-    read: (sql, after) => tagDetails(sql, place, `t${after}`, PAGE),
-    given: `1, 'r00001', 't19800', ${PAGE}`,
+    of: 'tags list details',
+    read: (sql, skipped) => tagDetails(sql, place, `t${name(skipped)}`, PAGE),
+    given: (skipped) => `1, 'r00001', 't${name(skipped)}', ${PAGE}`,
     most: 4 * PAGE,
   },
   {
-    name: 'catalog page',
-    read: (sql, after) => cataloguePage(sql, [1], `r${after}`, PAGE),
-    given: `'{1}', 'r19800', ${PAGE}`,
+    of: 'catalog page',
+    read: (sql, skipped) => cataloguePage(sql, [1], `r${name(skipped)}`, PAGE),
+    given: (skipped) => `'{1}', 'r${name(skipped)}', ${PAGE}`,
     most: 4 * PAGE,
+  },
+  {
+    of: 'repositories by name',
+    read: async (sql, skipped) => (await page(skipped / PAGE, PAGE, sql)).repositories,
+    given: (skipped) => `'{1}', '{library}', ${skipped}, ${PAGE}`,
+    most: 15 * PAGE,
   },
 ]
 
-describe.each(lists)('the statement "$name" of a large list', ({ name, read, given, most }) => {
-  it('is planned once for all pages, and reads what one has', async () => {
+describe.each(lists)('the statement "$of" of a large list', ({ of, read, given, most }) => {
+  it('is planned once for all pages, and reads what one of them has', async () => {
     await database.db.transaction(async (tx) => {
-      for (const after of ['', '19800', '', '00100', '10000', '', '19800'])
-        expect(await read(tx, after)).toHaveLength(PAGE)
-      // Postgres plans the first five for what they ask, and compares.
-      expect(await tx.rows(plans, [name])).toEqual([{ generic: 2 }])
-      const explain = statement<{ 'QUERY PLAN': [{ Plan: Record<string, number> }] }>(
-        `explained ${name}`,
-        `explain (analyze, buffers, format json) execute "${name}" (${given})`,
+      for (const skipped of [0, 29_800, 0, 100, 14_900, 0, 29_800]) expect(await read(tx, skipped)).toHaveLength(PAGE)
+      const plans = statement<{ custom: number }>(
+        'plans',
+        `select custom_plans::int as custom from pg_prepared_statements where name = $1`,
       )
-      const { Plan } = (await tx.one(explain, []))!['QUERY PLAN'][0]
-      expect(Plan['Actual Rows']).toBe(PAGE)
-      expect(Plan['Shared Hit Blocks']! + Plan['Shared Read Blocks']!).toBeLessThan(most)
+      // Postgres plans the first five for what they ask, and compares.
+      expect(await tx.rows(plans, [of])).toEqual([{ custom: 5 }])
+      for (const skipped of [0, 14_900, 29_900]) {
+        const explain = statement<{ 'QUERY PLAN': [{ Plan: Record<string, number> }] }>(
+          `explain ${of} ${skipped}`,
+          `explain (analyze, buffers, format json) execute "${of}" (${given(skipped)})`,
+        )
+        const { Plan } = (await tx.one(explain, []))!['QUERY PLAN'][0]
+        expect(Plan['Actual Rows']).toBe(PAGE)
+        expect(Plan['Shared Hit Blocks']! + Plan['Shared Read Blocks']!).toBeLessThan(most)
+      }
     })
+  })
+})
+
+describe('a page of the repositories of a large project', () => {
+  type Counted = { from_path: string; repositories: number }
+
+  /** Parts and sections say what is there, and each section begins with a part. */
+  async function expectCounted() {
+    const read = (table: string) =>
+      database.db.prisma.$queryRawUnsafe<Counted[]>(
+        `select from_path, repositories from artifacts.listed_repository_${table} where project_id = 1 order by from_path`,
+      )
+    const [parts, sections] = [await read('parts'), await read('sections')]
+    const within = (all: readonly Counted[], n: number, path: string) =>
+      path >= all[n]!.from_path && (n + 1 === all.length || path < all[n + 1]!.from_path)
+    const paths = await listed()
+    expect(parts.map(({ repositories }) => repositories)).toEqual(
+      parts.map((_, n) => paths.filter((path) => within(parts, n, path)).length),
+    )
+    expect(sections).toEqual(
+      sections.map(({ from_path }, n) => ({
+        from_path: parts.find((part) => part.from_path === from_path)?.from_path,
+        repositories: parts
+          .filter((part) => within(sections, n, part.from_path))
+          .reduce((sum, part) => sum + part.repositories, 0),
+      })),
+    )
+    return { parts, sections, paths }
+  }
+
+  const listed = async () =>
+    (
+      await database.db.prisma.$queryRaw<{ path: string }[]>`
+        select path from artifacts.repositories where deleted_at is null and first_pushed_at is not null order by path collate "C"`
+    ).map(({ path }) => path)
+
+  it('costs one statement', async () => {
+    expect(await statementsOf(() => page(250))).toHaveLength(1)
+  })
+
+  it('is found by sections, however they grow, shrink, go and are lost', async () => {
+    expect((await expectCounted()).sections).toHaveLength(2)
+    for (const [change, sections] of [
+      // The first part of the second section and all parts before it but one; then that section.
+      [`update artifacts.repositories set first_pushed_at = null where path between 'r00600' and 'r20500'`, 2],
+      [`update artifacts.repositories set deleted_at = now() where path > 'r20500'`, 1],
+      [`update artifacts.repositories set deleted_at = null, first_pushed_at = now()`, 2],
+      [`update artifacts.repositories set path = 'a' || path where path < 'r00300' or path > 'r29900'`, 3],
+      [
+        `insert into artifacts.repositories (id, project_id, path, first_pushed_at) select ${MANY} + n, 1, 'r20700/' || n, now() from generate_series(1, 21000) n`,
+        4,
+      ],
+      [`truncate artifacts.listed_repository_sections`, 3],
+      [`truncate artifacts.listed_repository_sections, artifacts.listed_repository_parts`, 3],
+    ] as const) {
+      await run(change)
+      const { total } = await page(0, 1)
+      const counted = await expectCounted()
+      expect([change, total, counted.sections.length]).toEqual([change, counted.paths.length, sections])
+      const edges = [
+        0,
+        1,
+        500,
+        ...counted.sections.flatMap(({ from_path }) => {
+          const first = counted.paths.findIndex((path) => path >= from_path)
+          return [first - 1, first, first + 1]
+        }),
+        total - 1,
+        total,
+        total + 1,
+      ]
+      for (const number of edges.filter((edge) => edge >= 0)) {
+        const found = await page(number, 1)
+        expect([number, found.total, found.repositories.map((row) => row.name)]).toEqual([
+          number,
+          total,
+          counted.paths.slice(number, number + 1).map((path) => `library/${path}`),
+        ])
+      }
+    }
   })
 })

@@ -5,6 +5,7 @@ import {
   listRows,
   orderOf,
   Prisma,
+  statement,
   type Condition,
   type Database,
   type Fields,
@@ -44,6 +45,21 @@ const columns = Prisma.sql`
   r.created_at as "createdAt", r.updated_at as "updatedAt",
   artifacts.total_listed(r.id)::int as "artifactCount"`
 
+// An empty page is a row of nulls, which tells the total.
+const pageByName = statement<{ total: number } & (RepositoryDetails | { id: null })>(
+  'repositories by name',
+  `select page.total::float8 as total, ${columns.sql}
+     from artifacts.page_listed_repositories($1::int[], $3, $4) page
+     left join unnest(page.ids) with ordinality u (id, place) on true
+     left join artifacts.repositories r on r.id = u.id
+     left join unnest($1::int[], $2::text[]) p (id, name) on p.id = r.project_id
+    order by u.place`,
+)
+const listedTotal = statement<{ total: number }>(
+  'repositories total',
+  'select total::float8 as total from artifacts.page_listed_repositories($1::int[], 0, 0)',
+)
+
 const isListed = Prisma.sql`r.deleted_at is null and r.first_pushed_at is not null`
 const listed = (among: readonly Named[]) => {
   const [only] = among
@@ -61,11 +77,11 @@ const FEW_PROJECTS = 100
 const lasting = [fields.name, fields.id, fields.project_id, fields.creation_time]
 
 /**
- * A page of the repositories among these projects, by name, and how many there are: two statements; one more for those of one project by a part of
- * their names, which are remembered.
+ * A page of the repositories among these projects, and how many there are: one statement in the order of their names, else two; one more for those of
+ * one project by a part of their names, which are remembered.
  */
 export async function repositoryRows(
-  db: Pick<Database, 'prisma' | 'lists'>,
+  db: Pick<Database, 'prisma' | 'lists' | 'writes'>,
   among: readonly Named[],
   query: RepositoryQuery,
 ): Promise<{ total: number; repositories: RepositoryDetails[] }> {
@@ -88,19 +104,11 @@ export async function repositoryRows(
       : listKept<RepositoryDetails>(db, { ...found, tables: [], besides: stamp }))
     return { total, repositories: rows }
   }
-  // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
-  const inOrder = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
-  const counts = await countsOf(db, inOrder)
-  const total = counts.reduce((sum, count) => sum + count, 0)
-  if (order[0]!.column !== byName[0]!.column) {
-    const { rows } = await listRows<RepositoryDetails>(db.prisma, {
-      ...listing,
-      where: [Prisma.sql`true`],
-      counts: [{ from: 0, rows: total }],
-    })
-    return { total, repositories: rows }
-  }
-  return { total, repositories: await readByName(db, inOrder, counts, page) }
+  if (order[0]!.column === byName[0]!.column) return readByName(db, among, page)
+  const counted = await db.writes.one(listedTotal, [among.map(({ id }) => id)])
+  const counts = [{ from: 0, rows: counted!.total }]
+  const { rows } = await listRows<RepositoryDetails>(db.prisma, { ...listing, where: [Prisma.sql`true`], counts })
+  return { total: counted!.total, repositories: rows }
 }
 
 /** Another text when a project lists others; null where there are few. */
@@ -124,38 +132,16 @@ function holds(condition: Condition, among: readonly Named[]): Prisma.Sql[] {
   return conditionsToSql([condition], fields)
 }
 
-/** How many repositories each lists: their parts are counted already. */
-async function countsOf({ prisma }: Pick<Database, 'prisma'>, inOrder: readonly Named[]): Promise<number[]> {
-  const counts = await prisma.$queryRaw<{ total: number }[]>`
-    select f.total::float8 as total
-      from unnest(${inOrder.map(({ id }) => id)}::int[]) with ordinality p (id, place), lateral artifacts.find_listed_repositories(p.id, 0) f
-     order by p.place`
-  return counts.map(({ total }) => total)
-}
-
 async function readByName(
-  { prisma }: Pick<Database, 'prisma'>,
-  inOrder: readonly Named[],
-  counts: readonly number[],
+  { writes }: Pick<Database, 'writes'>,
+  among: readonly Named[],
   { number, size }: Page,
-): Promise<RepositoryDetails[]> {
-  let before = 0
-  const parts = inOrder.flatMap(({ id, name }, i) => {
-    const from = Math.max((number - 1) * size - before, 0)
-    const to = Math.min(number * size - before, counts[i]!)
-    before += counts[i]!
-    return from < to ? [{ id, name, from, count: to - from }] : []
-  })
-  return prisma.$queryRaw<RepositoryDetails[]>`
-    select ${columns}
-      from unnest(${parts.map(({ id }) => id)}::int[], ${parts.map(({ name }) => name)}::text[], ${parts.map(({ from }) => from)}::bigint[],
-                  ${parts.map(({ count }) => count)}::bigint[]) with ordinality p (id, name, skipped, count, place)
-      cross join lateral artifacts.find_listed_repositories(p.id, p.skipped) f
-      cross join lateral (
-        select r.* from artifacts.repositories r
-         where r.project_id = p.id and r.path >= f.from_path and r.deleted_at is null and r.first_pushed_at is not null
-         order by r.path limit p.count offset f.rest) r
-     order by p.place, r.path`
+): Promise<{ total: number; repositories: RepositoryDetails[] }> {
+  // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
+  const inOrder = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
+  const [ids, names] = [inOrder.map(({ id }) => id), inOrder.map(({ name }) => name)]
+  const rows = await writes.rows(pageByName, [ids, names, (number - 1) * size, size])
+  return { total: rows[0]!.total, repositories: rows.flatMap((row) => (row.id === null ? [] : [row])) }
 }
 
 /** Null when there is none, or nothing was pushed to it yet. */

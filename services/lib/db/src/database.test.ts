@@ -53,6 +53,13 @@ describe('Database', () => {
     expect(answers.map((row) => row?.n)).toEqual([2, 4, 6, 8])
   })
 
+  it('has no statement compiled, by whichever way it is asked', async () => {
+    const show = statement<{ jit: string }>('show jit', 'show jit')
+    const { reads, writes, prisma } = database.db
+    const shown = await Promise.all([reads.one(show, []), writes.one(show, []), prisma.$queryRaw<object[]>`show jit`])
+    expect(shown.flat()).toEqual([{ jit: 'off' }, { jit: 'off' }, { jit: 'off' }])
+  })
+
   it('answers those who ask the same at once together, never with what was read before they asked', async () => {
     const sql = statement<{ n: number }>('make shared', 'create table shared (id int primary key, n int not null)')
     await database.db.writes.rows(sql, [])

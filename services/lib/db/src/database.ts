@@ -247,6 +247,8 @@ function connectionConfig(options: DatabaseOptions): pg.ClientConfig {
       `-c lock_timeout=${LOCK_TIMEOUT_MS}`,
       `-c idle_in_transaction_session_timeout=${IDLE_IN_TRANSACTION_MS}`,
       '-c timezone=UTC',
+      // What a page might read at worst looks dear enough to be compiled, which takes many times as long as the page.
+      '-c jit=off',
     ].join(' '),
   }
 }

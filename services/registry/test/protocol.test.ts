@@ -727,6 +727,29 @@ describe('referrers', () => {
     await push('acme/older', subject.digest.replace(':', '-'), indexOf([entry]), ociIndex)
     expect((await ask('GET', `/v2/acme/older/referrers/${subject.digest}`)).json().manifests).toEqual([entry])
   })
+
+  // OCI Distribution 1.1, "Referrers Tag Schema": of what stands behind the colon, 64 characters.
+  it('knows the fallback tag of a sha512 by half of it, read, written and when its subject goes', async () => {
+    const { manifest, digest: plain } = await registry.pushImage('acme/longer', 'v1')
+    const digest = sha512(manifest)
+    expect((await push('acme/longer', digest, manifest)).status).toBe(201)
+    const tag = digest.replace(':', '-').slice(0, 'sha512-'.length + 64)
+    const path = `/v2/acme/longer/manifests/${tag}`
+    expect((await ask('GET', path)).status).toBe(404)
+    const subject = { mediaType: ociManifest, digest, size: manifest.length }
+    const about = await registry.pushImage('acme/longer', 'about', { extra: { subject } })
+    expect((await ask('GET', path)).json().manifests).toMatchObject([{ digest: about.digest }])
+
+    const entry = { mediaType: ociManifest, digest: plain, size: manifest.length, artifactType: 'application/old' }
+    const index = indexOf([entry])
+    await push('acme/longer', tag, index, ociIndex)
+    expect((await ask('GET', `/v2/acme/longer/referrers/${digest}`)).json().manifests).toMatchObject([
+      { digest: about.digest },
+      entry,
+    ])
+    expect((await ask('DELETE', `/v2/acme/longer/manifests/${digest}`)).status).toBe(202)
+    expect((await ask('HEAD', `/v2/acme/longer/manifests/${sha256(index)}`)).status).toBe(404)
+  })
 })
 
 async function until(condition: () => Promise<boolean>): Promise<void> {

@@ -5,7 +5,8 @@ import { nameOf, type PullGrant, type PushGrant } from './grants.ts'
 import { listReferrers, referrersIndex } from './list-referrers.ts'
 import { getManifestRow, headManifestRow, isPromised, renewManifest, type ManifestFacts } from './store/manifests.ts'
 import { findRepository } from './store/repositories.ts'
-import { subjectOfFallbackTag } from './subject-tags.ts'
+import { subjectBeginning } from './store/referrers.ts'
+import { beginningOfSubject, subjectOfFallbackTag } from './subject-tags.ts'
 
 /** A manifest as it is served. `id` is null for one that we made up: see `synthesised`. */
 export type ServedManifest = Omit<ManifestFacts, 'id' | 'promisedUntilMs'> & {
@@ -149,10 +150,15 @@ async function absent(
 ): Promise<ServedManifest & { payload: Buffer }> {
   const repositoryId = await findRepository(deps.db.reads, grant.project.id, grant.repository)
   if (repositoryId === null) throw problems.nameUnknown({ repository: nameOf(grant) })
-  const subject = reference.tag === undefined ? null : subjectOfFallbackTag(reference.tag)
+  const subject = reference.tag === undefined ? null : await subjectOf(deps, repositoryId, reference.tag)
   const made = subject && (await synthesised(deps, grant, repositoryId, subject))
   if (made) return made
   throw problems.manifestUnknown({ repository: nameOf(grant), reference: formatReference(reference) })
+}
+
+async function subjectOf({ db }: ArtifactDeps, repositoryId: number, tag: string): Promise<Digest | null> {
+  const beginning = beginningOfSubject(tag)
+  return beginning === null ? subjectOfFallbackTag(tag) : subjectBeginning(db.reads, repositoryId, beginning)
 }
 
 /**

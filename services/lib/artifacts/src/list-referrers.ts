@@ -1,4 +1,4 @@
-import { algorithmOf, encodedOf, mediaTypes, type Digest } from '@haven/oci'
+import { mediaTypes, referrersTag, type Digest } from '@haven/oci'
 import type { ArtifactDeps } from './deps.ts'
 import type { PullGrant } from './grants.ts'
 import { countReferrersOf, referrersByFallbackTag, referrersBySubject, type Referrer } from './store/referrers.ts'
@@ -7,8 +7,6 @@ import { countReferrersOf, referrersByFallbackTag, referrersBySubject, type Refe
 const MAX_PAGE = 1_000
 /** OCI Distribution: an index of referrers should be no longer than any manifest may be. */
 const MAX_PAGE_BYTES = 2 * 1024 * 1024
-/** A tag is at most this long, so the fallback tag of a sha512 digest is cut there. */
-const MAX_TAG_LENGTH = 128
 
 export type ReferrersQuery = {
   artifactType?: string | null
@@ -31,7 +29,7 @@ export async function listReferrers(
 ): Promise<{ referrers: Referrer[]; next: string | null; total: number | null }> {
   const where = { projectId: grant.project.id, path: grant.repository }
   const size = Math.min(limit ?? MAX_PAGE, MAX_PAGE)
-  const fallbackTag = fallbackTagOf(subject)
+  const fallbackTag = referrersTag(subject)
   // On the pool: a long list on the shared read connection would hold up the pulls behind it.
   const [own, written] = await Promise.all([
     referrersBySubject(db.writes, where, subject, {
@@ -49,8 +47,6 @@ export async function listReferrers(
   const count = () => (isWhole ? referrers.length : countReferrersOf(db.writes, where, subject, fallbackTag, MAX_PAGE))
   return { referrers, next: own.next, total: after === null ? await count() : null }
 }
-
-const fallbackTagOf = (subject: Digest) => `${algorithmOf(subject)}-${encodedOf(subject)}`.slice(0, MAX_TAG_LENGTH)
 
 /** The index that a list of referrers is answered as. */
 export const referrersIndex = (referrers: readonly Referrer[]) => ({

@@ -14,3 +14,9 @@ export function subjectOfFallbackTag(tag: string): Digest | null {
   const dash = tag.indexOf('-')
   return dash === -1 ? null : parseDigest(`${tag.slice(0, dash)}:${tag.slice(dash + 1)}`)
 }
+
+/** Of a fallback tag that holds half of a digest (`referrersTag`): what the digest begins with. */
+export function beginningOfSubject(tag: string): string | null {
+  const [, half] = /^sha512-([a-f0-9]{64})$/.exec(tag) ?? []
+  return half === undefined ? null : `sha512:${half}`
+}

@@ -19,6 +19,7 @@ import {
   parseRepositoryName,
   parseTag,
   problemOfPath,
+  referrersTag,
   refusals,
   splitProject,
   type RegistryPath,
@@ -105,6 +106,17 @@ describe('references', () => {
     expect(parseArtifactName(formatArtifactName(name))).toEqual(name)
   })
   it.each<string>(artifacts.invalid)('%j names no artifact', (text) => expect(parseArtifactName(text)).toBeNull())
+
+  // The specification's own examples.
+  it.each([
+    [`sha256:${'a'.repeat(64)}`, `sha256-${'a'.repeat(64)}`],
+    [`sha512:${'a'.repeat(128)}`, `sha512-${'a'.repeat(64)}`],
+    [
+      'test+algorithm+using+algorithm+separators+and+lots+of+characters+to+excercise+overall+truncation:' +
+        'alsoSome=InTheEncodedSectionToShowHyphenReplacementAndLotsAndLotsOfCharactersToExcerciseEncodedTruncation',
+      'test-algorithm-using-algorithm-s-alsoSome-InTheEncodedSectionToShowHyphenReplacementAndLotsAndLot',
+    ],
+  ])('%s has its referrers under %s', (digest, tag) => expect(referrersTag(parseDigest(digest)!)).toBe(tag))
 })
 
 describe('canonicalPath', () => {

@@ -1,4 +1,4 @@
-import { parseDigest, type Digest } from './digest.ts'
+import { algorithmOf, encodedOf, parseDigest, type Digest } from './digest.ts'
 import { parseRepositoryName, parseTag, type RepositoryName, type Tag } from './names.ts'
 
 /** What names a manifest inside its repository. */
@@ -18,6 +18,12 @@ export function parseReference(text: string): Reference | null {
 
 export function formatReference(reference: Reference): string {
   return reference.tag ?? reference.digest
+}
+
+/** The tag under which referrers are listed where the API is missing (OCI Distribution 1.1, "Referrers Tag Schema"): of a sha512 it has half. */
+export function referrersTag(subject: Digest): Tag {
+  const whole = `${algorithmOf(subject).slice(0, 32)}-${encodedOf(subject).slice(0, 64)}`
+  return whole.replaceAll(/[^\w.-]/g, '-') as Tag
 }
 
 /** A manifest with its repository: `library/app:1.0`, `library/app@sha256:…`. */

@@ -2,7 +2,6 @@ import {
   algorithmOf,
   bareMediaType,
   digestOf,
-  encodedOf,
   isSupportedAlgorithm,
   maxManifestBytes,
   mediaTypes,
@@ -137,9 +136,4 @@ function request(
 
 function mediaTypeOf(answer: OutboundResponse): string {
   return bareMediaType(headerOf(answer, 'content-type') ?? '')
-}
-
-/** The tag under which referrers are listed where the API is missing (OCI Distribution 1.1, "Referrers Tag Schema"). */
-export function referrersTag(subject: Digest): string {
-  return `${algorithmOf(subject).slice(0, 32)}-${encodedOf(subject).slice(0, 64)}`.replaceAll(/[^\w.-]/g, '-')
 }

@@ -11,12 +11,19 @@ import { buffer } from 'node:stream/consumers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { problems } from '@haven/errors'
-import { digestOf, mediaTypes, parseRepositoryName, parseScopes, parseTag, type ByteRange } from '@haven/oci'
+import {
+  digestOf,
+  mediaTypes,
+  parseRepositoryName,
+  parseScopes,
+  parseTag,
+  referrersTag,
+  type ByteRange,
+} from '@haven/oci'
 import { OutboundClient } from '@haven/outbound'
 import { freePort } from '@haven/testkit'
 import { findTool, lacking, titled } from '@haven/testkit/tools'
 import { registry, upstreamStatus, type BlobUpload, type Endpoint, type RegistryClient } from './index.ts'
-import { referrersTag } from './manifests.ts'
 
 // The client against registries that others wrote. One knows passwords, the other tokens.
 
@@ -176,7 +183,7 @@ function behaves(scheme: 'basic' | 'bearer', connect: (endpoint?: Partial<Endpoi
     await push(client, signature, 'signature')
     const entry = { ...describeBlob(signature, mediaTypes.ociManifest), artifactType: 'a/sig' }
     const index = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: mediaTypes.ociIndex, manifests: [entry] }))
-    const tag = parseTag(referrersTag(subject.digest))!
+    const tag = referrersTag(subject.digest)
     await client.putManifest(app, { tag }, { mediaType: mediaTypes.ociIndex, bytes: index })
     const found = await client.listReferrers(app, subject.digest, { artifactType: 'a/sig' })
     expect(found.map(({ digest }) => digest)).toEqual([digestOf(signature)])

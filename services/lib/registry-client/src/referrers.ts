@@ -1,8 +1,8 @@
-import { parseManifest, parseTag, type Descriptor, type Digest, type RepositoryName } from '@haven/oci'
+import { parseManifest, referrersTag, type Descriptor, type Digest, type RepositoryName } from '@haven/oci'
 import { bytesOf } from '@haven/outbound'
 import { expectStatus, headerOf, headOf } from './answers.ts'
 import { pages } from './lists.ts'
-import { getManifest, referrersTag } from './manifests.ts'
+import { getManifest } from './manifests.ts'
 import { scopeOf, type Transport } from './transport.ts'
 
 /**
@@ -38,7 +38,7 @@ export async function listReferrers(
 }
 
 async function listedByTag(transport: Transport, name: RepositoryName, subject: Digest, signal?: AbortSignal) {
-  const index = await getManifest(transport, name, { tag: parseTag(referrersTag(subject))! }, signal)
+  const index = await getManifest(transport, name, { tag: referrersTag(subject) }, signal)
   return index === null ? [] : readIndex(index.mediaType, index.bytes)
 }
 

@@ -48,6 +48,9 @@ const sets = `
      select n, project_id, path, going::bigint[] as going
        from unnest((select $1::int[]), (select $2::text[]), (select $3::text[])) with ordinality as s (project_id, path, going, n))`
 
+// As `referrersTag` writes it: both algorithms have names of six letters, and at most 64 digits follow.
+const fallbackTag = `left(replace(t.digest, ':', '-'), 71)`
+
 // An accessory that an index of the repository names has a life of its own, as in Harbor; indexes that go themselves do not count. The index
 // under the fallback tag (OCI Distribution 1.1, "Referrers Tag Schema") is there for its subject alone, and what only it names goes with it.
 //
@@ -71,12 +74,12 @@ const doomed = `
         union
         select a.id, a.repository_id, a.digest
           from artifacts.tags g join artifacts.manifests a on a.id = g.manifest_id and a.deleted_at is null
-         where g.repository_id = t.repository_id and g.name = replace(t.digest, ':', '-')
+         where g.repository_id = t.repository_id and g.name = ${fallbackTag}
            and a.media_type = '${mediaTypes.ociIndex}' and a.digest <> t.digest) m
       where t.depth < ${MAX_DEPTH} and m.id <> all(s.going)
         and not exists (select from artifacts.manifest_edges e join artifacts.manifests p on p.id = e.manifest_id and p.deleted_at is null
                          where e.repository_id = m.repository_id and e.digest = m.digest and e.kind = 'child' and p.id <> all(s.going)
-                           and not exists (select from artifacts.tags f where f.manifest_id = p.id and f.name = replace(t.digest, ':', '-'))
+                           and not exists (select from artifacts.tags f where f.manifest_id = p.id and f.name = ${fallbackTag})
                          offset 0)),
    found as materialized (select set, id, min(depth) as depth from tree group by set, id order by depth, id limit $6)`
 

@@ -1,4 +1,5 @@
 import { statement, type Sql } from '@haven/db'
+import type { Digest } from '@haven/oci'
 
 /** A descriptor of a manifest that is about another. */
 export type Referrer = {
@@ -69,6 +70,14 @@ const count = statement<{ total: number }>(
     where r.project_id = $1 and r.path = $2 and r.deleted_at is null`,
 )
 
+// By the index in whatever order of texts the database has: in all of them `g` comes behind every digit of a digest.
+const beginning = statement<{ subject: Digest }>(
+  'referrers subject by its beginning',
+  `select subject_digest as subject from artifacts.manifests
+    where repository_id = $1 and subject_digest >= $2 and subject_digest < $2 || 'g' and starts_with(subject_digest, $2) and deleted_at is null
+    limit 1`,
+)
+
 type In = { projectId: number; path: string }
 const descriptor = ({ mediaType, digest, size, artifactType, annotations }: Row): Referrer => ({
   mediaType,
@@ -121,4 +130,9 @@ export async function countReferrersOf(
 ): Promise<number | null> {
   const total = (await sql.one(count, [projectId, path, subject, fallbackTag, most + 1]))?.total ?? 0
   return total > most ? null : total
+}
+
+/** A subject of the repository's manifests whose digest begins so. */
+export async function subjectBeginning(sql: Sql, repositoryId: number, text: string): Promise<Digest | null> {
+  return (await sql.one(beginning, [repositoryId, text]))?.subject ?? null
 }

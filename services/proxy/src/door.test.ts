@@ -245,6 +245,12 @@ describe.each(['one process', 'split'] as const)('the door, %s', (shape) => {
       expect(answer).toMatch(/\r\nLocation: \/v2\/\r\n/)
     })
 
+    it('says which API it is also where the door answers for the registry', async () => {
+      for (const target of ['/v2', '/v2//x', '/v2/%zz']) {
+        expect(await raw(at.port, get(target))).toMatch(/\r\nDocker-Distribution-Api-Version: registry\/2\.0\r\n/)
+      }
+    })
+
     it('serves the portal: files by name, pages by index.html, nothing else', async () => {
       const index = await raw(at.port, get('/'))
       expect(index).toMatch(/Cache-Control: no-store, no-cache, must-revalidate/)
@@ -753,6 +759,7 @@ describe('a service that is away', () => {
         const answer = await fetch(`http://127.0.0.1:${door.port}${path}`)
         expect([path, answer.status]).toEqual([path, status])
         expect(answer.headers.get('retry-after')).toMatch(/^\d+$/)
+        expect(answer.headers.get('docker-distribution-api-version')).toBe(path === '/v2/' ? 'registry/2.0' : null)
         expect(await answer.json()).toMatchObject({ errors: [{ message: expect.any(String) }] })
       }
       await door.listening[0]!.drain(100)

@@ -2,6 +2,7 @@ import { Agent, type IncomingHttpHeaders, type IncomingMessage, type ServerRespo
 import type { Problem } from '@haven/errors'
 import { harborEnvelope, ociEnvelope, problems } from '@haven/errors'
 import { AGENT_IDLE_MS, internalHeaders, sendProblem, type Logger } from '@haven/runtime'
+import { apiVersion } from '@haven/oci'
 import type { BlobStorage } from '@haven/storage'
 import httpProxy from 'http-proxy'
 import type { Pool } from 'undici'
@@ -187,6 +188,7 @@ export class Forwarder implements Disposable {
     const problem: Problem = away
       ? problems.serviceUnavailable({ retryAfterSeconds: RETRY_AFTER_SECONDS })
       : problems.badGateway({}, { headers: { 'Retry-After': String(RETRY_AFTER_SECONDS) } })
+    if (name === 'registry') res.setHeader(...apiVersion)
     sendProblem(req, res, problem, name === 'registry' ? ociEnvelope : harborEnvelope)
   }
 

@@ -11,6 +11,7 @@ import {
   type RequestHandler,
   type Service,
 } from '@haven/runtime'
+import { apiVersion } from '@haven/oci'
 import type { BlobStorage } from '@haven/storage'
 import { admit } from './admission.ts'
 import { Forwarder, type Vouched } from './forward.ts'
@@ -93,6 +94,7 @@ export function createProxy(deps: ProxyDeps): Service {
     if (asked instanceof Problem) {
       setSecurityHeaders(res, vouched)
       const oci = (req.url ?? '').startsWith('/v2')
+      if (oci) res.setHeader(...apiVersion)
       return sendProblem(req, res, withAllow(asked), oci ? ociEnvelope : harborEnvelope)
     }
     stripInbound(req)
@@ -109,6 +111,7 @@ export function createProxy(deps: ProxyDeps): Service {
         res.setHeader('Cache-Control', 'no-store')
         return services[to](req, res, vouched)
       case 'registry-root':
+        res.setHeader(...apiVersion)
         res.writeHead(301, { Location: '/v2/', 'Content-Length': 0 }).end()
         return
       case 'absent':

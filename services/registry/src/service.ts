@@ -9,6 +9,7 @@ import {
 import type { Database } from '@haven/db'
 import { ociEnvelope } from '@haven/errors'
 import { signIn, type Authorities, type SignInDeps, type TokenVerifier } from '@haven/identity'
+import { apiVersion } from '@haven/oci'
 import type { ProjectDirectory } from '@haven/projects'
 import {
   answerProblem,
@@ -51,8 +52,6 @@ export type RegistryDeps = {
 }
 
 const seconds = (ms: number) => Math.ceil(ms / 1000)
-
-const apiVersion = ['Docker-Distribution-Api-Version', 'registry/2.0']
 
 /** The OCI Distribution API under `/v2`. What it is given stays the caller's to close. */
 export function createRegistry(deps: RegistryDeps): Service {

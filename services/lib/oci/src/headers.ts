@@ -1,5 +1,8 @@
 import { formatScope, type Scope } from './scopes.ts'
 
+/** Of every answer under `/v2`, whoever gives it: old clients test for it (clients.md §1.1). */
+export const apiVersion = ['Docker-Distribution-Api-Version', 'registry/2.0'] as const
+
 export interface Challenge {
   /** Absolute URL of the token service. */
   readonly realm: string

@@ -33,7 +33,8 @@ export type Headers = Record<string, string | number | readonly string[]>
 
 /** Answers without a body. */
 export function answer(call: Call, status: number, headers: Headers = {}): void {
-  const sized = status === 204 || call.req.method === 'HEAD' || 'Content-Length' in headers
+  // RFC 9110, 8.6: with 204 there is no length, and with 304 it would be that of the 200.
+  const sized = status === 204 || status === 304 || call.req.method === 'HEAD' || 'Content-Length' in headers
   begin(call, status, sized ? headers : { ...headers, 'Content-Length': 0 })
   call.res.end()
 }

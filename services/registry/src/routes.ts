@@ -21,7 +21,7 @@ type Route<K extends Kind> = { template: string } & Partial<Record<Method, Handl
 const routes: { [K in Kind]: Route<K> } = {
   ping: { template: '/v2/', GET: catalog.ping, HEAD: catalog.ping },
   catalog: { template: '/v2/_catalog', GET: catalog.list, HEAD: catalog.list },
-  discover: { template: '/v2/_oci/ext/discover', GET: catalog.discover },
+  discover: { template: '/v2/_oci/ext/discover', GET: catalog.discover, HEAD: catalog.discover },
   tags: { template: '/v2/{name}/tags/list', GET: tags.list, HEAD: tags.list },
   manifest: {
     template: '/v2/{name}/manifests/{reference}',
@@ -35,6 +35,7 @@ const routes: { [K in Kind]: Route<K> } = {
   upload: {
     template: '/v2/{name}/blobs/uploads/{upload}',
     GET: uploads.status,
+    HEAD: uploads.status,
     PATCH: uploads.append,
     PUT: uploads.finish,
     DELETE: uploads.cancel,

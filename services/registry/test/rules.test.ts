@@ -321,6 +321,7 @@ describe('a request', () => {
     for (const path of ['/v2/_oci/ext/discover', '/v2/acme/mirrored/_oci/ext/discover']) {
       const scope = 'repository:acme/mirrored:pull'
       expect((await ask('GET', path, { scope })).json()).toEqual({ extensions: [] })
+      expect((await ask('HEAD', path, { scope })).status).toBe(200)
       expect((await ask('GET', path, { as: 'nobody' })).status).toBe(401)
     }
     expect((await ask('GET', '/v2/acme/mirrored/_oci/ext/discover', { as: 'stranger' })).status).toBe(401)

@@ -88,7 +88,6 @@ export const headersOf = ({
 const unchanged = ({ ETag, 'Docker-Content-Digest': digest }: ReturnType<typeof headersOf>): Headers => ({
   ETag,
   'Docker-Content-Digest': digest,
-  'Content-Length': 0,
 })
 
 /** OCI Distribution, `?tag=a&tag=b`. */

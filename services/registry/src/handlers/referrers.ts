@@ -13,7 +13,8 @@ export async function list(
   const { limit, last } = readPage(call.query)
   if (last !== null && !/^\d{1,18}$/.test(last))
     throw problems.badRequest({ message: 'invalid pagination: last is not ours' })
-  const artifactType = call.query.get('artifactType') || null
+  // A media type has no blank: who did not encode its plus meant a plus (`application/vnd.example.sbom.v1+json`).
+  const artifactType = call.query.get('artifactType')?.replaceAll(' ', '+') || null
   const page = { artifactType, after: last, limit: Math.max(1, limit) }
   const { referrers, next, total } = await listReferrers(artifacts, grant, at.digest, page)
   const filter = artifactType === null ? {} : { artifactType }

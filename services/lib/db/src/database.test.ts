@@ -231,6 +231,24 @@ describe('Database', () => {
     for (const ask of asks) expect(await ask()).toEqual({ n: 1 })
   }, 30_000)
 
+  it('does not take a server for silent because nobody listened to it', async () => {
+    await using network = await TcpProxy.start(database.url)
+    await using db = openDatabase({ url: network.before(database.url), applicationName: 'busy', poolSize: 2 })
+    const long = statement<{ n: number }>('long', 'select 1 as n, pg_sleep(3)::text as slept')
+    await db.writes.rows(statement('one', 'select 1 as n'), [])
+    // The loop stands still while it asks by another connection whether anybody is there, until the limit for that is over. Both answers wait then.
+    let held = 0
+    network.onSent = (bytes) => {
+      if (bytes.includes('application_name') && held++ === 0) {
+        Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2_500)
+      }
+      return 'pass'
+    }
+    const asked = db.writes.one(long, [])
+    expect(await asked).toMatchObject({ n: 1 })
+    expect(held).toBe(1)
+  }, 30_000)
+
   it('rolls back a transaction whose work throws', async () => {
     const insert = statement('insert counter', 'insert into counters values ($1, 0)')
     await expect(

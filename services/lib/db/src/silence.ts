@@ -4,6 +4,8 @@ import pg from 'pg'
 const SUSPICIOUS_MS = 2_500
 /** How long it may take to say so: together no request waits longer than 5 s for a server that is gone (reliability.md F14). */
 const PROBE_MS = 2_000
+/** Between two looks at the clock. */
+const LOOK_MS = 250
 
 /** Nobody is there to answer: to ask again, on whatever connection, would only take more time. */
 export class ServerSilent extends Error {
@@ -24,7 +26,8 @@ export class SilenceWatch {
 
   /** `longestMs`: no statement lasts longer, so that a connection which is silent for as long is dead though its server is not. */
   constructor(config: pg.ClientConfig, longestMs: number) {
-    this.#config = { ...config, connectionTimeoutMillis: PROBE_MS, query_timeout: PROBE_MS }
+    // The driver's own limit would count the time in which we did not listen.
+    this.#config = { ...config, connectionTimeoutMillis: 0 }
     this.#longestMs = longestMs
   }
 
@@ -35,14 +38,15 @@ export class SilenceWatch {
       const answers = await this.#answers()
       if (!asking) return
       if (!answers) cut(client, new ServerSilent())
-      else timer = setTimeout(() => cut(client, new Error('Connection terminated: it is silent')), this.#longestMs)
+      else stop = afterListening(this.#longestMs, () => cut(client, new Error('Connection terminated: it is silent')))
     }
-    let timer = setTimeout(() => void suspect(), SUSPICIOUS_MS)
+    const timer = setTimeout(() => void suspect(), SUSPICIOUS_MS)
+    let stop = () => clearTimeout(timer)
     try {
       return await query()
     } finally {
       asking = false
-      clearTimeout(timer)
+      stop()
     }
   }
 
@@ -57,6 +61,7 @@ export class SilenceWatch {
   async #connects(): Promise<boolean> {
     const client = new pg.Client(this.#config)
     client.on('error', () => undefined) // of a connection that is given up; the answer below is what counts
+    const stop = afterListening(PROBE_MS, () => cut(client, new Error('Connection terminated: nobody answers')))
     try {
       await client.connect()
       return true
@@ -64,9 +69,25 @@ export class SilenceWatch {
       // It answered, though with a no: too many connections, starting up.
       return error instanceof pg.DatabaseError
     } finally {
+      stop()
       cut(client, null)
     }
   }
+}
+
+/**
+ * Calls `then` when sockets were listened to for so long. A process that was busy, or had no core, was told nothing meanwhile, though the
+ * answer may lie in its socket: timers come before sockets in a turn of the loop. @returns what takes it back
+ */
+function afterListening(ms: number, then: () => void): () => void {
+  let looks = Math.ceil(ms / LOOK_MS)
+  const timer = setInterval(() => {
+    looks -= 1
+    if (looks > 0) return
+    clearInterval(timer)
+    then()
+  }, LOOK_MS)
+  return () => clearInterval(timer)
 }
 
 /** At once. The driver's own `end` says goodbye first, to which nobody answers. */

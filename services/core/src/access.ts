@@ -52,7 +52,7 @@ export async function permit(
 /** Digits are an id unless the client says that they are a name. */
 export function findProject({ directory }: CoreContext, named: string, byName: boolean): Promise<ProjectFacts | null> {
   if (byName || !/^\d+$/.test(named)) return directory.byName(named)
-  return Number(named) <= 2 ** 31 - 1 ? directory.byId(Number(named)) : Promise.resolve(null)
+  return directory.byId(Number(named))
 }
 
 /** What is not there answers like what may not be seen, except to those who may see everything. */

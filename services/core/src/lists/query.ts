@@ -1,5 +1,5 @@
 import { problems } from '@haven/errors'
-import type { Condition, Scalar, Sort } from '@haven/db'
+import { isStorableTime, type Condition, type Scalar, type Sort } from '@haven/db'
 import { unescape } from '../http/request.ts'
 
 const MAX_QUERY_BYTES = 1024
@@ -107,7 +107,7 @@ function scalar(text: string): Scalar {
   const time = /^(\d{4}-\d{2}-\d{2})[T ](\d{2}:\d{2}:\d{2})$/.exec(text)
   if (time) {
     const date = new Date(`${time[1]}T${time[2]}Z`)
-    if (Number.isNaN(date.getTime())) throw invalid(text)
+    if (!isStorableTime(date)) throw invalid(text)
     return date
   }
   return /^-?\d{1,15}$/.test(text) ? Number(text) : text

@@ -31,6 +31,9 @@ describe('parseSearch', () => {
     ['is:untagged', { field: 'untagged' }],
     ['is:tagged', { negated: true, field: 'untagged' }],
     ['-is:tagged', { field: 'untagged' }],
+    [String.raw`label:"a \"b\" c"`, { field: 'label', value: 'a "b" c' }],
+    [String.raw`annotation:a="\\d \w"`, { field: 'annotation', name: 'a', value: String.raw`\d \w` }],
+    [String.raw`annotation:a=\w`, { field: 'annotation', name: 'a', value: String.raw`\w` }],
     ['"tag:1"', { field: 'word', value: 'tag:1' }],
   ])('reads %s', (q, term) => {
     expect(read(q)).toEqual([{ negated: false, ...term }])
@@ -52,6 +55,11 @@ describe('parseSearch', () => {
     ['pushed:2026-03-04', 'a time begins with > or <, at character 8'],
     ['pushed:>yesterday', 'a time is a date such as 2026-03-04, or -30d, at character 9'],
     ['pushed:>2026-13-44', 'a time is a date such as 2026-03-04, or -30d, at character 9'],
+    ['pushed:>2026-02-30', 'a time is a date such as 2026-03-04, or -30d, at character 9'],
+    ['pushed:>2026-03-04T25:00', 'a time is a date such as 2026-03-04, or -30d, at character 9'],
+    ['pulled:<0000-01-01', 'a time is a date such as 2026-03-04, or -30d, at character 9'],
+    ['-pulled:>-9999y', 'a time is a date such as 2026-03-04, or -30d, at character 10'],
+    [String.raw`label:"a\"`, 'this quote does not end, at character 7'],
     ['is:signed', 'is takes tagged or untagged, at character 4'],
     ['a '.repeat(21), 'there are more than 20 terms, at character 41'],
     ['x'.repeat(1025), 'q is longer than 1024 bytes'],

@@ -1,3 +1,4 @@
+import { isStorableTime } from '@haven/db'
 import { problems } from '@haven/errors'
 
 /** One term of a search: all of them must hold, a negated one must not. */
@@ -28,8 +29,8 @@ const units: Readonly<Record<string, number>> = {
 }
 
 /**
- * Reads a search: terms separated by blanks, `field:value`, quotes around what holds blanks, `-` before what must not be. A word alone is
- * looked for in names. Fields: `repository` and `tag` (`*` stands for anything), `digest` (its beginning), `label`, `annotation`
+ * Reads a search: terms separated by blanks, `field:value`, quotes around what holds blanks (a quote or backslash in them has a backslash
+ * before it), `-` before what must not be. A word alone is looked for in names. Fields: `repository` and `tag` (`*` stands for anything), `digest` (its beginning), `label`, `annotation`
  * (`name` or `name=value`), `platform` (`linux` or `linux/arm64`), `type`, `pushed` and `pulled` (`>` after, `<` before a date, or `-30d`),
  * `pulled:never`, `is:tagged` and `is:untagged`.
  *
@@ -75,6 +76,8 @@ function readTerm(q: string, from: number): { text: string; colon: number | null
       continue
     }
     if (q[at] === ':' && quoteAt === null) colon ??= text.length
+    // A label may hold a quote, and annotations hold JSON.
+    if (quoteAt !== null && (q.startsWith(String.raw`\"`, at) || q.startsWith(String.raw`\\`, at))) at++
     text += q[at]
   }
   if (quoteAt !== null) throw wrong(quoteAt, 'this quote does not end')
@@ -131,9 +134,16 @@ function readTime(value: string, at: number, now: Date): { after: boolean; time:
   if (!after && !value.startsWith('<')) throw wrong(at, 'a time begins with > or <')
   const text = value.slice(1)
   const [, count, unit = ''] = /^-(\d{1,4})([hdwmy])$/.exec(text) ?? []
-  if (count !== undefined) return { after, time: new Date(now.getTime() - Number(count) * units[unit]!) }
-  const isDate = /^\d{4}-\d\d-\d\d(?:T\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?(?:Z|[+-]\d\d:\d\d)?)?$/.test(text)
-  const time = new Date(/^[^T]+T.*[^Z]$/.test(text) && !/[+-]\d\d:\d\d$/.test(text) ? `${text}Z` : text)
-  if (!isDate || Number.isNaN(time.getTime())) throw wrong(at + 1, 'a time is a date such as 2026-03-04, or -30d')
+  const time = count === undefined ? dateOf(text) : new Date(now.getTime() - Number(count) * units[unit]!)
+  if (!time || !isStorableTime(time)) throw wrong(at + 1, 'a time is a date such as 2026-03-04, or -30d')
   return { after, time }
+}
+
+/** UTC unless it says another zone. Null for what is no date, such as 30 February. */
+function dateOf(text: string): Date | null {
+  const [, day, clock = '', zone = ''] =
+    /^(\d{4}-\d\d-\d\d)(?:(T\d\d:\d\d(?::\d\d(?:\.\d{1,3})?)?)(Z|[+-]\d\d:\d\d)?)?$/.exec(text) ?? []
+  const midnight = new Date(`${day}T00:00Z`)
+  if (day === undefined || Number.isNaN(midnight.getTime()) || !midnight.toISOString().startsWith(day)) return null
+  return clock === '' ? midnight : new Date(`${day}${clock}${zone === '' ? 'Z' : zone}`)
 }

@@ -12,6 +12,7 @@ export {
   conditionsToSql,
   escapeLike,
   fieldOf,
+  isStorableTime,
   listKept,
   listKeys,
   listRows,

@@ -38,7 +38,11 @@ export function conditionsToSql(conditions: readonly Condition[], fields: Fields
 
 function toSql(condition: Condition, field: Field): Prisma.Sql {
   const { column } = field
-  const value = (given: Scalar) => typed(field, condition.field, given)
+  const value = (given: Scalar) => {
+    const known = typed(field, condition.field, given)
+    // By itself it would be read as the column's type, which may not hold it.
+    return typeof known === 'bigint' ? Prisma.sql`${known}::bigint` : Prisma.sql`${known}`
+  }
   switch (condition.match) {
     case 'exact':
       return Prisma.sql`${column} = ${value(condition.value)}`
@@ -67,6 +71,9 @@ function toSql(condition: Condition, field: Field): Prisma.Sql {
 
 const INT8_MAX = 2n ** 63n - 1n
 
+/** Whether Postgres reads a time as JavaScript writes it: within the years that have four digits, of which there is no year 0. */
+export const isStorableTime = (time: Date): boolean => time.getUTCFullYear() >= 1 && time.getUTCFullYear() <= 9999
+
 function typed({ type }: Field, name: string, value: Scalar): Scalar | bigint {
   if (type === 'text') return String(value)
   if (type === 'number') {
@@ -75,7 +82,7 @@ function typed({ type }: Field, name: string, value: Scalar): Scalar | bigint {
   } else {
     const time =
       value instanceof Date ? value : new Date(/[zZ]|[+-]\d\d:\d\d$/.test(String(value)) ? value : `${value}Z`)
-    if (!Number.isNaN(time.getTime())) return time
+    if (isStorableTime(time)) return time
   }
   throw problems.badRequest({ message: `invalid value of ${name}: ${String(value)}` })
 }

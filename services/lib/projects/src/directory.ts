@@ -88,7 +88,9 @@ export class ProjectDirectory implements Disposable {
     return known && this.#clock() - known.readAt < MAX_AGE_MS ? known.facts : null
   }
 
-  byId(id: number): Promise<ProjectFacts | null> {
+  /** Null also for a number that is too large for an id. */
+  async byId(id: number): Promise<ProjectFacts | null> {
+    if (!(id < 2 ** 31)) return null
     return this.#find(this.#ids, id, () => this.#db.reads.one(byId, [id]))
   }
 

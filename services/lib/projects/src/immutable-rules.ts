@@ -28,6 +28,8 @@ export type RuleText = {
 }
 type Selector = { kind?: string; decoration?: string; pattern?: string; extras?: string }
 
+const isId = (id: number) => Number.isSafeInteger(id) && id > 0 && id < 2 ** 31
+
 export type ImmutableRule = { id: number; disabled: boolean; rule: RuleText }
 
 /** @throws badRequest for a pattern that cannot be read: it would protect nothing. */
@@ -67,7 +69,7 @@ export async function updateImmutableRule(
 ): Promise<void> {
   requirePatterns(rule)
   await changing(deps, source, project, async (tx) => {
-    const before = await tx.immutableRule.findFirst({ where: { id, projectId: project.id } })
+    const before = isId(id) ? await tx.immutableRule.findFirst({ where: { id, projectId: project.id } }) : null
     if (!before) throw noRule(id)
     if (before.disabled !== disabled) return tx.immutableRule.update({ where: { id }, data: { disabled } })
     await requireNew(tx, project.id, rule, id)
@@ -82,6 +84,7 @@ export async function deleteImmutableRule(
   project: Target,
   id: number,
 ): Promise<void> {
+  if (!isId(id)) throw noRule(id)
   await changing(deps, source, project, async (tx) => {
     const { count } = await tx.immutableRule.deleteMany({ where: { id, projectId: project.id } })
     if (count === 0) throw noRule(id)

@@ -109,13 +109,15 @@ export async function deleteLabel(
 
 /** @throws notFound */
 export async function findLabel({ db }: Deps, id: number): Promise<Label> {
-  const label = await db.prisma.label.findFirst({ where: { id, deletedAt: null } })
+  const label = isId(id) ? await db.prisma.label.findFirst({ where: { id, deletedAt: null } }) : null
   if (!label) throw noLabel(id)
   return label
 }
 
 /** Keeps a label from being deleted until the transaction ends. Null when there is none. */
-export const holdLabel = (tx: Sql, id: number) => tx.one(hold, [id])
+export const holdLabel = async (tx: Sql, id: number) => (isId(id) ? tx.one(hold, [id]) : null)
+
+const isId = (id: number) => Number.isSafeInteger(id) && id > 0 && id < 2 ** 31
 
 const hold = statement<{ id: number; name: string; projectId: number }>(
   'labels hold',

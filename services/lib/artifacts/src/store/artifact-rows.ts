@@ -319,6 +319,9 @@ function listedOf(place: Place, { conditions = [], sort = [], latest = false, pa
 const latestOf = (a: Date | null, b: Date) => (a && a > b ? a : b)
 const earliestOf = (a: Date | null, b: Date) => (a && a < b ? a : b)
 
+/** No repository has as many, and Postgres counts the members of an array in an int4. */
+const MAX_SKIPPED = 2 ** 30
+
 /** A repository that is not there has none. */
 async function pageListed(
   { prisma }: Pick<Database, 'prisma'>,
@@ -326,10 +329,11 @@ async function pageListed(
   { number, size }: Page,
   { tagged, since, until, oldestFirst }: Listed,
 ): Promise<{ total: number; ids: bigint[] }> {
+  const skipped = Math.min((number - 1) * size, MAX_SKIPPED)
   const [found] = await prisma.$queryRaw<{ total: number; ids: bigint[] }[]>`
     select f.total::float8 as total, f.ids
       from (${repositoriesOf(place)}) r,
-           lateral artifacts.page_listed(r.id, ${(number - 1) * size}::bigint, ${size}::bigint, ${oldestFirst}::boolean, ${tagged}::boolean,
+           lateral artifacts.page_listed(r.id, ${skipped}::bigint, ${size}::bigint, ${oldestFirst}::boolean, ${tagged}::boolean,
                                          coalesce(${since}::timestamptz, '-infinity'), coalesce(${until}::timestamptz, 'infinity')) f`
   return found ?? { total: 0, ids: [] }
 }

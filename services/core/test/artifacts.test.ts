@@ -2,6 +2,7 @@ import { gzipSync } from 'node:zlib'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { interceptFaultPoint } from '@haven/artifacts'
 import { digestOf, mediaTypes, type Digest } from '@haven/oci'
+import { usage } from '@haven/projects'
 import { contentOf, type Content } from './content.ts'
 import { startCore, type Credentials, type TestCore } from './harness.ts'
 
@@ -441,6 +442,29 @@ describe('a copy', () => {
     core.directory.forget()
     const made = await as(owner)('POST', '/projects/tiny/repositories/x/artifacts?from=shop/app:v0')
     expect([made.status, made.text]).toEqual([403, expect.stringContaining('Quota exceeded')])
+  })
+
+  it('leaves nothing where the quota has room for one of its platforms only, and fits to the byte', async () => {
+    const children = [await push('shop/wide', ''), await push('shop/wide', '', { config: { os: 'plan9' } })]
+    await pushIndex('shop/wide', 'latest', children)
+    const needed = (await as(owner)('GET', '/projects/shop/repositories/wide/artifacts/latest')).body as {
+      size: number
+    }
+    const there = await core.project('narrow', owner)
+    const limit = async (bytes: number) => {
+      await core.db.prisma.quota.update({ where: { projectId: there }, data: { hardBytes: BigInt(bytes) } })
+      core.directory.forget()
+    }
+    const wide = () => as(owner)('POST', '/projects/narrow/repositories/x/artifacts?from=shop/wide:latest')
+    // Both have the same layer, which is stored once.
+    const shared = Buffer.byteLength('layer of shop/wide:')
+    await limit(needed.size - shared - 1)
+    expect((await wide()).text).toContain('Quota exceeded')
+    expect((await as(owner)('GET', '/projects/narrow/repositories')).body).toEqual([])
+    expect(await usage(core.db.reads, there)).toMatchObject({ usedBytes: 0 })
+    await limit(needed.size - shared)
+    for (let i = 0; i < 2; i++) expect((await wide()).status).toBe(201)
+    expect(await usage(core.db.reads, there)).toMatchObject({ usedBytes: needed.size - shared })
   })
 })
 

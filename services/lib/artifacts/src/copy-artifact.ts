@@ -1,6 +1,7 @@
 import { statement } from '@haven/db'
 import { problems } from '@haven/errors'
 import { parseTag, type Digest, type Tag } from '@haven/oci'
+import { UNLIMITED } from '@haven/projects'
 import type { RecordDeps } from './deps.ts'
 import { nameOf, type PullGrant, type PushGrant } from './grants.ts'
 import { mountBlob } from './mount-blob.ts'
@@ -47,6 +48,23 @@ const payload = statement<{ payload: Buffer; blobs: string[] | null }>(
                        where e.manifest_id = m.id and e.kind in ('config', 'layer', 'foreign')) as blobs
      from artifacts.manifests m where m.id = $1 and m.deleted_at is null`,
 )
+// As a push counts them: manifests that the repository does not hold, not even as tombstones, and blobs that the project does not.
+const missing = statement<{ bytes: number }>(
+  'copy missing bytes',
+  `with copied as (select m.id, m.repository_id, m.digest, m.payload_bytes from artifacts.manifests m where m.id = any($1::bigint[]))
+   select ((select coalesce(sum(c.payload_bytes), 0) from copied c
+             where not exists (
+               select from artifacts.repositories r join artifacts.manifests m on m.repository_id = r.id and m.digest = c.digest
+                where r.project_id = $2 and r.path = $3))
+         + (select coalesce(sum(b.size_bytes), 0)
+              from (select distinct c.repository_id, e.digest from copied c
+                      join artifacts.manifest_edges e on e.manifest_id = c.id and e.kind in ('config', 'layer', 'foreign')) u
+              join artifacts.blobs b on b.digest = u.digest
+              join artifacts.blob_links s on s.blob_id = b.id and s.repository_id = u.repository_id
+             where not exists (
+               select from artifacts.blob_links k join artifacts.repositories r on r.id = k.repository_id
+                where k.blob_id = b.id and r.project_id = $2)))::float8 as bytes`,
+)
 const pointing = statement<{ name: string }>(
   'copy tags there',
   `select t.name from artifacts.repositories r
@@ -58,7 +76,7 @@ const pointing = statement<{ name: string }>(
 /**
  * Copies an artifact with its platforms, its tags and all that hangs on it, without moving bytes: every blob is mounted and every manifest
  * pushed, what is named before what names it, by the rules of any push. One that stops on the way leaves what it has copied, and may be
- * repeated.
+ * repeated. One that the quota has no room for leaves nothing.
  * @param signal ends it before the next manifest.
  * @throws problems.manifestUnknown; denied for what hangs on another artifact; what a push throws: quotaExceeded, tagImmutable.
  */
@@ -82,10 +100,22 @@ export async function copyArtifact(
       message: `an artifact of more than ${MAX_MANIFESTS} manifests cannot be copied at once`,
     })
   }
+  await requireRoom(deps, to, manifests)
   for (const manifest of manifests) {
     signal?.throwIfAborted()
     await copyManifest(deps, from, to, manifest)
   }
+}
+
+/** So that a copy which does not fit leaves nothing, rather than the platforms that did. @throws quotaExceeded */
+async function requireRoom({ db, policies }: RecordDeps, to: PushGrant, manifests: readonly SourceManifest[]) {
+  if (to.project.quotaBytes === UNLIMITED) return
+  const now = await policies.quotaUsage?.(db.writes, to.project.id)
+  if (!now || now.hardBytes === UNLIMITED) return
+  const ids = manifests.map(({ id }) => id)
+  const { bytes } = (await db.writes.one(missing, [ids, to.project.id, to.repository]))!
+  if (bytes === 0 || now.usedBytes + bytes <= now.hardBytes) return
+  throw problems.quotaExceeded({ addedBytes: bytes, usedBytes: now.usedBytes, limitBytes: now.hardBytes })
 }
 
 async function copyManifest(deps: RecordDeps, from: PullGrant, to: PushGrant, manifest: SourceManifest) {

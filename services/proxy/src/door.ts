@@ -65,7 +65,8 @@ export async function openDoor(handler: RequestHandler, options: DoorOptions): P
     ...(tls.lookEveryMs === undefined ? {} : { everyMs: tls.lookEveryMs }),
   })
   const closing: Listening = {
-    ...secured,
+    port: secured.port,
+    setTls: (files) => secured.setTls(files),
     get connections() {
       return secured.connections
     },

@@ -1,14 +1,14 @@
 import { Agent, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { Problem } from '@haven/errors'
 import { harborEnvelope, ociEnvelope, problems } from '@haven/errors'
-import { AGENT_IDLE_MS, internalHeaders, sendProblem, type Logger } from '@haven/runtime'
+import { AGENT_IDLE_MS, hasBody, internalHeaders, sendProblem, type Logger } from '@haven/runtime'
 import { apiVersion } from '@haven/oci'
 import type { BlobStorage } from '@haven/storage'
 import httpProxy from 'http-proxy'
 import type { Pool } from 'undici'
 import { handOver, parseHandOver } from './hand-over.ts'
 import { outboundHeaders } from './headers.ts'
-import { hasBody, mayRepeat } from './may-repeat.ts'
+import { mayRepeat } from './may-repeat.ts'
 import { WholeAnswer } from './whole-answer.ts'
 import { WithoutBody } from './without-body.ts'
 
@@ -43,6 +43,11 @@ export interface Answer {
   readonly status: number
   readonly headers: IncomingHttpHeaders
   readonly rawHeaders: readonly string[]
+}
+
+/** An answer with its body. */
+export interface WholeReply extends Answer {
+  readonly body: Buffer
 }
 
 const RETRY_AFTER_SECONDS = 2
@@ -118,11 +123,7 @@ export class Forwarder implements Disposable {
    * Asks for something without a body whose answer is short, and takes that as a whole. Null when the service gave none: `forward` asks again,
    * as may be done for a GET or HEAD, and says what is wrong.
    */
-  ask(
-    method: 'GET' | 'HEAD',
-    target: string,
-    headers: Record<string, string>,
-  ): Promise<(Answer & { readonly body: Buffer }) | null> {
+  ask(method: 'GET' | 'HEAD', target: string, headers: Record<string, string>): Promise<WholeReply | null> {
     return new Promise((resolve) => {
       if (!this.#pool) return resolve(null)
       this.#pool.dispatch({ method, path: this.#base + target, headers, reset: false }, new WholeAnswer(resolve))

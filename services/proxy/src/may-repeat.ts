@@ -1,8 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-
-export function hasBody({ headers }: Pick<IncomingMessage, 'headers'>): boolean {
-  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
-}
+import { hasBody } from '@haven/runtime'
 
 /** Of Node's clients, and of undici. */
 const BROKEN: ReadonlySet<string | undefined> = new Set(['ECONNRESET', 'EPIPE', 'UND_ERR_SOCKET'])

@@ -37,7 +37,7 @@ async function door({ trustedProxies, tls = false }: { trustedProxies?: TrustedP
       const later = given.target.startsWith('/v2/later')
       if (given.target !== '/v2/known' && !later) return null
       const headers = `X-Request-Id: ${given.requestId}\r\nContent-Length: 4\r\n`
-      const answer = { status: 200, headers, body: 'body', left: (bytes: number) => void (left += bytes) }
+      const answer = { status: 200, headers, body: 'body', onSent: (bytes: number) => void (left += bytes) }
       return later ? Promise.resolve(given.target.endsWith('declined') ? null : answer) : answer
     },
     storage: null,

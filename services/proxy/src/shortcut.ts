@@ -1,20 +1,18 @@
 import { randomUUID } from 'node:crypto'
 import {
-  accessLog,
-  type Asker,
   bearerToken,
   harmlessHeaders,
   saneRequestId,
-  type Logger,
-  type Metrics,
-  type Service,
   type ShortAnswer,
+  type ShortAnswerer,
   type Shortcut,
+  type ShortReply,
 } from '@haven/runtime'
 import { canonicalPath, parseRegistryPath } from '@haven/oci'
 import { isAuthority } from './admission.ts'
-import type { Forwarder } from './forward.ts'
+import type { Forwarder, WholeReply } from './forward.ts'
 import { outboundHeaders, securityHeadersOf } from './headers.ts'
+import type { TellAnswer } from './tell-answer.ts'
 import type { TrustedProxies } from './trusted-proxies.ts'
 
 /** What balancers and ingresses add. It says who the client is if they are trusted, and nothing if not. */
@@ -37,13 +35,11 @@ export interface ShortAsker {
   readonly headers: ReadonlyMap<string, string>
 }
 
-/** How the registry is asked without an object of `node:http`; it declines by null. */
-export type ShortWay = (
-  asker: ShortAsker,
-) => (method: 'GET' | 'HEAD', target: string, requestId: string) => ReturnType<Asker>
+/** How the registry is asked without an object of `node:http`. */
+export type ShortWay = (asker: ShortAsker) => (method: 'GET' | 'HEAD', target: string, requestId: string) => ShortReply
 
 /** The registry in this process: what it answers at once, or nearly. */
-export function withinProcess(shortAnswer: NonNullable<Service['shortAnswer']>): ShortWay {
+export function withinProcess(shortAnswer: ShortAnswerer): ShortWay {
   return ({ token, clientAddress }) =>
     (method, target, requestId) =>
       shortAnswer({ method, target, token, requestId, clientAddress, handOver: false })
@@ -68,21 +64,24 @@ export function overTheHop(forwarder: Forwarder): ShortWay {
       if (value !== undefined && name !== 'connection') given[name] = value
     }
     Object.assign(given, forwarder.vouchersOf({ clientAddress, scheme, host: given.host! }))
-    return (method, target, requestId) =>
-      isManifest(target)
-        ? forwarder.ask(method, target, { ...given, 'x-request-id': requestId }).then((answer) => {
-            if (!answer) return null
-            const { status, body } = answer
-            const length = method === 'HEAD' ? answer.headers['content-length'] : body.length
-            const lines = linesOf([
-              ...['X-Request-Id', requestId],
-              ...(length === undefined ? [] : ['Content-Length', String(length)]),
-              ...outboundHeaders(answer, ownHeaders),
-            ])
-            return { status, headers: lines, body, left: ignore }
-          })
-        : null
+    return (method, target, requestId) => {
+      if (!isManifest(target)) return null
+      const asked = forwarder.ask(method, target, { ...given, 'x-request-id': requestId })
+      return asked.then((answer) => answer && ofFar(answer, method, requestId))
+    }
   }
+}
+
+/** What another process answered, as this one says it. */
+function ofFar(answer: WholeReply, method: 'GET' | 'HEAD', requestId: string): ShortAnswer {
+  const { status, body } = answer
+  const length = method === 'HEAD' ? answer.headers['content-length'] : body.length
+  const headers = linesOf([
+    ...['X-Request-Id', requestId],
+    ...(length === undefined ? [] : ['Content-Length', String(length)]),
+    ...outboundHeaders(answer, ownHeaders),
+  ])
+  return { status, headers, body, onSent: ignore }
 }
 
 function isManifest(target: string): boolean {
@@ -96,9 +95,8 @@ function ignore(): void {}
 /** Pulls that are short, through the door: the same answers, lines and counts as by the long way. */
 export function proxyShortcut(
   way: ShortWay,
-  { log, metrics, trusted }: { log: Logger; metrics: Metrics; trusted: TrustedProxies },
+  { tell, trusted }: { tell: TellAnswer; trusted: TrustedProxies },
 ): Shortcut {
-  const logAccess = accessLog(log)
   return {
     prefix: '/v2/',
     headers: new Set([...harmlessHeaders, ...ofBalancers]),
@@ -117,20 +115,16 @@ export function proxyShortcut(
           status: answer.status,
           headers: security + answer.headers,
           body: answer.body,
-          left(bytes) {
-            answer.left(bytes)
-            // The client left before it had the answer: as the long way has it.
-            const status = bytes === 0 ? 499 : answer.status
-            const ms = performance.now() - startedAt
-            metrics.observe({ service: 'proxy', method, route: 'registry', status, seconds: ms / 1000 })
-            logAccess({
+          onSent(bytes) {
+            answer.onSent(bytes)
+            tell(startedAt, {
               request: requestId,
               client: clientAddress,
               method,
               url: target,
-              status,
+              // The client left before it had the answer: as the long way has it.
+              status: bytes === 0 ? 499 : answer.status,
               bytes,
-              ms: Math.round(ms * 1000) / 1000,
               to: 'registry',
               agent,
             })

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
-import type { Answer } from './forward.ts'
+import type { Answer, WholeReply } from './forward.ts'
 
 type Controller = Dispatcher.DispatchController
 
@@ -9,12 +9,12 @@ const MAX_BYTES = 8 * 1024 * 1024
 
 /** Takes an answer that is short as a whole from undici. Null when there is none, or it is long after all. */
 export class WholeAnswer implements Dispatcher.DispatchHandler {
-  readonly #resolve: (answer: (Answer & { readonly body: Buffer }) | null) => void
+  readonly #resolve: (answer: WholeReply | null) => void
   #answer: Answer | null = null
   #pieces: Buffer[] = []
   #bytes = 0
 
-  constructor(resolve: (answer: (Answer & { readonly body: Buffer }) | null) => void) {
+  constructor(resolve: (answer: WholeReply | null) => void) {
     this.#resolve = resolve
   }
 

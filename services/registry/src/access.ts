@@ -13,7 +13,7 @@ import {
 } from '@haven/identity'
 import { formatChallenge, splitProject, type RepositoryName, type Scope } from '@haven/oci'
 import type { ProjectDirectory, ProjectFacts } from '@haven/projects'
-import { bearerToken, contextOf } from '@haven/runtime'
+import { bearerToken, contextOf, type RequestContext } from '@haven/runtime'
 
 /** Proves a name and password; throws `unauthorized` or `tooManyRequests`. */
 export type PasswordCheck = (given: {
@@ -36,8 +36,9 @@ export type AccessDeps = {
 type Caller = { authority: Authority; token: VerifiedToken | null }
 
 /** Which request it is, and from where. */
-type Asker = { readonly requestId: string; readonly clientAddress: string }
-export type Recalled = <R extends Right>(right: R, asker: Asker) => Grant<R> | null
+type Origin = Pick<RequestContext, 'requestId' | 'clientAddress'>
+/** Grants a right that somebody was found to have; null for any other. */
+type Recalled = <R extends Right>(right: R, origin: Origin) => Grant<R> | null
 
 // On the request: an entry in a WeakMap for each of them is work for the collector.
 const CALLER = Symbol('caller')
@@ -104,9 +105,9 @@ export class Access {
     const project = parts && projects.remembered(parts.project)
     if (!project) return null
     const caller = { token, authority }
-    return (right, asker) =>
+    return (right, origin) =>
       this.#mayUse(caller, right, project, name, parts.path)
-        ? this.#grant(asker, right, caller, project, parts.path)
+        ? this.#grant(origin, right, caller, project, parts.path)
         : null
   }
 
@@ -164,7 +165,7 @@ export class Access {
   }
 
   #grant<R extends Right>(
-    { requestId, clientAddress }: Asker,
+    { requestId, clientAddress }: Origin,
     right: R,
     { authority }: Caller,
     project: ProjectFacts,

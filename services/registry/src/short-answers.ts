@@ -2,7 +2,7 @@ import { findManifest, knownBlob, type FoundManifest } from '@haven/artifacts'
 import { TwoGenerations } from '@haven/db'
 import { isUnavailable, ociEnvelope, toProblem } from '@haven/errors'
 import { canonicalPath, parseRegistryPath, type RegistryPath } from '@haven/oci'
-import type { Asked, Asker, Logger, Metrics, ShortAnswer } from '@haven/runtime'
+import type { Asked, Logger, Metrics, ShortAnswer, ShortAnswerer } from '@haven/runtime'
 import type { Headers, RegistryContext } from './call.ts'
 import * as blobs from './handlers/blobs.ts'
 import * as manifests from './handlers/manifests.ts'
@@ -22,7 +22,7 @@ const MAX_PATHS = 10_000
 export function shortAnswers(
   context: RegistryContext,
   { log, metrics, ofEvery }: { log: Logger; metrics: Metrics; ofEvery: string },
-): (asked: Asked) => ReturnType<Asker> {
+): ShortAnswerer {
   const paths = new TwoGenerations<At>(MAX_PATHS)
   const pathOf = (target: string): At | null => {
     const known = paths.get(target)
@@ -45,7 +45,7 @@ export function shortAnswers(
       status,
       headers: `X-Request-Id: ${requestId}\r\n${ofEvery}${headers}`,
       body: method === 'HEAD' ? null : found.body,
-      left(bytes) {
+      onSent(bytes) {
         const seconds = (performance.now() - startedAt) / 1000
         metrics.observe({ service: 'registry', method, route, status, seconds })
         context.metrics.answered(route, bytes)

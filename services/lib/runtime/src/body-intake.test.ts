@@ -65,7 +65,7 @@ async function serve(handle: (req: IncomingMessage) => Promise<string>, tls?: { 
 
 /** What is asked for is in memory. */
 const answerShort: Asker = (_, target) =>
-  target === '/v2/short' ? { status: 200, headers: 'Content-Length: 2\r\n', body: 'ok', left: () => {} } : null
+  target === '/v2/short' ? { status: 200, headers: 'Content-Length: 2\r\n', body: 'ok', onSent: () => {} } : null
 
 const turn = () => new Promise((resolve) => setImmediate(resolve))
 

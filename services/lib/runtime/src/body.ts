@@ -1,6 +1,11 @@
 import type { IncomingMessage } from 'node:http'
 import { problems } from '@haven/errors'
 
+/** Whether a request has a body, arrived or not. */
+export function hasBody({ headers }: Pick<IncomingMessage, 'headers'>): boolean {
+  return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+}
+
 /**
  * The whole body of a request. Refuses on the first byte over the limit.
  * @throws problems.payloadTooLarge (413), problems.badRequest when the client stopped early (400)

@@ -1,38 +1,17 @@
-import { createServer, STATUS_CODES, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
-import { createServer as createTlsServer } from 'node:https'
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import { createServer as createTlsServer, type Server as TlsServer } from 'node:https'
 import { Server as TcpServer, type AddressInfo, type Socket } from 'node:net'
 import type { Duplex } from 'node:stream'
 import type { SecureContextOptions } from 'node:tls'
 import { problems } from '@haven/errors'
-import { awaitsReader } from './body-intake.ts'
-import { lingerAfterEarlyAnswer, type LingerLimits } from './linger.ts'
+import { BodyWatch } from './body-watch.ts'
+import { hasBody } from './body.ts'
+import { defaultLimits, type Limits } from './limits.ts'
+import { lingerAfterEarlyAnswer } from './linger.ts'
+import { answerPlainly, endPlainly, isClientHello } from './plain-answers.ts'
 import type { RequestHandler } from './service.ts'
 import type { Shortcut } from './shortcut.ts'
 import { Wire } from './wire.ts'
-
-/** Threats.md §5. */
-export interface Limits {
-  /** Request line and headers together; beyond: 431. */
-  readonly maxHeaderBytes: number
-  readonly maxHeaders: number
-  /** From the first byte of a connection or request to the end of its headers; beyond: 408. */
-  readonly headersTimeoutMs: number
-  /** For the whole body of a request that is no upload; beyond: 408. */
-  readonly bodyTimeoutMs: number
-  /** An upload must bring this much in each window; below: 408. */
-  readonly uploadRate: { readonly bytesPerSecond: number; readonly windowMs: number }
-  /** What is read and dropped of a body that was answered before its end, so that the client sees the answer. */
-  readonly linger: LingerLimits
-  /** A reader that takes nothing of a waiting answer for this long is cut off. */
-  readonly stalledReaderMs: number
-  /** Idle time between requests. Longer than the idle time of whoever keeps connections to us. */
-  readonly keepAliveMs: number
-  readonly maxConnections: number
-  /** For one address; beyond: 503. Only where the address is the client's, that is at the door. */
-  readonly maxConnectionsPerAddress: number
-  /** Whether the body of a request may take as long as it keeps its rate. */
-  readonly isUpload: (req: IncomingMessage) => boolean
-}
 
 /** How long our own agents keep an idle connection to a service: less than a service that is asked to stop leaves it open. */
 export const AGENT_IDLE_MS = 4_000
@@ -41,20 +20,13 @@ export const AGENT_IDLE_MS = 4_000
  * connection stays for as long as our own agents would keep it: its client closes it, or is told to by the answer to its next request.
  */
 const DRAIN_IDLE_MS = 5_000
-
-export const defaultLimits: Limits = {
-  maxHeaderBytes: 16 * 1024,
-  maxHeaders: 100,
-  headersTimeoutMs: 20_000,
-  bodyTimeoutMs: 60_000,
-  uploadRate: { bytesPerSecond: 1024, windowMs: 60_000 },
-  linger: { bytes: 32 * 1024 * 1024, ms: 5_000 },
-  stalledReaderMs: 60_000,
-  keepAliveMs: 75_000,
-  maxConnections: 8192,
-  maxConnectionsPerAddress: Infinity,
-  isUpload: (req) => (req.url ?? '').startsWith('/v2/') && (req.url ?? '').includes('/blobs/uploads/'),
-}
+/** In a drain, how often streams without an end are looked for: others may yet begin over connections that were kept. */
+const END_STREAMS_EVERY_MS = 200
+/** Accepted beyond `maxConnections` to be told so; Node drops what is over its own count without a word. */
+const CONNECTIONS_TO_REFUSE = 256
+/** Of reads from a socket: larger ones than Node's are fewer turns for an upload. */
+const READ_BYTES = 256 * 1024
+const BACKLOG = 1024
 
 export interface ListenOptions {
   readonly host: string
@@ -81,281 +53,239 @@ export interface Listening {
   drain(ms: number): Promise<boolean>
 }
 
-interface OpenRequest {
-  readonly req: IncomingMessage
-  readonly res: ServerResponse
-  readonly upload: boolean
-  windowStart: number
-  windowBytes: number
-}
-
 /**
  * Serves `handler` within the limits. Nothing that a connection does reaches the process as an unhandled error.
  * @throws problems.portInUse
  */
 export async function listen(handler: RequestHandler, options: ListenOptions): Promise<Listening> {
-  const limits: Limits = { ...defaultLimits, ...options.limits }
-  const answering = new Map<Duplex, ServerResponse>()
-  const bodies = new Set<OpenRequest>()
-  const perAddress = new Map<string, number>()
-  const refused = new WeakSet<Duplex>()
-  const toError = (error: unknown) => (error instanceof Error ? error : new Error(String(error)))
-  const { shortcut } = options
-  const wire = shortcut
-    ? new Wire({
-        ...limits,
-        shortcut,
-        onError: (error) => options.onError?.(toError(error)),
-        onQuiet: () => closeIdle(),
-      })
-    : null
-  let connections = 0
-  let draining = false
-  let idleMayStay = true
+  const port = new HttpPort(handler, options)
+  await port.open()
+  return port
+}
 
-  const serverOptions = {
-    maxHeaderSize: limits.maxHeaderBytes,
-    headersTimeout: limits.headersTimeoutMs,
-    // Node's rule would end any upload of more than five minutes; the sweep below has rules of its own.
-    requestTimeout: 0,
-    connectionsCheckingInterval: Math.max(50, Math.min(5000, limits.headersTimeoutMs / 4)),
-    keepAliveTimeout: limits.keepAliveMs,
-    requireHostHeader: true,
-    noDelay: true,
-    // Larger socket reads into the parser: fewer turns for an upload.
-    highWaterMark: 256 * 1024,
+class HttpPort implements Listening {
+  readonly #handler: RequestHandler
+  readonly #options: ListenOptions
+  readonly #limits: Limits
+  readonly #server: Server | TlsServer
+  readonly #wire: Wire | null
+  readonly #bodies: BodyWatch
+  /** The answer that each connection is busy with. */
+  readonly #answering = new Map<Duplex, ServerResponse>()
+  readonly #perAddress = new Map<string, number>()
+  /** Whatever else comes on these is not answered. */
+  readonly #refused = new WeakSet<Duplex>()
+  #port = 0
+  #connections = 0
+  #draining = false
+  #idleMayStay = true
+
+  constructor(handler: RequestHandler, options: ListenOptions) {
+    const limits: Limits = { ...defaultLimits, ...options.limits }
+    const { shortcut, tls } = options
+    this.#handler = handler
+    this.#options = options
+    this.#limits = limits
+    this.#server = serverOf(limits, tls)
+    this.#bodies = new BodyWatch(limits)
+    this.#wire = shortcut
+      ? new Wire({
+          ...limits,
+          shortcut,
+          onError: (error) => options.onError?.(toError(error)),
+          onQuiet: () => this.#closeIdle(),
+        })
+      : null
+    this.#server.on('request', (req, res) => this.#onRequest(req, res))
+    if (this.#wire) {
+      this.#server.on(tls ? 'secureConnection' : 'connection', (socket: Socket) => this.#wire!.watch(socket))
+    }
+    this.#server.on('connection', (socket: Socket) => this.#onConnection(socket))
+    this.#server.on('clientError', (error, socket) => this.#onClientError(error, socket))
+    this.#server.on('tlsClientError', (_error: Error, socket: Socket) => socket.destroy())
+    this.#server.on('connect', (_req, socket) => this.#onConnect(socket))
+    this.#server.on('timeout', (socket) => this.#onTimeout(socket))
   }
-  const onRequest = (req: IncomingMessage, res: ServerResponse) => {
+
+  async open(): Promise<void> {
+    const { host, port, reusePort = false, portSetting: setting } = this.#options
+    const server = this.#server
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once('error', reject)
+        server.listen({ host, port, backlog: BACKLOG, reusePort }, () => {
+          server.off('error', reject)
+          resolve()
+        })
+      })
+    } catch (error) {
+      this.#bodies[Symbol.dispose]()
+      const { code } = error as NodeJS.ErrnoException
+      if (code !== 'EADDRINUSE' && code !== 'EACCES') throw error
+      throw problems.portInUse({ host, port, ...(setting === undefined ? {} : { setting }) }, { cause: error })
+    }
+    this.#port = (server.address() as AddressInfo).port
+    server.on('error', (error) => this.#options.onError?.(error))
+  }
+
+  get port(): number {
+    return this.#port
+  }
+
+  get connections(): number {
+    return this.#connections
+  }
+
+  setTls(tls: SecureContextOptions): void {
+    if (!('setSecureContext' in this.#server)) throw new Error('this port does not speak TLS')
+    this.#server.setSecureContext({ minVersion: 'TLSv1.2', ...tls })
+  }
+
+  async drain(ms: number): Promise<boolean> {
+    this.#draining = true
+    this.#wire?.close()
+    for (const res of this.#answering.values()) if (!res.headersSent) res.shouldKeepAlive = false
+    this.#endStreams()
+    const streams = setInterval(() => this.#endStreams(), END_STREAMS_EVERY_MS)
+    // Not http's own `close`, which ends idle connections at once.
+    const closed = new Promise<void>((resolve) => TcpServer.prototype.close.call(this.#server, () => resolve()))
+    const idle = setTimeout(
+      () => {
+        this.#idleMayStay = false
+        this.#closeIdle()
+      },
+      Math.min(DRAIN_IDLE_MS, ms / 2),
+    )
+    const clean = await Promise.race([
+      closed.then(() => true),
+      new Promise<boolean>((resolve) => setTimeout(resolve, ms, false).unref()),
+    ])
+    clearTimeout(idle)
+    clearInterval(streams)
+    this.#server.closeAllConnections()
+    if (!clean) await closed
+    this.#server.close() // ends what http keeps beside the connections
+    this.#bodies[Symbol.dispose]()
+    return clean
+  }
+
+  #onRequest(req: IncomingMessage, res: ServerResponse): void {
     const { socket } = req
     req.on('error', ignoreClientGone)
     res.on('error', ignoreClientGone)
     // RFC 9112, 9.6: behind an answer that closes the connection nothing is served, not even what came in the same packet.
-    if (refused.has(socket) || !socket.writable || hasClosed(answering.get(socket))) return
-    if (draining) res.shouldKeepAlive = false
-    wire?.began(req, res)
-    answering.set(socket, res)
+    if (this.#refused.has(socket) || !socket.writable || hasClosed(this.#answering.get(socket))) return
+    if (this.#draining) res.shouldKeepAlive = false
+    this.#wire?.began(req, res)
+    this.#answering.set(socket, res)
     res.once('close', () => {
-      if (answering.get(socket) === res) answering.delete(socket)
-      if (!idleMayStay) setImmediate(closeIdle)
+      if (this.#answering.get(socket) === res) this.#answering.delete(socket)
+      if (!this.#idleMayStay) setImmediate(() => this.#closeIdle())
     })
     if (!req.complete && hasBody(req)) {
-      const upload = limits.isUpload(req)
-      bodies.add({ req, res, upload, windowStart: Date.now(), windowBytes: socket.bytesRead })
+      this.#bodies.add(req, res)
       lingerAfterEarlyAnswer(req, res, {
-        limits: limits.linger,
-        mayKeepAlive: () => !draining,
-        onLinger: () => refused.add(socket),
+        limits: this.#limits.linger,
+        mayKeepAlive: () => !this.#draining,
+        onLinger: () => this.#refused.add(socket),
       })
     }
-    if (req.rawHeaders.length > 2 * limits.maxHeaders) return answerPlainly(res, 431)
+    if (req.rawHeaders.length > 2 * this.#limits.maxHeaders) return answerPlainly(res, 431)
     try {
-      handler(req, res)
+      this.#handler(req, res)
     } catch (error) {
       // A handler answers its own errors; this one is a bug, and only its request may suffer.
-      options.onError?.(toError(error))
+      this.#options.onError?.(toError(error))
       if (res.headersSent) res.destroy()
       else answerPlainly(res, 500)
     }
   }
-  const server: Server = options.tls
-    ? createTlsServer({
-        ...serverOptions,
-        ...options.tls,
-        minVersion: 'TLSv1.2',
-        handshakeTimeout: limits.headersTimeoutMs,
-      })
-    : createServer(serverOptions)
-  const closeIdle = () => {
-    if (!idleMayStay && !wire?.busy) server.closeIdleConnections()
-  }
-  // Node drops what is over this count without a word; the request is refused above instead.
-  server.maxHeadersCount = 0
-  server.maxConnections = limits.maxConnections + 256
-  server.timeout = limits.stalledReaderMs
 
-  server.on('request', onRequest)
-  if (wire) server.on(options.tls ? 'secureConnection' : 'connection', (socket: Socket) => wire.watch(socket))
-  server.on('connection', (socket: Socket) => {
+  #onConnection(socket: Socket): void {
+    const { maxConnections, maxConnectionsPerAddress } = this.#limits
     const address = socket.remoteAddress ?? ''
-    const count = (perAddress.get(address) ?? 0) + 1
-    perAddress.set(address, count)
-    connections += 1
+    const count = (this.#perAddress.get(address) ?? 0) + 1
+    this.#perAddress.set(address, count)
+    this.#connections += 1
     socket.on('error', ignoreClientGone)
     socket.once('close', () => {
-      connections -= 1
-      const left = perAddress.get(address)! - 1
-      if (left === 0) perAddress.delete(address)
-      else perAddress.set(address, left)
+      this.#connections -= 1
+      const left = this.#perAddress.get(address)! - 1
+      if (left === 0) this.#perAddress.delete(address)
+      else this.#perAddress.set(address, left)
     })
-    if (count > limits.maxConnectionsPerAddress || connections > limits.maxConnections) {
-      refused.add(socket)
-      if (options.tls) socket.destroy()
-      else endWith(socket, 503, { 'Retry-After': '5' })
-    }
-  })
-  server.on('clientError', (error: NodeJS.ErrnoException & { rawPacket?: Buffer }, socket: Duplex) => {
-    const res = answering.get(socket)
-    if (refused.has(socket)) return
-    if (!socket.writable || res?.headersSent || error.code === 'ECONNRESET') {
-      socket.destroy()
-      return
-    }
-    if (error.code === 'HPE_HEADER_OVERFLOW') endWith(socket, 431)
-    else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') endWith(socket, 408)
-    else if (isClientHello(error.rawPacket))
-      endWith(socket, 400, {}, 'Client sent an HTTPS request to an HTTP server.\n')
-    else endWith(socket, 400)
-  })
-  server.on('tlsClientError', (_error, socket) => socket.destroy())
-  server.on('connect', (_req, socket) => {
-    wire?.forget(socket)
-    socket.on('error', ignoreClientGone)
-    endWith(socket, 405)
-  })
-  server.on('timeout', (socket) => {
-    const res = answering.get(socket)
-    // Node has seen no byte move for the whole time: a waiting write is a reader that does not read.
-    if (wire?.asks(socket)) socket.setTimeout(limits.keepAliveMs)
-    else if (!res || socket.writableLength > 0) socket.destroy()
-    else socket.setTimeout(limits.stalledReaderMs)
-  })
-
-  const sweepMs = Math.max(20, Math.min(limits.bodyTimeoutMs, limits.uploadRate.windowMs, 4000) / 4)
-  const sweep = setInterval(() => sweepBodies(bodies, limits), sweepMs)
-  sweep.unref()
-
-  try {
-    await new Promise<void>((resolve, reject) => {
-      server.once('error', reject)
-      server.listen(
-        { host: options.host, port: options.port, backlog: 1024, reusePort: options.reusePort ?? false },
-        () => {
-          server.off('error', reject)
-          resolve()
-        },
-      )
-    })
-  } catch (error) {
-    clearInterval(sweep)
-    const { code } = error as NodeJS.ErrnoException
-    if (code !== 'EADDRINUSE' && code !== 'EACCES') throw error
-    const { host, port, portSetting: setting } = options
-    throw problems.portInUse({ host, port, ...(setting === undefined ? {} : { setting }) }, { cause: error })
+    if (count <= maxConnectionsPerAddress && this.#connections <= maxConnections) return
+    this.#refused.add(socket)
+    if (this.#options.tls) socket.destroy()
+    else endPlainly(socket, 503, { headers: 'Retry-After: 5\r\n' })
   }
-  server.on('error', (error) => options.onError?.(error))
 
-  return {
-    port: (server.address() as AddressInfo).port,
-    get connections() {
-      return connections
-    },
-    setTls(tls) {
-      if (!('setSecureContext' in server)) throw new Error('this port does not speak TLS')
-      ;(server as ReturnType<typeof createTlsServer>).setSecureContext({ minVersion: 'TLSv1.2', ...tls })
-    },
-    async drain(ms) {
-      draining = true
-      wire?.close()
-      for (const res of answering.values()) if (!res.headersSent) res.shouldKeepAlive = false
-      // They have no end of their own, and their clients come back for the rest. Others may yet begin over connections that were kept.
-      const endStreams = () => {
-        for (const res of answering.values()) {
-          if (res.headersSent && res.getHeader('content-type') === 'text/event-stream') res.end()
-        }
-      }
-      endStreams()
-      const streams = setInterval(endStreams, 200)
-      // Not http's own `close`, which ends idle connections at once.
-      const closed = new Promise<void>((resolve) => TcpServer.prototype.close.call(server, () => resolve()))
-      const idle = setTimeout(
-        () => {
-          idleMayStay = false
-          closeIdle()
-        },
-        Math.min(DRAIN_IDLE_MS, ms / 2),
-      )
-      const clean = await Promise.race([
-        closed.then(() => true),
-        new Promise<boolean>((resolve) => setTimeout(resolve, ms, false).unref()),
-      ])
-      clearTimeout(idle)
-      clearInterval(streams)
-      server.closeAllConnections()
-      if (!clean) await closed
-      server.close() // ends what http keeps beside the connections
-      clearInterval(sweep)
-      return clean
-    },
+  /** Node's parser, or its clock, gives up. */
+  #onClientError(error: NodeJS.ErrnoException & { rawPacket?: Buffer }, socket: Duplex): void {
+    if (this.#refused.has(socket)) return
+    if (!socket.writable || this.#answering.get(socket)?.headersSent || error.code === 'ECONNRESET') {
+      socket.destroy()
+    } else if (error.code === 'HPE_HEADER_OVERFLOW') endPlainly(socket, 431)
+    else if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') endPlainly(socket, 408)
+    else if (isClientHello(error.rawPacket)) {
+      endPlainly(socket, 400, { body: 'Client sent an HTTPS request to an HTTP server.\n' })
+    } else endPlainly(socket, 400)
+  }
+
+  /** The method CONNECT, which has no parser and no answer of Node's. */
+  #onConnect(socket: Duplex): void {
+    this.#wire?.forget(socket)
+    socket.on('error', ignoreClientGone)
+    endPlainly(socket, 405)
+  }
+
+  /** Node has seen no byte move for the whole time: a waiting write is a reader that does not read. */
+  #onTimeout(socket: Socket): void {
+    const { keepAliveMs, stalledReaderMs } = this.#limits
+    if (this.#wire?.asks(socket)) socket.setTimeout(keepAliveMs)
+    else if (!this.#answering.has(socket) || socket.writableLength > 0) socket.destroy()
+    else socket.setTimeout(stalledReaderMs)
+  }
+
+  /** Those have no end of their own, and their clients come back for the rest. */
+  #endStreams(): void {
+    for (const res of this.#answering.values()) {
+      if (res.headersSent && res.getHeader('content-type') === 'text/event-stream') res.end()
+    }
+  }
+
+  #closeIdle(): void {
+    if (!this.#idleMayStay && !this.#wire?.busy) this.#server.closeIdleConnections()
   }
 }
+
+function serverOf(limits: Limits, tls: SecureContextOptions | undefined): Server | TlsServer {
+  const options = {
+    maxHeaderSize: limits.maxHeaderBytes,
+    headersTimeout: limits.headersTimeoutMs,
+    // Node's rule would end any upload of more than five minutes; `BodyWatch` has rules of its own.
+    requestTimeout: 0,
+    connectionsCheckingInterval: Math.max(50, Math.min(5_000, limits.headersTimeoutMs / 4)),
+    keepAliveTimeout: limits.keepAliveMs,
+    requireHostHeader: true,
+    noDelay: true,
+    highWaterMark: READ_BYTES,
+  }
+  const handshakeTimeout = limits.headersTimeoutMs
+  const server = tls
+    ? createTlsServer({ ...options, ...tls, minVersion: 'TLSv1.2', handshakeTimeout })
+    : createServer(options)
+  // Node drops what is over this count without a word; the request is refused instead.
+  server.maxHeadersCount = 0
+  server.maxConnections = limits.maxConnections + CONNECTIONS_TO_REFUSE
+  server.timeout = limits.stalledReaderMs
+  return server
+}
+
+const toError = (error: unknown) => (error instanceof Error ? error : new Error(String(error)))
 
 const hasClosed = (res: ServerResponse | undefined) =>
   res?.headersSent === true && (!res.shouldKeepAlive || res.getHeader('connection') === 'close')
-
-function hasBody(req: IncomingMessage): boolean {
-  return req.headers['transfer-encoding'] !== undefined || Number(req.headers['content-length'] ?? 0) > 0
-}
-
-function sweepBodies(bodies: Set<OpenRequest>, limits: Limits): void {
-  const now = Date.now()
-  for (const open of bodies) {
-    const { req, res, upload } = open
-    const { socket } = req
-    if (req.complete || socket.destroyed) {
-      bodies.delete(open)
-      continue
-    }
-    // Bytes that the handler has not asked for: the pace is ours.
-    if (awaitsReader(req)) {
-      open.windowStart = now
-      open.windowBytes = socket.bytesRead
-      continue
-    }
-    const elapsed = now - open.windowStart
-    if (elapsed < (upload ? limits.uploadRate.windowMs : limits.bodyTimeoutMs)) continue
-    const received = socket.bytesRead - open.windowBytes
-    if (upload && received >= (limits.uploadRate.bytesPerSecond * elapsed) / 1000) {
-      open.windowStart = now
-      open.windowBytes = socket.bytesRead
-      continue
-    }
-    bodies.delete(open)
-    if (res.headersSent) socket.destroy()
-    else {
-      res.once('finish', () => req.destroy(problems.requestTimeout()))
-      answerPlainly(res, 408)
-    }
-  }
-}
-
-/** Not the catalogue's envelope: who speaks no proper HTTP, or not in time, has no API surface yet. */
-function answerPlainly(res: ServerResponse, status: number): void {
-  const body = `${STATUS_CODES[status]}\n`
-  res.shouldKeepAlive = false
-  res.writeHead(status, {
-    'Content-Type': 'text/plain; charset=utf-8',
-    'Content-Length': Buffer.byteLength(body),
-  })
-  res.end(body)
-}
-
-/** An answer for a connection whose requests cannot be read (any more). */
-function endWith(socket: Duplex, status: number, headers: Record<string, string> = {}, body?: string): void {
-  const text = body ?? `${STATUS_CODES[status]}\n`
-  const lines = Object.entries({
-    'Content-Type': 'text/plain; charset=utf-8',
-    'Content-Length': String(Buffer.byteLength(text)),
-    Connection: 'close',
-    ...headers,
-  }).map(([name, value]) => `${name}: ${value}\r\n`)
-  socket.end(`HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\n${lines.join('')}\r\n${text}`)
-  // The other end may keep its half open for ever.
-  setTimeout(() => socket.destroy(), 1000).unref()
-}
-
-function isClientHello(packet: Buffer | undefined): boolean {
-  return packet?.[0] === 0x16 && packet[1] === 0x03
-}
 
 // A client may leave at any moment; whoever waits for the stream learns it from the stream.
 function ignoreClientGone(): void {}

@@ -3,11 +3,13 @@ import { readConfig, secretsOf, type Config, type Definition, type Environment, 
 import { startTracing } from '@haven/telemetry'
 import { collectAtRest } from './collect-at-rest.ts'
 import { exitCodes } from './exit-codes.ts'
-import { listen, type Limits, type Listening } from './listen.ts'
+import { Health, withHealth } from './health.ts'
+import type { Limits } from './limits.ts'
+import { listen, type Listening } from './listen.ts'
 import { openLogDestination, type LogDestination } from './log-destination.ts'
 import { createLogger, type Logger, type LogLevel } from './logger.ts'
 import { createMetrics, type Metrics } from './metrics.ts'
-import type { RequestHandler, Service } from './service.ts'
+import type { Service } from './service.ts'
 import { tracedService } from './traced-service.ts'
 import type { Trust } from './context.ts'
 
@@ -122,8 +124,8 @@ export async function stop(parts: {
   await parts.resources[Symbol.asyncDispose]()
 }
 
-/** What may take longer than the drain (closing pools) must not keep a process for ever. */
-const CLOSE_MS = 5000
+/** The longest drain that may be set, and what closing pools may take beyond it: nothing keeps a process for ever. */
+const LONGEST_STOP_MS = 30_000 + 5_000
 
 /**
  * Resolves never: the process exits. SIGTERM and SIGINT stop it (exit 0), a second one at once (exit 130). An uncaught error or
@@ -133,7 +135,6 @@ export function untilStopped(options: {
   readonly log: Logger
   readonly destination: AsyncDisposable
   readonly stop: () => Promise<void>
-  readonly closeWithinMs?: number
 }): Promise<never> {
   const { log, destination } = options
   let leaving = false
@@ -143,7 +144,7 @@ export function untilStopped(options: {
       return
     }
     leaving = true
-    const overdue = setTimeout(() => process.exit(code || exitCodes.bug), options.closeWithinMs ?? 30_000 + CLOSE_MS)
+    const overdue = setTimeout(() => process.exit(code || exitCodes.bug), LONGEST_STOP_MS)
     try {
       await options.stop()
       log.info('stopped')
@@ -190,93 +191,4 @@ async function fail(
   }
   await destination?.[Symbol.asyncDispose]()
   process.exit(problem.kind.exitCode)
-}
-
-/** Whether the services of a process can do their work, asked at most once a second. */
-export class Health {
-  readonly #services: readonly Service[]
-  readonly metrics: Metrics
-  #state: 'starting' | 'up' | 'stopping' = 'starting'
-  #last: { at: number; report: Promise<Record<string, string>> } | null = null
-
-  constructor(services: readonly Service[], metrics: Metrics) {
-    this.#services = services
-    this.metrics = metrics
-  }
-
-  started(): void {
-    this.#state = 'up'
-  }
-
-  stopping(): void {
-    this.#state = 'stopping'
-  }
-
-  /** `ready`, and for each component `ok` or why not. */
-  async report(): Promise<{ ready: boolean; state: string; components: Record<string, string> }> {
-    if (!this.#last || Date.now() - this.#last.at > 1000) this.#last = { at: Date.now(), report: this.#check() }
-    const components = await this.#last.report
-    const ready = this.#state === 'up' && Object.values(components).every((state) => state === 'ok')
-    return { ready, state: this.#state, components }
-  }
-
-  async #check(): Promise<Record<string, string>> {
-    const entries = this.#services.flatMap((service) =>
-      Object.entries(service.checks).map(async ([component, check]) => {
-        const outcome = await within(5000, check())
-        return [this.#services.length > 1 ? `${service.name}.${component}` : component, outcome] as const
-      }),
-    )
-    return Object.fromEntries(await Promise.all(entries))
-  }
-}
-
-async function within(ms: number, check: Promise<void>): Promise<string> {
-  let timer: NodeJS.Timeout | undefined
-  const late = new Promise<string>((resolve) => {
-    timer = setTimeout(resolve, ms, `no answer within ${ms / 1000} s`)
-  })
-  const outcome = check.then(
-    () => 'ok',
-    // Only a Problem's text is made to be shown (threats.md §1).
-    (error: unknown) => (error instanceof Problem ? error.message : 'failed'),
-  )
-  return Promise.race([outcome, late]).finally(() => clearTimeout(timer))
-}
-
-/** `/healthz`, `/readyz` and `/metrics` and nothing else, for a port of their own. */
-export function healthOnly(health: Health): RequestHandler {
-  return withHealth((_req, res) => {
-    res.writeHead(404, { 'Content-Length': 0 }).end()
-  }, health)
-}
-
-/** `/healthz`, `/readyz` and `/metrics` before a service's own paths. */
-export function withHealth(handler: RequestHandler, health: Health): RequestHandler {
-  return (req, res) => {
-    const asked = req.method === 'GET' || req.method === 'HEAD'
-    const answer = (status: number, type: string, body: string) => {
-      res.writeHead(status, {
-        'Content-Type': type,
-        'Content-Length': Buffer.byteLength(body),
-        'Cache-Control': 'no-store',
-      })
-      res.end(req.method === 'HEAD' ? undefined : body)
-    }
-    const failed = (error: unknown) => {
-      if (!res.headersSent) answer(500, 'text/plain; charset=utf-8', `${toProblem(error).message}\n`)
-    }
-    if (asked && req.url === '/healthz') answer(200, 'text/plain; charset=utf-8', 'ok\n')
-    else if (asked && req.url === '/readyz') {
-      health
-        .report()
-        .then((report) => answer(report.ready ? 200 : 503, 'application/json', `${JSON.stringify(report)}\n`))
-        .catch(failed)
-    } else if (asked && req.url === '/metrics') {
-      health.metrics
-        .text()
-        .then((text) => answer(200, health.metrics.registry.contentType, text))
-        .catch(failed)
-    } else handler(req, res)
-  }
 }

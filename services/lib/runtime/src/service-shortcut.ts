@@ -1,10 +1,10 @@
 import { randomUUID } from 'node:crypto'
 import { bearerToken, internalHeaders, isProxy, saneRequestId, socketAddress, type Trust } from './context.ts'
-import type { Service } from './service.ts'
+import type { ShortAnswerer } from './service.ts'
 import { harmlessHeaders, type Shortcut } from './shortcut.ts'
 
 /** The shortcut of a service's own port: by the headers of its proxy, and of whoever reaches it without one. */
-export function serviceShortcut(shortAnswer: NonNullable<Service['shortAnswer']>, trust: Trust): Shortcut {
+export function serviceShortcut(shortAnswer: ShortAnswerer, trust: Trust): Shortcut {
   return {
     prefix: '/v2/',
     headers: new Set([

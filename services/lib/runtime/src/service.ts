@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
-import type { Asker, Shortcut } from './shortcut.ts'
+import type { Shortcut, ShortReply } from './shortcut.ts'
 
 export type RequestHandler = (req: IncomingMessage, res: ServerResponse) => void
 
@@ -14,6 +14,9 @@ export interface Asked {
   readonly handOver: boolean
 }
 
+/** Answers without an object of `node:http`, or leaves it to the handler. */
+export type ShortAnswerer = (asked: Asked) => ShortReply
+
 /** What every service is to the process that hosts it, alone or beside others. */
 export interface Service extends AsyncDisposable {
   /** As logs and metrics call it: `registry`. */
@@ -22,8 +25,8 @@ export interface Service extends AsyncDisposable {
   readonly handler: RequestHandler
   /** For the port that it is served at. */
   readonly shortcut?: Shortcut | undefined
-  /** Answers without an object of `node:http`, at once or later, or says by null that the handler has to. Called by the proxy in the same process. */
-  readonly shortAnswer?: ((asked: Asked) => ReturnType<Asker>) | undefined
+  /** Called by the proxy in the same process. */
+  readonly shortAnswer?: ShortAnswerer | undefined
   /** Readiness by component; each rejects with a reason that may be shown. */
   readonly checks: Readonly<Record<string, () => Promise<void>>>
   /** Background work, started when everything is constructed. */

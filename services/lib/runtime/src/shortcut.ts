@@ -8,12 +8,15 @@ export interface ShortAnswer {
   /** Text stands for bytes, one each (latin1). */
   readonly body: string | Buffer | null
   /** Called when it was written. @param bytes of the answer with its head; 0 when the client had left */
-  readonly left: (bytes: number) => void
+  readonly onSent: (bytes: number) => void
 }
 
+/** An answer, at once or later; null: the request goes the usual way. */
+export type ShortReply = ShortAnswer | null | Promise<ShortAnswer | null>
+
 /**
- * Answers requests before they become objects of `node:http`, which take two thirds of a small answer. What it does not answer goes the usual
- * way, so it may decline whatever is unusual.
+ * Answers requests before they become objects of `node:http`, which take two thirds of a small answer. It may decline whatever is unusual:
+ * that goes the usual way.
  */
 export interface Shortcut {
   /** How targets begin that are worth a look. */
@@ -25,11 +28,11 @@ export interface Shortcut {
 }
 
 /**
- * Answers a GET or HEAD without a body, at once or later, or declines (null). Until then the connection waits, whatever comes on it: a promise must settle,
- * soon, and what would be done twice by the usual way must not have been done when it declines.
+ * Answers a GET or HEAD without a body, or declines. Until then the connection waits, whatever comes on it: a promise must settle, soon, and
+ * what would be done twice by the usual way must not have been done when it declines.
  * @param target as it was sent
  */
-export type Asker = (method: 'GET' | 'HEAD', target: string) => ShortAnswer | null | Promise<ShortAnswer | null>
+export type Asker = (method: 'GET' | 'HEAD', target: string) => ShortReply
 
 /** Headers that change nothing about an answer from memory, beside the one that says who asks. */
 export const harmlessHeaders: readonly string[] = [

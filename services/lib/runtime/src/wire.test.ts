@@ -2,7 +2,8 @@ import { createHash, randomBytes } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { afterEach, describe, expect, it } from '@jest/globals'
-import { listen, type Limits, type Listening } from './listen.ts'
+import type { Limits } from './limits.ts'
+import { listen, type Listening } from './listen.ts'
 import type { ShortAnswer, Shortcut } from './shortcut.ts'
 
 const HARMLESS = ['accept', 'authorization', 'connection', 'host', 'user-agent']
@@ -29,7 +30,7 @@ async function serve({ limits, handler, ...more }: Serving = {}) {
         ? Buffer.alloc(6 << 20, 7)
         : `memory of ${target} for ${headers.get('user-agent') ?? '?'}`
       const lines = `Content-Length: ${body.length}\r\n`
-      return { status: 200, headers: lines, body, left: (bytes) => void sent.push(bytes) }
+      return { status: 200, headers: lines, body, onSent: (bytes) => void sent.push(bytes) }
     },
   }
   const sent: number[] = []
@@ -349,7 +350,7 @@ describe('requests that a shortcut answers later', () => {
     status: 200,
     headers: `Content-Length: ${body.length}\r\n`,
     body,
-    left: () => {},
+    onSent: () => {},
   })
 
   it('are answered, and the connection is as it was', async () => {
@@ -412,7 +413,7 @@ describe('requests that a shortcut answers later', () => {
     await until(() => later.length === 1)
     client.socket.destroy()
     await pause()
-    const bytes = await new Promise((left) => later[0]!.settle({ ...answerOf('late'), left }))
+    const bytes = await new Promise((onSent) => later[0]!.settle({ ...answerOf('late'), onSent }))
     expect(bytes).toBe(0)
   })
 

@@ -90,6 +90,9 @@ const unchanged = ({ ETag, 'Docker-Content-Digest': digest }: ReturnType<typeof 
   'Docker-Content-Digest': digest,
 })
 
+/** Each is a row that is locked and an entry of its history. */
+const MAX_TAGS = 100
+
 /** OCI Distribution, `?tag=a&tag=b`. */
 function readTags(query: URLSearchParams): Tag[] {
   const texts = query.getAll('tag')
@@ -100,5 +103,3 @@ function readTags(query: URLSearchParams): Tag[] {
     return tag
   })
 }
-
-const MAX_TAGS = 100

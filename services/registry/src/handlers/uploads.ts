@@ -1,4 +1,3 @@
-import type { IncomingMessage } from 'node:http'
 import {
   appendToUpload,
   cancelUpload,
@@ -28,7 +27,7 @@ import {
   type SupportedAlgorithm,
   type UploadId,
 } from '@haven/oci'
-import { bodyChunks, bodyIntake } from '@haven/runtime'
+import { bodyChunks, bodyIntake, hasBody } from '@haven/runtime'
 import { mountScope } from '../access.ts'
 import { answer, type Call, type Headers, type RegistryContext } from '../call.ts'
 import { requireOwnContent } from '../pull-through.ts'
@@ -167,9 +166,6 @@ function readAlgorithm(query: URLSearchParams, digest: Digest | null): Supported
   if (!isSupportedAlgorithm(named)) throw problems.digestInvalid({ reason: `unsupported digest algorithm: ${named}` })
   return named
 }
-
-const hasBody = ({ headers }: IncomingMessage) =>
-  headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
 
 function readChunk(call: Call): Chunk {
   const { req } = call

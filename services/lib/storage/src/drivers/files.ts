@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
-import { close, closeSync, fdatasync, fstatSync, open, read, statSync, write } from 'node:fs'
-import { constants, copyFile, link, mkdir, readdir, rename, stat, truncate, unlink } from 'node:fs/promises'
+import { closeSync, fdatasync, fstatSync, statSync } from 'node:fs'
+import { constants, copyFile, mkdir, readdir, rename, stat, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable, type Writable } from 'node:stream'
 import { promisify } from 'node:util'
@@ -21,7 +21,20 @@ import { ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from '../fai
 import { isObjectKey, newObjectKey, readable, uuidOf, type ObjectKey } from '../object-key.ts'
 import { probe } from '../probe.ts'
 import { intakeOf, Outlet } from '../streams.ts'
-import { FolderSync } from './folder-sync.ts'
+import {
+  asProblem,
+  closeFile,
+  codeOf,
+  openFile,
+  openOrNull,
+  placeOnce,
+  readOnce,
+  statOrNull,
+  unlinkIfThere,
+  type Filled,
+} from './files/calls.ts'
+import { FolderSync } from './files/folder-sync.ts'
+import { UploadFile } from './files/upload-file.ts'
 
 const INCOMING = 'incoming'
 const REMOVALS_AT_ONCE = 16
@@ -34,9 +47,6 @@ const READ_BYTES = 256 * 1024
 /** What all downloads together hold in buffers, as long as they are few enough. */
 const SENDING_BYTES = 8 * 1024 ** 2
 
-// File handles of fs/promises cost more per call than descriptors, and the pump makes one call per buffer.
-const openFile = promisify(open)
-const closeFile = promisify(close)
 const syncData = promisify(fdatasync)
 
 /**
@@ -89,70 +99,25 @@ export class FileStorage implements BlobStorage {
     const path = this.#pathOf(key, next)
     // What is written so is on the disk: no sync of its own, and the sync of the folder finds its name there with it.
     const sync = placed ? constants.O_DSYNC : 0
-    let written = 0
-    let fd: number | null = null
-    let directFd: number | null = null
-    const begin = async () =>
+    const begin = () =>
       state === null ? this.#openNew(key, path, offset, sync) : this.#claim(key, state, path, offset)
+    const file = new UploadFile(path, begin, sync)
     // One that gets its name at once has it for no longer than need be.
-    if (!placed) fd = await begin()
-    const writeOut = async (buffer: Buffer, length: number, position: number) => {
-      fd ??= await begin()
-      if (this.#direct && length === buffer.length && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
-        try {
-          directFd ??= await openFile(path, constants.O_WRONLY | constants.O_DIRECT | sync)
-          return await writeFully(directFd, buffer, length, position)
-        } catch (error) {
-          if (codeOf(error) !== 'EINVAL') throw error
-          this.#direct = false
-        }
-      }
-      await writeFully(fd, buffer, length, position)
-    }
-    // One is filled while the other is written and summed.
-    this.#gathering.enter()
-    let filling = this.#gathering.take(sizeHint)
-    let used: Buffer | null = null
-    let uses: Promise<unknown>[] = []
-    let intake: Intake | null = null
+    if (!placed) await file.open()
     try {
-      intake = await intakeOf(source, signal)
-      for (let more = true; more;) {
-        const filled = await intake.fill(filling)
-        more = filled === filling.length
-        await Promise.all(uses)
-        if (filled === 0) break
-        const full = filling
-        filling = used ?? this.#gathering.take(sizeHint)
-        used = full
-        const bytes = full.subarray(0, filled)
+      const written = await this.#gather(source, sizeHint, signal, (buffer, filled, at) => {
+        const bytes = buffer.subarray(0, filled)
         onChunk?.(bytes)
-        uses = [writeOut(full, filled, offset + written)]
-        if (onGathered) uses.push(onGathered(bytes))
-        // Awaited before the next ones and at the end; until then a rejection must not count as unhandled.
-        for (const use of uses) use.catch(() => {})
-        written += filled
-      }
-      await Promise.all(uses)
-      fd ??= await begin()
+        const writing = this.#writeOut(file, buffer, filled, offset + at)
+        return onGathered ? [writing, onGathered(bytes)] : [writing]
+      })
+      await file.open()
       return { state: next, written }
     } catch (error) {
-      await Promise.allSettled(uses)
-      if (fd !== null) await giveBack(path, state && this.#pathOf(key, state), offset)
+      if (file.isOpen) await giveBack(path, state && this.#pathOf(key, state), offset)
       throw asProblem(error)
     } finally {
-      intake?.close()
-      // A buffer must not be filled again, for another upload, while it is written or summed.
-      await Promise.allSettled(uses)
-      this.#gathering.give(filling)
-      if (used) this.#gathering.give(used)
-      this.#gathering.leave()
-      for (const each of [fd, directFd]) {
-        if (each === null) continue
-        // At once where nothing is left to be written.
-        if (placed) closeSync(each)
-        else await closeFile(each)
-      }
+      await file.close()
     }
   }
 
@@ -317,6 +282,58 @@ export class FileStorage implements BlobStorage {
     return join(this.#root, INCOMING, `${uuid}.${token}`)
   }
 
+  /**
+   * Fills one buffer while the other is used.
+   * @param use with the position of its bytes; the buffer is theirs until all that it returns is settled.
+   * @returns how many bytes came.
+   */
+  async #gather(
+    source: ByteSource,
+    sizeHint: number,
+    signal: AbortSignal | undefined,
+    use: (buffer: Buffer, filled: number, at: number) => Promise<unknown>[],
+  ): Promise<number> {
+    this.#gathering.enter()
+    let filling = this.#gathering.take(sizeHint)
+    let used: Buffer | null = null
+    let uses: Promise<unknown>[] = []
+    let intake: Intake | null = null
+    let gathered = 0
+    try {
+      intake = await intakeOf(source, signal)
+      for (let more = true; more;) {
+        const filled = await intake.fill(filling)
+        more = filled === filling.length
+        await Promise.all(uses)
+        if (filled === 0) break
+        const full = filling
+        filling = used ?? this.#gathering.take(sizeHint)
+        used = full
+        uses = use(full, filled, gathered)
+        // Awaited before the next ones and at the end; until then a rejection must not count as unhandled.
+        for (const each of uses) each.catch(() => {})
+        gathered += filled
+      }
+      await Promise.all(uses)
+      return gathered
+    } finally {
+      intake?.close()
+      // A buffer must not be filled again, for another upload, while it is written or summed.
+      await Promise.allSettled(uses)
+      this.#gathering.give(filling)
+      if (used) this.#gathering.give(used)
+      this.#gathering.leave()
+    }
+  }
+
+  async #writeOut(file: UploadFile, buffer: Buffer, length: number, position: number): Promise<void> {
+    if (this.#direct && length === buffer.length && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
+      if (await file.writeDirectly(buffer, position)) return
+      this.#direct = false
+    }
+    await file.write(buffer, length, position)
+  }
+
   /** Where the bytes that a state stands for are, if nobody else has gone on. */
   #pathOf(key: ObjectKey, state: UploadState): string {
     return state.placed === true ? join(this.#root, key) : this.#staged(uuidOf(key), tokenOf(state))
@@ -433,55 +450,6 @@ export class FileStorage implements BlobStorage {
   }
 }
 
-interface Filled {
-  readonly buffer: Buffer
-  readonly bytes: number
-}
-
-function readOnce(fd: number, buffer: Buffer, length: number, position: number): Promise<Filled> {
-  return new Promise((resolve, reject) => {
-    read(fd, buffer, 0, length, position, (error, bytes) => (error ? reject(error) : resolve({ buffer, bytes })))
-  })
-}
-
-/** A write may take only a part, above all on a disk that is nearly full. */
-function writeFully(fd: number, buffer: Buffer, length: number, position: number): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const from = (done: number) => {
-      write(fd, buffer, done, length - done, position + done, (error, bytes) => {
-        if (error) reject(error)
-        else if (done + bytes < length) from(done + bytes)
-        else resolve()
-      })
-    }
-    from(0)
-  })
-}
-
-/** Puts a file where there is none: false when there is one, which stays. */
-async function placeOnce(staged: string, final: string): Promise<boolean> {
-  try {
-    await link(staged, final)
-    return true
-  } catch (error) {
-    if (codeOf(error) === 'EEXIST') return false
-    // Some network and user-space file systems have no second names.
-    if (!['EPERM', 'ENOTSUP', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'].includes(codeOf(error))) throw error
-  }
-  if (await statOrNull(final)) return false
-  await rename(staged, final)
-  return true
-}
-
-async function openOrNull(path: string): Promise<number | null> {
-  try {
-    return await openFile(path, 'r+')
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return null
-    throw error
-  }
-}
-
 /** After a failed append: the file goes back under the name that the caller's state knows, or away. */
 async function giveBack(path: string, previous: string | null, offset: number) {
   if (previous === null) return unlinkIfThere(path)
@@ -498,41 +466,6 @@ function tokenOf(state: UploadState): string {
   const token = state.token
   if (typeof token !== 'string' || !/^[0-9a-f-]{36}$/.test(token)) throw new TypeError('not the state of a file upload')
   return token
-}
-
-async function statOrNull(path: string) {
-  try {
-    return await stat(path)
-  } catch (error) {
-    if (codeOf(error) === 'ENOENT') return null
-    throw error
-  }
-}
-
-async function unlinkIfThere(path: string) {
-  try {
-    await unlink(path)
-  } catch (error) {
-    if (codeOf(error) !== 'ENOENT') throw error
-  }
-}
-
-function codeOf(error: unknown): string {
-  const known = error as { code?: unknown; message?: unknown } | null
-  return String(known?.code ?? known?.message ?? error)
-}
-
-const FULL = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
-/** The file system is there and does not take what it is given: read-only after an error, gone from the network, not ours to write. */
-const REFUSING = new Set(['EROFS', 'EIO', 'ESTALE', 'ENODEV', 'ENXIO', 'EACCES', 'EPERM'])
-
-function asProblem(error: unknown): unknown {
-  const code = codeOf(error)
-  if (FULL.has(code)) return problems.diskFull({ reason: 'the blob store is full' }, { cause: error })
-  if (REFUSING.has(code)) {
-    return problems.storageUnreachable({ reason: `its folder refuses to be written (${code})` }, { cause: error })
-  }
-  return error
 }
 
 function* shards(): Generator<string> {

@@ -1,4 +1,4 @@
-import type { Sql } from './database.ts'
+import type { Sql } from './sql.ts'
 import type { Statement } from './statement.ts'
 import type { Prisma } from './gen/prisma/client.ts'
 import { TwoGenerations } from './two-generations.ts'

@@ -1,5 +1,5 @@
 import type pg from 'pg'
-import type { Sql } from './database.ts'
+import type { Sql } from './sql.ts'
 import { saidNo } from './pipelined-reads.ts'
 import { RowsOfATurn, type Statement } from './statement.ts'
 

@@ -1,7 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
-import { openDatabase, type Sql, type Tx } from './database.ts'
+import { openDatabase } from './database.ts'
+import type { Sql } from './sql.ts'
+import type { Tx } from './transaction.ts'
 import { statement, statementOfRows, UNSYNCED, type Statement } from './statement.ts'
 import type { SharedTransactions } from './shared-transactions.ts'
 

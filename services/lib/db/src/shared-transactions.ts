@@ -1,8 +1,9 @@
 import { AsyncLocalStorage } from 'node:async_hooks'
-import type { Sql, Tx } from './database.ts'
+import type { Sql } from './sql.ts'
 import { saidNo } from './pipelined-reads.ts'
 import { ServerSilent } from './silence.ts'
 import type { Statement } from './statement.ts'
+import type { Tx } from './transaction.ts'
 
 /** So many share a transaction at most: what they lock is locked until all of them are done. */
 const MOST = 16
@@ -38,7 +39,11 @@ export class SharedTransactions implements Sql {
   readonly #taken = new Set<string>()
   #busy = false
 
-  /** `transaction` for works that are alone, `once` for those that are not, which it does not repeat, `writes` for single statements. */
+  /**
+   * @param transaction for works that are alone
+   * @param once for those that are not, which it does not repeat
+   * @param writes for single statements that are alone
+   */
   constructor(transaction: <T>(work: Work<T>) => Promise<T>, once: <T>(work: Work<T>) => Promise<T>, writes: Sql) {
     this.#transaction = transaction
     this.#once = once

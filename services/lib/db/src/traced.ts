@@ -1,10 +1,7 @@
 import { inSpan, tracing } from '@haven/telemetry'
-import type pg from 'pg'
-import type { Sql } from './database.ts'
+import type { Run, Sql } from './sql.ts'
 import type { Statement } from './statement.ts'
 import { Prisma, type PrismaClient } from './gen/prisma/client.ts'
-
-type Run = (query: pg.QueryConfig) => Promise<pg.QueryResult>
 
 // Without values: they are what a trace must not tell.
 const options = (name: string) =>

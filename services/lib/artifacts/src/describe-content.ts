@@ -4,7 +4,7 @@ import { attributesOf } from './learn-facts.ts'
 import { additionsOf, formatNameOf } from './read-addition.ts'
 import type { Addition, JsonObject } from './processors/processor.ts'
 import { blobRows, MAX_BLOBS } from './store/artifact-blobs.ts'
-import type { ArtifactRow } from './store/artifact-rows.ts'
+import type { ArtifactRow } from './store/artifact-columns.ts'
 
 export type ArtifactContent = {
   format: string

@@ -1,17 +1,9 @@
 import type { ArtifactDeps } from './deps.ts'
 import { learnFacts } from './learn-facts.ts'
 import { sizesOfArtifacts, type ContentSize } from './store/sizes.ts'
-import {
-  artifactPage,
-  foundPage,
-  tagPage,
-  type Keyset,
-  type RepositoryOf,
-  type RowPage,
-  type TagOfRow,
-  type TagOrder,
-} from './store/full-rows.ts'
-import type { ArtifactRow } from './store/artifact-rows.ts'
+import type { ArtifactRow } from './store/artifact-columns.ts'
+import { artifactPage, foundPage, tagPage, type RepositoryOf, type TagOfRow, type TagOrder } from './store/full-rows.ts'
+import type { Keyset, RowPage } from './store/row-pages.ts'
 import type { SearchTerm } from './search-terms.ts'
 
 type Deps = Pick<ArtifactDeps, 'db' | 'storage'>

@@ -66,14 +66,9 @@ export {
   type Backlog,
   type RepositoryFigures,
 } from './statistics.ts'
-export {
-  accessoryRows as listAccessories,
-  tagRows as listTagsOf,
-  type Accessory,
-  type ArtifactParts,
-  type ArtifactRow,
-  type SelectedArtifact,
-} from './store/artifact-rows.ts'
+export type { Accessory, ArtifactParts, ArtifactRow } from './store/artifact-columns.ts'
+export { accessoryRows as listAccessories, tagRows as listTagsOf } from './store/attached-rows.ts'
+export type { SelectedArtifact } from './store/selected-artifacts.ts'
 export { hasRepositories } from './store/repositories.ts'
 export {
   repositoryRow as findRepositoryDetails,
@@ -85,6 +80,7 @@ export { forgetChanges } from './store/changes.ts'
 export { foldListings } from './store/listings.ts'
 export type { Referrer } from './store/referrers.ts'
 export { cancelUpload, expireUploads, startUpload, uploadStatus } from './uploads.ts'
-export { MAX_COUNTED, type Keyset, type RowKey, type RowPage, type TagOrder } from './store/full-rows.ts'
+export type { TagOrder } from './store/full-rows.ts'
+export { MAX_COUNTED, type Keyset, type RowKey, type RowPage } from './store/row-pages.ts'
 export { sizesOfArtifacts, type ContentSize, type HeldSize } from './store/sizes.ts'
 export { tagsOfManifests, type RecordedTagChange } from './store/tags.ts'

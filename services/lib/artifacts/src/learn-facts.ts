@@ -6,7 +6,7 @@ import { readAll } from './processors/bounded.ts'
 import { processorOf } from './processors/index.ts'
 import { isObject, type Described, type JsonObject } from './processors/processor.ts'
 import { isPicture, MAX_ICON_BYTES } from './read-icon.ts'
-import type { ArtifactRow } from './store/artifact-rows.ts'
+import type { ArtifactRow } from './store/artifact-columns.ts'
 
 /** Larger ones are no configs that people read. */
 const MAX_CONFIG_BYTES = 1024 * 1024

@@ -1,14 +1,9 @@
 import type { Reference } from '@haven/oci'
 import type { ArtifactDeps } from './deps.ts'
 import { learnFacts } from './learn-facts.ts'
-import {
-  artifactRow,
-  artifactRows,
-  type ArtifactParts,
-  type ArtifactQuery,
-  type ArtifactRow,
-  type Place,
-} from './store/artifact-rows.ts'
+import type { ArtifactParts, ArtifactRow } from './store/artifact-columns.ts'
+import type { Place } from './store/artifact-conditions.ts'
+import { artifactRow, artifactRows, type ArtifactQuery } from './store/artifact-rows.ts'
 
 type Told = { onFailure: (error: unknown) => void }
 

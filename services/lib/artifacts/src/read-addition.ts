@@ -11,7 +11,7 @@ import {
   type Processor,
 } from './processors/processor.ts'
 import { blobRows } from './store/artifact-blobs.ts'
-import type { ArtifactRow } from './store/artifact-rows.ts'
+import type { ArtifactRow } from './store/artifact-columns.ts'
 
 /** As an artifact was recognised when it was looked into, or by its types until then. */
 const knownProcessor = (artifact: ArtifactRow): Processor =>

@@ -2,16 +2,15 @@ import type { Condition, Database } from '@haven/db'
 import { problems } from '@haven/errors'
 import type { Reference } from '@haven/oci'
 import type { SearchTerm } from './search-terms.ts'
+import { hasField, type Place } from './store/artifact-conditions.ts'
+import { countFound, foundArtifacts } from './store/found-artifacts.ts'
 import {
   artifactsById,
   countMatching,
-  hasField,
   idsOfNamed,
   matchingArtifacts,
-  type Place,
   type SelectedArtifact,
-} from './store/artifact-rows.ts'
-import { countFound, foundArtifacts } from './store/found-artifacts.ts'
+} from './store/selected-artifacts.ts'
 
 type Deps = { db: Pick<Database, 'prisma'> }
 type NamedArtifact = { path: string; reference: Reference }

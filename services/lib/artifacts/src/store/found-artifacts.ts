@@ -1,7 +1,9 @@
 import { Prisma, type Database } from '@haven/db'
 import type { SearchTerm } from '../search-terms.ts'
-import { from, selected, type SelectedArtifact } from './artifact-rows.ts'
-import { listed, rarestSets } from './full-rows.ts'
+import { from } from './artifact-conditions.ts'
+import { listed } from './full-rows.ts'
+import { rarestSets } from './search-start.ts'
+import { selected, type SelectedArtifact } from './selected-artifacts.ts'
 import { searchChecks, searchSets, searchToSql, type Labels } from './search-sql.ts'
 
 type Found = { among: readonly { id: number; name: string }[]; terms: readonly SearchTerm[]; labels: Labels }

@@ -2,7 +2,8 @@ import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement } from '@haven/db'
 import { statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import { parseSearch } from '../search-terms.ts'
-import { foundPage, type RowKey } from './full-rows.ts'
+import { foundPage } from './full-rows.ts'
+import type { RowKey } from './row-pages.ts'
 
 let database: TestDatabase
 const projects = [{ id: 1, name: 'library' }]

@@ -4,7 +4,8 @@ import { digestOf } from '@haven/oci'
 import { testDatabase, type TestDatabase } from '@haven/testkit'
 import { parseSearch } from '../search-terms.ts'
 import { foundArtifacts } from './found-artifacts.ts'
-import { artifactPage, foundPage, type RowKey, type RowPage } from './full-rows.ts'
+import { artifactPage, foundPage } from './full-rows.ts'
+import type { RowKey, RowPage } from './row-pages.ts'
 
 let database: TestDatabase
 const labels = new Map([

@@ -1,6 +1,6 @@
 import { escapeLike, Prisma } from '@haven/db'
 import type { NamePattern, SearchTerm } from '../search-terms.ts'
-import { everywhere, lastPull, named } from './artifact-rows.ts'
+import { everywhere, lastPull, named } from './artifact-conditions.ts'
 
 /** Ids of labels by name. */
 export type Labels = ReadonlyMap<string, readonly number[]>
@@ -96,7 +96,7 @@ const MAX_PARTS = 8
 
 const termOf = (kind: string, value: string) => Prisma.sql`artifacts.search_term(${kind}, ${value})`
 
-// `offset 0` and functions where operators would do: looked at for each row, as in artifact-rows.ts.
+// `offset 0` and functions where operators would do: looked at for each row, as in artifact-conditions.ts.
 function toSql(term: SearchTerm, scope: SearchScope): TermSql {
   switch (term.field) {
     case 'word': {

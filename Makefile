@@ -4,7 +4,7 @@ export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
 HAVEN := node services/launcher/src/main.ts
 
 .DEFAULT_GOAL := help
-.PHONY: help up down reset logs status doctor test lint check gen bench bench-gate images compose-up compose-down version
+.PHONY: help up down reset logs status doctor settings test lint check gen bench bench-gate images compose-up compose-down version
 
 help: ## list the entry points
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ status: node_modules/.haven-generated ## what runs, and is it ready
 
 doctor: node_modules/.haven-generated ## look at what Haven stands on and what clients see, and say what to do
 	@$(HAVEN) doctor
+
+settings: node_modules/.haven-generated ## print every setting of every service, with its default and meaning
+	@$(HAVEN) settings
 
 test: node_modules/.haven-generated ## run the tests that need no privilege
 	@pnpm test

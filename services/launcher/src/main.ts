@@ -16,6 +16,7 @@ const help = `haven: an OCI artifact platform on this machine
   haven migrate                 bring the database to this version's schema, and stop
   haven rotate-keys             let a new key sign tokens now; those given out stay valid until their end
   haven doctor [--json]         look at settings, servers, store, certificates, names, clocks, disks and what clients see; say what to do
+  haven settings                every setting of every service, with its default and meaning
   haven supervise               as up, but in the foreground
   haven import-helm-values FILE --out FOLDER [--base deploy/kubernetes] [--namespace haven]
                                 write an overlay for kustomize from a values.yaml of harbor-helm; exit code 1: something is left to settle
@@ -24,7 +25,7 @@ Settings come from the environment: HAVEN_PORT (8080), HAVEN_HOST (127.0.0.1), H
 HAVEN_TLS (off, self-signed, files with PROXY_TLS_CERT and PROXY_TLS_KEY), HAVEN_HTTP_PORT (redirects to HTTPS), HAVEN_ADMIN_PASSWORD,
 HAVEN_EXTERNAL_URL, DATABASE_URL, REDIS_URL, STORAGE_DRIVER and S3_* or MINIO_*.
 
-Exit codes: 0 done, 1 no (status, doctor), ${Object.values(problems)
+Exit codes: 0 done, 1 no (status, doctor, import-helm-values), ${Object.values(problems)
   .filter(({ kind }) => kind.exitCode > 1)
   .map(({ kind }) => `${kind.exitCode} ${kind.name}`)
   .join(', ')}
@@ -59,6 +60,10 @@ async function command(): Promise<number> {
     const well = await (await import('./commands/doctor.ts')).doctor(process.env, values.json, print)
     // What does not answer must not hold us when everything is said.
     process.exit(well ? 0 : 1)
+  }
+  if (name === 'settings') {
+    ;(await import('./commands/settings.ts')).printSettings(print)
+    return 0
   }
   const config = readLauncherConfig(process.env)
   // Each command loads only what it needs: the supervisor stays small.

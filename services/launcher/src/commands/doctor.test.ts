@@ -103,6 +103,13 @@ describe('doctor', () => {
   it.each([
     [{ HAVEN_PORT: 'banana' }, 'settings.invalid', 'HAVEN_PORT is "banana"'],
     [{ REGISTRY_BLOB_READ: 'stream' }, 'settings.invalid', 'REGISTRY_BLOB_READ is not the name of a setting'],
+    [{ EXPORTER_CACHE: 'banana' }, 'settings.invalid', 'EXPORTER_CACHE is "banana"'],
+    [{ EXPORTER_COLOUR: 'blue' }, 'settings.unknown', 'nothing reads EXPORTER_COLOUR'],
+    [
+      { OTEL_EXPORTER_OTLP_ENDPOINT: 'http://127.0.0.1:1', TRACE_SAMPLE_RATE: '7' },
+      'settings.invalid',
+      'TRACE_SAMPLE_RATE is 7',
+    ],
     [{ DATABASE_URL: '' }, 'settings.invalid', 'DATABASE_URL is not set'],
     [{ PROXY_TLS: 'files' }, 'settings.invalid', 'PROXY_TLS_CERT is not set'],
     [{ HAVEN_COLOUR: 'blue' }, 'settings.unknown', 'nothing reads HAVEN_COLOUR'],

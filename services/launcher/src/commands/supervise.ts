@@ -30,13 +30,13 @@ export async function supervise(config: LauncherConfig, env: NodeJS.ProcessEnv):
     home.writeState(state)
   }
   const supervisor: Supervisor = new Supervisor({ log, onChange: () => publish({}) })
-  const told = new Promise<'stop'>((resolve) => {
-    process.once('SIGTERM', () => resolve('stop'))
-    process.once('SIGINT', () => resolve('stop'))
+  const told = new Promise<void>((resolve) => {
+    process.once('SIGTERM', () => resolve())
+    process.once('SIGINT', () => resolve())
   })
   try {
     await refuseBadGround(config)
-    await startAll({ config, home, env, supervisor, publish, told })
+    await startAll({ config, home, env, supervisor, publish })
     publish({ phase: 'running', detail: 'healthy' })
     await told
     publish({ phase: 'stopping', detail: 'draining' })
@@ -58,7 +58,6 @@ type Start = {
   env: NodeJS.ProcessEnv
   supervisor: Supervisor
   publish: (change: Partial<InstallationState>) => void
-  told: Promise<'stop'>
 }
 
 async function startAll({ config, home, env, supervisor, publish }: Start) {

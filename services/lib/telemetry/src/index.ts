@@ -1,4 +1,5 @@
 export { cause, causedBy, type Cause } from './cause.ts'
+export { targetOf, tracingConfig } from './config.ts'
 export {
   inSpan,
   startTracing,

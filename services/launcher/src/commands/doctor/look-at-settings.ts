@@ -1,31 +1,13 @@
-import { ConfigProblem, readConfig, type Definition, type Settings } from '@haven/config'
-import { coreConfig } from '@haven/core/config'
-import { foundationConfig } from '@haven/foundation'
-import { jobserviceConfig } from '@haven/jobservice/config'
-import { logCollectorConfig } from '@haven/log-collector/config'
-import { outboundConfig } from '@haven/outbound'
+import { ConfigProblem, readConfig } from '@haven/config'
 import { certificateSource, proxyConfig } from '@haven/proxy/config'
-import { registryConfig } from '@haven/registry/config'
-import { registryctlConfig } from '@haven/registryctl/config'
 import { readStorageConfig, storageConfig } from '@haven/storage'
-import { tokenConfig } from '@haven/token/config'
-import { launcherConfig } from '../../settings.ts'
+import { targetOf, tracingConfig } from '@haven/telemetry'
+import { definitions } from '../../definitions.ts'
 import { serviceNames } from '../../targets.ts'
 import { failure, warning, type Finding, type Look } from './finding.ts'
 import { leniently, type Ground } from './ground.ts'
 
-const definitions: readonly Definition<Settings>[] = [
-  launcherConfig,
-  foundationConfig,
-  outboundConfig,
-  proxyConfig,
-  registryConfig,
-  tokenConfig,
-  coreConfig,
-  jobserviceConfig,
-  registryctlConfig,
-  logCollectorConfig,
-]
+const all = Object.values(definitions)
 
 /** Without these nothing starts; where a home keeps an installation it has them by itself. */
 const needed = ['DATABASE_URL', 'REDIS_URL', 'HAVEN_ENCRYPTION_KEY']
@@ -34,14 +16,15 @@ const needed = ['DATABASE_URL', 'REDIS_URL', 'HAVEN_ENCRYPTION_KEY']
 export async function lookAtSettings(ground: Ground): Promise<Look[]> {
   const { env, home, wrong, config, shared } = ground
   const readers = [
-    ...definitions.map((definition) => () => void readConfig(definition, env)),
+    ...all.filter((each) => each !== storageConfig).map((each) => () => void readConfig(each, env)),
     () => void readStorageConfig({ STORAGE_PATH: home?.blobs, ...env }),
+    () => void targetOf(readConfig(tracingConfig, env)),
   ]
-  const all = [...wrong, ...readers.flatMap(wrongIn)]
+  const found = [...wrong, ...readers.flatMap(wrongIn)]
   // What else a service must have and is not set, is another container's.
   const told = new Map(
     [
-      ...all.filter(({ name, given }) => given !== null || (home === null && needed.includes(name))),
+      ...found.filter(({ name, given }) => given !== null || (home === null && needed.includes(name))),
       ...wrongIn(() => void certificateSource(leniently(doorOf, { PROXY_TLS: config.tls, ...env }).value)),
     ].map((one) => [one.name, one]),
   )
@@ -75,7 +58,7 @@ function wrongIn(read: () => void) {
 }
 
 const known = new Set([
-  ...[...definitions, storageConfig].flatMap(({ names }) => Object.values(names)),
+  ...all.flatMap(({ names }) => Object.values(names)),
   ...serviceNames.flatMap((service) => {
     const prefix = service.toUpperCase().replaceAll('-', '_')
     return [`${prefix}_URL`, `${prefix}_HOST`, `${prefix}_PORT`]
@@ -86,7 +69,7 @@ const known = new Set([
 /** Whether a service reads the variable of this name. */
 export const isSetting = (name: string): boolean => known.has(name.replace(/_FILE$/, ''))
 
-const ours = new RegExp(`^(?:S3|${definitions.map(({ prefix }) => prefix).join('|')}|STORAGE)_`)
+const ours = new RegExp(`^(?:S3|${all.map(({ prefix }) => prefix).join('|')})_`)
 /** Kubernetes tells every container of a namespace where its services are, by variables like our own. */
 const ofKubernetes = /_(?:SERVICE_(?:HOST|PORT)(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP)(?:_\w+)?)?)$/
 

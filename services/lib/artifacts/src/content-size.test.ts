@@ -19,7 +19,6 @@ import {
   previewDeletion,
   putManifest,
   searchArtifacts,
-  sizesOfArtifacts,
   startUpload,
   unlabelArtifact,
   type ArtifactDeps,
@@ -28,6 +27,7 @@ import {
   type Right,
   type RowPage,
 } from './index.ts'
+import { sizesOfArtifacts } from './store/sizes.ts'
 import { forgetBlobs, gcDeps, purgeTombstones, unlinkBlobs, type GcDeps } from './gc/index.ts'
 
 const SEED = Number(process.env.SIZES_SEED ?? Math.floor(Math.random() * 2 ** 31))

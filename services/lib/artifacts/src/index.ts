@@ -75,12 +75,12 @@ export {
   repositoryRows as listRepositoryDetails,
   type RepositoryDetails,
 } from './store/repository-rows.ts'
-export { trashObject, type Rubbish } from './store/blobs.ts'
+export type { Rubbish } from './store/blobs.ts'
 export { forgetChanges } from './store/changes.ts'
 export { foldListings } from './store/listings.ts'
 export type { Referrer } from './store/referrers.ts'
 export { cancelUpload, expireUploads, startUpload, uploadStatus } from './uploads.ts'
 export type { TagOrder } from './store/full-rows.ts'
 export { MAX_COUNTED, type Keyset, type RowKey, type RowPage } from './store/row-pages.ts'
-export { sizesOfArtifacts, type ContentSize, type HeldSize } from './store/sizes.ts'
+export type { ContentSize, HeldSize } from './store/sizes.ts'
 export { tagsOfManifests, type RecordedTagChange } from './store/tags.ts'

@@ -1,4 +1,4 @@
-export { startServer, type ServerProcess, type ServerStart } from './child.ts'
+export type { ServerProcess, ServerStart } from './child.ts'
 export { freePort } from './ports.ts'
 export {
   postgresPrograms,
@@ -7,4 +7,4 @@ export {
   type EmbeddedPostgres,
   type PostgresOptions,
 } from './postgres.ts'
-export { NoRedis, redisBinary, startRedis, type EmbeddedRedis, type RedisOptions } from './redis.ts'
+export { NoRedis, startRedis, type EmbeddedRedis, type RedisOptions } from './redis.ts'

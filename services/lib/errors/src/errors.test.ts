@@ -1,5 +1,6 @@
 import { describe, expect, it } from '@jest/globals'
-import { catalogue, define, formatBytes, harborEnvelope, ociEnvelope, Problem, problems, toProblem } from './index.ts'
+import { catalogue, define, harborEnvelope, ociEnvelope, Problem, problems, toProblem } from './index.ts'
+import { formatBytes } from './format-bytes.ts'
 
 describe('define', () => {
   const { teapot } = catalogue({

@@ -1,6 +1,5 @@
 export { problems, toProblem } from './catalogue.ts'
 export { harborEnvelope, ociEnvelope } from './envelopes.ts'
-export { formatBytes } from './format-bytes.ts'
 export { isUnavailable } from './unavailable.ts'
 export { catalogue, define, Problem } from './problem.ts'
 export type { Define, Entry, Facts, Kind, KindInput, ProblemOptions } from './problem.ts'

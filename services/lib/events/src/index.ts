@@ -1,4 +1,4 @@
-export { auditLine, type AuditLine } from './audit.ts'
+export type { AuditLine } from './audit.ts'
 export { ensureAuditPartitions } from './audit-partitions.ts'
 export { auditEventTypes, parseEventTypes } from './event-types.ts'
 export { AuditForwarder, checkForwardEndpoint, forgetUnsentAudit } from './forward-audit.ts'

@@ -44,18 +44,14 @@ export type { ProjectTarget, Question, Reason, ReasonCode, Scope, Verdict } from
 export { explainDecision, isKnownPermission } from './explain-decision.ts'
 export type { ExplainedDecision, ExplainedReason, Remedy } from './explain-decision.ts'
 export {
-  anyAction,
-  anyResource,
   catalogueResource,
   grantedResource,
   isPublic,
   permissionsOf,
   projectPermissions,
   projectRoles,
-  publicPermissions,
   robotCatalogue,
   roles,
-  scannerPull,
   self,
   systemPermissions,
 } from './permissions.ts'
@@ -64,8 +60,8 @@ export { ensurePresets } from './presets.ts'
 export { anonymous, nameOf } from './principal.ts'
 export type { Principal, ProjectNode } from './principal.ts'
 export { nameKey } from './names.ts'
-export { generateSecret, hashPassword, hashRobotSecret, meetsPasswordRule, requirePasswordRule } from './passwords.ts'
-export { findRobotByName, RememberedSignIns, signIn, signInDeps } from './sign-in.ts'
+export { generateSecret, hashPassword, hashRobotSecret } from './passwords.ts'
+export { findRobotByName, signIn, signInDeps } from './sign-in.ts'
 export type { SignedIn, SignInDeps, SignInInput } from './sign-in.ts'
 export { ensureSigningKey, rotateAgedSigningKey, rotateSigningKey, SigningKeys } from './signing-keys.ts'
 export type { Sealer } from './signing-keys.ts'
@@ -81,8 +77,8 @@ export {
   updateRobot,
 } from './robots.ts'
 export type { RobotFacts, RobotPermission, RobotUse } from './robots.ts'
-export { hostBlock, LoginThrottle } from './throttle.ts'
-export { tokenAllows, TokenIssuer, tokenIssuer, tokenService, TokenVerifier } from './tokens.ts'
+export { hostBlock } from './throttle.ts'
+export { tokenAllows, TokenIssuer, tokenService, TokenVerifier } from './tokens.ts'
 export type { Access, TokenPrincipal, VerifiedToken } from './tokens.ts'
 export { countMembers, forgetProject, memberGrants, requireProjectRole } from './member-grants.ts'
 export type { MemberFacts } from './member-grants.ts'

@@ -1,8 +1,8 @@
 import { problems } from '@haven/errors'
 
 /** Threats.md §5. */
-export const maxPatternBytes = 256
-export const maxAlternativeGroups = 8
+const maxPatternBytes = 256
+const maxAlternativeGroups = 8
 
 /** Whether a text matches as a whole. */
 export interface Matcher {
@@ -22,11 +22,6 @@ export function compileDoublestar(pattern: string): Matcher {
   if (Buffer.byteLength(pattern) > maxPatternBytes) throw refuse(`is longer than ${maxPatternBytes} bytes`)
   if (pattern === '') return () => true
   return machine(new Compiler(pattern).compile())
-}
-
-/** Compiles and matches once; compile a pattern that is used for many texts. */
-export function matchDoublestar(pattern: string, text: string): boolean {
-  return compileDoublestar(pattern)(text)
 }
 
 const refuse = (reason: string) => problems.badRequest({ message: `the pattern ${reason}` })

@@ -7,13 +7,7 @@ export * from './manifest.ts'
 export * from './media-types.ts'
 export { parseStrictJson } from './strict-json.ts'
 export * from './accept.ts'
-export {
-  compileDoublestar,
-  matchDoublestar,
-  maxAlternativeGroups,
-  maxPatternBytes,
-  type Matcher,
-} from './doublestar.ts'
+export { compileDoublestar, type Matcher } from './doublestar.ts'
 export * from './headers.ts'
 export * from './ranges.ts'
 export * from './scopes.ts'

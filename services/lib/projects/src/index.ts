@@ -1,4 +1,4 @@
-export { parseAllowlist, type CveAllowlistInput } from './allowlist.ts'
+export type { CveAllowlistInput } from './allowlist.ts'
 export { createProject, ensureLibrary, type NewProject } from './create-project.ts'
 export { deleteProject, notDeletable, type DeleteDeps } from './delete-project.ts'
 export type { ProjectDeps } from './deps.ts'
@@ -42,9 +42,6 @@ export {
   charge,
   foldQuotas,
   listQuotas,
-  MAX_QUOTA_BYTES,
-  parseQuotaLimit,
-  setQuotaLimit,
   UNLIMITED,
   usage,
   type QuotaDetails,

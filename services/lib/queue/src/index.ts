@@ -1,4 +1,4 @@
-export { checkCron, CRON_TYPES, nextRun, type CronType } from './cron.ts'
+export { CRON_TYPES, type CronType } from './cron.ts'
 export { defineJob, taskOf, type JobDefinition, type JobLog, type JobRun, type JobSpec } from './define-job.ts'
 export * from './inspect.ts'
 export { listEffects, recordEffect, type ItemEffect } from './item-effects.ts'

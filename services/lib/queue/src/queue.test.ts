@@ -4,7 +4,6 @@ import { testDatabase, testRedis, type TestDatabase } from '@haven/testkit'
 import { Worker as BullWorker } from 'bullmq'
 import { Redis } from 'ioredis'
 import {
-  checkCron,
   countTasks,
   defineJob,
   executionLogText,
@@ -16,7 +15,6 @@ import {
   listRunningTasks,
   listTasks,
   listWorkerPools,
-  nextRun,
   putSchedule,
   Queue,
   Reconciler,
@@ -33,6 +31,7 @@ import {
   type NewTask,
   type StartedExecution,
 } from './index.ts'
+import { checkCron, nextRun } from './cron.ts'
 import { Lease } from './lease.ts'
 
 type Run = (job: JobRun<GarbageCollection, null>) => Promise<void>

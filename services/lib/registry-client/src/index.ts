@@ -1,5 +1,4 @@
-export { parseChallenges, type OfferedChallenge } from './challenges.ts'
+export type { OfferedChallenge } from './challenges.ts'
 export { registry, type Credential, type Endpoint, type RegistryClient, type RegistryOptions } from './registry.ts'
-export { upstreamStatus } from './answers.ts'
 export type { BlobStream, BlobUpload, PushedBlob } from './blobs.ts'
 export type { ManifestHead, RemoteManifest } from './manifests.ts'

@@ -23,7 +23,8 @@ import {
 import { OutboundClient } from '@haven/outbound'
 import { freePort } from '@haven/testkit'
 import { findTool, lacking, titled } from '@haven/testkit/tools'
-import { registry, upstreamStatus, type BlobUpload, type Endpoint, type RegistryClient } from './index.ts'
+import { registry, type BlobUpload, type Endpoint, type RegistryClient } from './index.ts'
+import { upstreamStatus } from './answers.ts'
 
 // The client against registries that others wrote. One knows passwords, the other tokens.
 

@@ -7,7 +7,9 @@ import { afterEach, describe, expect, it } from '@jest/globals'
 import { problems } from '@haven/errors'
 import { digestOf, mediaTypes, parseDigest, parseRepositoryName, parseTag } from '@haven/oci'
 import { OutboundClient } from '@haven/outbound'
-import { parseChallenges, registry, upstreamStatus, type Endpoint, type RegistryOptions } from './index.ts'
+import { registry, type Endpoint, type RegistryOptions } from './index.ts'
+import { upstreamStatus } from './answers.ts'
+import { parseChallenges } from './challenges.ts'
 
 const app = parseRepositoryName('team/app')!
 const latest = { tag: parseTag('latest')! }

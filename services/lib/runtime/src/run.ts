@@ -4,7 +4,6 @@ import { startTracing } from '@haven/telemetry'
 import { collectAtRest } from './collect-at-rest.ts'
 import { exitCodes } from './exit-codes.ts'
 import { Health, withHealth } from './health.ts'
-import type { Limits } from './limits.ts'
 import { listen, type Listening } from './listen.ts'
 import { openLogDestination, type LogDestination } from './log-destination.ts'
 import { createLogger, type Logger, type LogLevel } from './logger.ts'
@@ -40,8 +39,6 @@ export interface HostedConfig {
 }
 
 export interface RunOptions<C> {
-  readonly env?: Environment
-  readonly limits?: Partial<Limits>
   /** Opens the ports in another way than one port for the service, its health and its metrics. */
   readonly open?: (service: Service, host: Host<C>, health: Health) => Promise<readonly Listening[]>
 }
@@ -53,11 +50,12 @@ export interface RunOptions<C> {
 export async function run<S extends Settings>(
   create: (host: Host<Config<S>>) => Promise<Service> | Service,
   definition: Definition<S>,
-  { env = process.env, limits, open }: RunOptions<Config<S>> = {},
+  { open }: RunOptions<Config<S>> = {},
 ): Promise<void> {
   const resources = new AsyncDisposableStack()
   let log: Logger | null = null
   let destination: LogDestination | null = null
+  const { env } = process
   try {
     const read = readConfig(definition, env)
     const config = read as unknown as HostedConfig
@@ -97,7 +95,6 @@ export async function run<S extends Settings>(
             port: config.port,
             shortcut: service.shortcut,
             portSetting: `${definition.prefix}_PORT`,
-            ...(limits && { limits }),
             onError: (err) => log?.error({ err }, 'the server reported an error'),
           }),
         ]

@@ -14,7 +14,6 @@ import {
   createMetrics,
   encryptionKey,
   enter,
-  exitCodes,
   finish,
   handOverRequest,
   listen,
@@ -28,6 +27,7 @@ import {
   serviceApp,
   type RequestContext,
 } from './index.ts'
+import { exitCodes } from './exit-codes.ts'
 
 const SECRET = 'proxy secret of at least thirty-two'
 const folder = mkdtempSync(join(tmpdir(), 'haven-runtime-'))

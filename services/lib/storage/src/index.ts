@@ -12,7 +12,7 @@ export type {
 export { FileStorage } from './drivers/files.ts'
 export { MemoryStorage } from './drivers/memory.ts'
 export { ObjectCorrupt, ObjectMissing, ObjectTruncated, SizeMismatch, UploadLost } from './failures.ts'
-export { isObjectKey, newObjectKey } from './object-key.ts'
+export { newObjectKey } from './object-key.ts'
 export type { ObjectKey } from './object-key.ts'
 export { readStorageConfig, storageConfig } from './config.ts'
 export type { StorageConfig } from './config.ts'

@@ -416,13 +416,19 @@ describe('whole rows of a repository', () => {
     expect(await found('type:chart')).toEqual([0, 0])
     expect(await found('is:untagged')).toEqual([0, 1])
     expect(await found('pulled:never pushed:>-1h')).toEqual([23, 24])
+    for (const never of ['pulled:>-1d', 'pulled:<-1d']) {
+      expect([await found(never), await found(`-${never}`)]).toEqual([
+        [0, 0],
+        [23, 24],
+      ])
+    }
     expect(await found('pushed:<2020-01-01')).toEqual([0, 0])
     expect(await found('v1.2')).toEqual([4, 4])
     expect(await found('op/rows')).toEqual([0, 24])
     expect(await found('ROWS/ap')).toEqual([0, 24])
     expect(await found('repository:*p/rows/a*')).toEqual([23, 24])
     expect(await found('repository:none/rows/app')).toEqual([0, 0])
-    const hostile = await found(`tag:"'; drop table artifacts.tags --%_\\"`)
+    const hostile = await found(`tag:"'; drop table artifacts.tags --%_\\\\"`)
     expect(hostile).toEqual([0, 0])
     const refused = await haven(`/search/artifacts?q=${encodeURIComponent('cart colour:red')}`)
     expect([refused.status, refused.text]).toEqual([400, expect.stringContaining('at character 6')])

@@ -173,14 +173,16 @@ function toSql(term: SearchTerm, scope: SearchScope): TermSql {
       return row(isAt(column, term))
     }
     case 'pulled': {
-      if (scope.ofTags) return row(isAt(Prisma.sql`t.pulled_at`, term))
+      // What was never pulled is at no time, and so has what is negated.
+      const never = Prisma.sql`${term.after ? '-infinity' : 'infinity'}::timestamptz`
+      if (scope.ofTags) return row(isAt(Prisma.sql`coalesce(t.pulled_at, ${never})`, term))
       const day = Prisma.sql`(${term.time}::timestamptz at time zone 'UTC')::date`
       // In the order of the index: some of them are counted by it, and not by reading rows where there may be none.
       const set = Prisma.sql`
         select p.manifest_id from artifacts.last_pulls p
          where p.pulled_day ${Prisma.raw(term.after ? '>=' : '<=')} ${day} and ${isAt(Prisma.sql`p.pulled_at`, term)}
          order by p.pulled_day`
-      const holds = isAt(Prisma.sql`coalesce(${lastPull}, ${term.after ? '-infinity' : 'infinity'}::timestamptz)`, term)
+      const holds = isAt(Prisma.sql`coalesce(${lastPull}, ${never})`, term)
       // Nothing is pulled before it is pushed: from there on the list is read.
       return { ...row(term.after ? holds : Prisma.sql`(${holds} and m.pushed_at <= ${term.time})`), set }
     }

@@ -211,6 +211,21 @@ describe('bodies', () => {
     expect(body(send(createProject, String.raw`{"project_name":"a\\u0000"}`))).toEqual({ project_name: 'a\\u0000' })
   })
 
+  it('A77 read half of a surrogate pair as U+FFFD, in a text or a key, and leave whole ones and what only looks like one', () => {
+    for (const [given, read] of [
+      [String.raw`\ud83d\ude00\uD83D`, '\u{1f600}\ufffd'],
+      [String.raw`\udc00a\ud800`, '\ufffda\ufffd'],
+      [String.raw`\ud800\ud83d\ude00`, '\ufffd\u{1f600}'],
+      [String.raw`\\ud800`, String.raw`\ud800`],
+      [String.raw`\ud7ff\ue000`, '\ud7ff\ue000'],
+    ]) {
+      expect(body(send(createProject, `{"project_name":"${given}"}`))).toEqual({ project_name: read })
+    }
+    expect(send(createProject, String.raw`{"project_name":"\ud8"}"}`)).toMatchObject({ ok: false })
+    const key = String.raw`{"project_name":"a","metadata":{"\ud800":"b"}}`
+    expect(JSON.stringify(body(send(createProject, key)))).not.toContain(String.raw`\ud800`)
+  })
+
   it('may be bytes', () => {
     expect(
       body(bind(createProject, { headers: json, body: new TextEncoder().encode('{"project_name":"é"}') })),

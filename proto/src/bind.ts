@@ -232,13 +232,19 @@ function parseLeading(text: string): { value: unknown } | { reason: string } {
   // Postgres has no U+0000 (threats.md A77). JSON spells it in one way; a backslash that is escaped itself escapes nothing.
   if (/(?<!\\)(?:\\\\)*\\u0000/.test(text)) return { reason: 'it holds a NUL character' }
   try {
-    return { value: JSON.parse(text.slice(0, end)) as unknown }
+    return { value: JSON.parse(withWholeCharacters(text.slice(0, end))) as unknown }
   } catch (error) {
     // The engine's own words quote the text, which may hold a password.
     const position = error instanceof Error && / at position (\d+)/.exec(error.message)?.[1]
     return { reason: `it is not valid JSON${position ? ` at position ${position}` : ''}` }
   }
 }
+
+/** JSON with U+FFFD for each half of a surrogate pair, as in Harbor's answers: neither Postgres nor Protobuf takes one. */
+const withWholeCharacters = (json: string): string =>
+  json.replaceAll(/\\(?:ud[89ab][\da-f]{2}\\ud[c-f][\da-f]{2}|(ud[89a-f][\da-f]{2})|[^])/gi, (escape, half) =>
+    half === undefined ? escape : String.raw`\ufffd`,
+  )
 
 /** Where the first value of a text ends, and how deep its brackets go. What is not JSON may give any end. */
 function measure(text: string): { end: number; depth: number } {

@@ -70,6 +70,26 @@ describe('immutable tags', () => {
     expect((await registry.pushImage('acme/thawed/app', 'v1')).put.status).toBe(201)
   })
 
+  it('keep the media type of what they are on, which the bytes need not say', async () => {
+    const repository = 'acme/frozen/untyped'
+    await rule('frozen/untyped', 'v*')
+    registry.projects.forget()
+    const untyped = { mediaType: undefined }
+    const put = (reference: string, body: Uint8Array, type: string) =>
+      ask('PUT', `/v2/${repository}/manifests/${reference}`, { body, headers: { 'content-type': type } })
+    const frozen = await registry.pushImage(repository, 'v1', { extra: untyped })
+    const free = await registry.pushImage(repository, 'free', { extra: untyped })
+    for (const [{ digest, manifest }, status, type] of [
+      [frozen, 412, ociManifest],
+      [free, 201, 'application/vnd.example+json'],
+    ] as const) {
+      expect((await put(digest, manifest, 'application/vnd.example+json')).status).toBe(status)
+      const got = await ask('GET', `/v2/${repository}/manifests/${digest}`)
+      expect(got.headers.get('content-type')).toBe(type)
+    }
+    expect((await put(frozen.digest, frozen.manifest, ociManifest)).status).toBe(201)
+  })
+
   it('leave cosign its tags, which it adds signatures to', async () => {
     await rule('signed', '**')
     registry.projects.forget()

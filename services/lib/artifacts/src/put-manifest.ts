@@ -14,7 +14,7 @@ import { ArtifactPushedSchema, RepositoryCreatedSchema } from '@haven/proto/even
 import type { Sql } from '@haven/db'
 import { UNLIMITED } from '@haven/projects'
 import { artifactTypeWord } from './artifact-type.ts'
-import type { RecordDeps } from './deps.ts'
+import { messagesOf, type RecordDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import { actorOf, eventDoors, nameOf, sourceOf, type PushGrant } from './grants.ts'
 import { pointTag } from './point-tag.ts'
@@ -23,6 +23,7 @@ import { requireWritable } from './require-writable.ts'
 import { holdBlobs, holdFreshBlobs } from './store/blobs.ts'
 import { holdManifests, upsertManifest } from './store/manifests.ts'
 import { ensureRepository, publishRepository } from './store/repositories.ts'
+import { tagsOfManifests } from './store/tags.ts'
 
 export type ManifestUpload = {
   reference: Reference
@@ -64,6 +65,7 @@ export async function putManifest(deps: RecordDeps, grant: PushGrant, input: Man
       pushedBy: actorOf(grant),
       promiseSeconds: deps.settings.promiseSeconds,
     })
+    if (stored.retyped) await requireRetypable(deps, tx, grant, stored.id)
     const charged =
       stored.inserted && deps.policies.quota?.(tx, grant.project.id, manifest.sizeBytes, 'manifest pushed')
     // A limit lets pushes through one after another: that comes before the tags, which somebody in the queue may wait for.
@@ -73,12 +75,21 @@ export async function putManifest(deps: RecordDeps, grant: PushGrant, input: Man
       charged,
     ])
     await tell(tx, grant, manifest, { ...stored, repositoryId, listed, tag: tags[0] ?? '' })
-    return { absent, moved }
+    return { absent, moved: moved || stored.retyped }
   })
   await faultPoint('manifest.afterDb')
   if (moved) await deps.recent.settled()
   const warnings = [...warningsOf(absentChildren), ...(await quotaWarnings(deps, grant))]
   return { digest: manifest.digest, tags, subject: manifest.subject?.digest ?? null, warnings }
+}
+
+/** The bytes need not say what type they are of: under another one, what an immutable tag gives to its clients would be another thing. */
+async function requireRetypable({ policies }: RecordDeps, tx: Sql, grant: PushGrant, id: string): Promise<void> {
+  if (!policies.immutability) return
+  for (const { name: tag } of await tagsOfManifests(tx, [id])) {
+    const { allowed, reasons } = await policies.immutability(grant, tag, 'overwrite')
+    if (!allowed) throw problems.tagImmutable({ repository: nameOf(grant), tag, reasons: messagesOf(reasons) })
+  }
 }
 
 /** @returns whether one of them pointed elsewhere before. */

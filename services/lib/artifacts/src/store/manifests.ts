@@ -56,7 +56,7 @@ const head = {
   digest: find('manifests head by digest', 'digest', ''),
 }
 
-const upsert = statementOfRows<{ id: string; inserted: boolean; revived: boolean }>(
+const upsert = statementOfRows<{ id: string; inserted: boolean; revived: boolean; retyped: boolean }>(
   'manifests upsert',
   {
     repository_id: 'int4',
@@ -77,10 +77,10 @@ const upsert = statementOfRows<{ id: string; inserted: boolean; revived: boolean
   },
   'repository_id, digest',
   `, old as materialized (
-     select given.n, m.dead
+     select given.n, m.dead, m.media_type
        from given
        join lateral (
-         select deleted_at is not null as dead from artifacts.manifests
+         select deleted_at is not null as dead, media_type from artifacts.manifests
           where repository_id = given.repository_id and digest = given.digest offset 0 for update) m on true),
    put as (
      insert into artifacts.manifests as m
@@ -99,7 +99,7 @@ const upsert = statementOfRows<{ id: string; inserted: boolean; revived: boolean
            deleted_at = null, deleted_by = null, deleted_reason = null, deleted_door = null, deleted_request_id = null, purge_after = null
      returning id, repository_id, digest, xmax = 0 as inserted),
    done as materialized (
-     select given.n, given.edges, put.* from put join given on given.repository_id = put.repository_id and given.digest = put.digest),
+     select given.n, given.edges, given.media_type, put.* from put join given on given.repository_id = put.repository_id and given.digest = put.digest),
    edges as (
      insert into artifacts.manifest_edges
        (manifest_id, position, repository_id, kind, digest, media_type, size_bytes, artifact_type, platform, annotations, urls)
@@ -108,7 +108,9 @@ const upsert = statementOfRows<{ id: string; inserted: boolean; revived: boolean
        from done, jsonb_to_recordset(done.edges) as e (position int, kind text, digest text, "mediaType" text, "sizeBytes" bigint,
                                                        "artifactType" text, platform jsonb, annotations jsonb, urls text[])
       where done.inserted)
-   select done.n::int as n, done.id, done.inserted, coalesce(old.dead, false) as revived from done left join old on old.n = done.n`,
+   select done.n::int as n, done.id, done.inserted, coalesce(old.dead, false) as revived,
+          coalesce(not old.dead and old.media_type <> done.media_type, false) as retyped
+     from done left join old on old.n = done.n`,
 )
 
 const holdNamed = (condition: string) => `
@@ -180,7 +182,7 @@ async function ask(sql: Sql, by: typeof get, { projectId, path }: In, { tag, dig
 }
 
 /**
- * Stores a manifest with its edges, or brings a deleted one back. Neither `inserted` nor `revived`: it was there.
+ * Stores a manifest with its edges, or brings a deleted one back. Neither `inserted` nor `revived`: it was there; `retyped`: as another media type.
  */
 export async function upsertManifest(
   tx: Sql,

@@ -2,7 +2,7 @@ import { createHmac, createPublicKey, generateKeyPairSync, sign as rsaSign, type
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { openDatabase } from '@haven/db'
 import { problems } from '@haven/errors'
-import { testDatabase, type TestDatabase } from '@haven/testkit'
+import { statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import jwt from 'jsonwebtoken'
 import type { ProjectNode } from './principal.ts'
 import { ensureSigningKey, rotateAgedSigningKey, rotateSigningKey, SigningKeys, type Sealer } from './signing-keys.ts'
@@ -304,9 +304,12 @@ describe('bearer tokens', () => {
   })
 
   it('cost one read for any number of made-up key ids at once', async () => {
-    const started = performance.now()
-    const reads = await Promise.all(Array.from({ length: 200 }, (_, i) => keys.verifying(`made-up-${i}`)))
-    expect(reads.every((key) => key === null)).toBe(true)
-    expect(performance.now() - started).toBeLessThan(2000)
+    await keys.jwks()
+    now += 1_000
+    const asked = await statementsOf(async () => {
+      const found = await Promise.all(Array.from({ length: 200 }, (_, i) => keys.verifying(`made-up-${i}`)))
+      expect(found.every((key) => key === null)).toBe(true)
+    })
+    expect(asked).toHaveLength(1)
   })
 })

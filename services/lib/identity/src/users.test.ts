@@ -28,12 +28,15 @@ const admin = { principal: { kind: 'user', id: 1, name: 'admin' } } as const
 const address = '192.0.2.1'
 const everything = { number: 1, size: 0 }
 
+const LIFETIME_MS = 600_000
+
 describe('users', () => {
   let database: TestDatabase
   let authorities: Authorities
   let deps: UserDeps & { signIn: ReturnType<typeof signInDeps> }
   let redis: Redis
   let sessions: Sessions
+  let keys: () => Promise<string[]>
 
   beforeAll(async () => {
     database = await testDatabase()
@@ -42,7 +45,8 @@ describe('users', () => {
     deps = { db: database.db, authorities, signIn: signInDeps(database.db) }
     const { url, prefix } = testRedis()
     redis = new Redis(url)
-    sessions = new Sessions(redis, authorities, { prefix, lifetimeMs: () => Promise.resolve(2_000) })
+    keys = () => redis.keys(`${prefix}:*`)
+    sessions = new Sessions(redis, authorities, { prefix, lifetimeMs: () => Promise.resolve(LIFETIME_MS) })
     await ensureAdmin(database.db, 'Harbor12345')
   })
   afterAll(async () => {
@@ -331,15 +335,24 @@ describe('users', () => {
   describe('sessions', () => {
     it('live as long as they are used, each under an id of its own that Redis does not hold', async () => {
       const user = await someone()
-      const [one, two] = [await sessions.create(principalOf(user)), await sessions.create(principalOf(user))]
-      expect(one.id).not.toBe(two.id)
-      expect((await redis.keys('*')).join()).not.toContain(one.id)
-      for (let i = 0; i < 3; i++) {
-        await new Promise((resolve) => setTimeout(resolve, 900))
-        expect(await sessions.load(one.id, { renew: true })).toEqual(one)
-        if (i === 0) expect(await sessions.load(two.id, { renew: false })).toEqual(two)
+      const begun = async () => {
+        const others = await keys()
+        const session = await sessions.create(principalOf(user))
+        const [key] = (await keys()).filter((each) => !others.includes(each))
+        return { session, key: key! }
       }
+      const [{ session: one, key }, { session: two, key: another }] = [await begun(), await begun()]
+      expect(one.id).not.toBe(two.id)
+      expect((await keys()).join()).not.toContain(one.id)
+      for (const each of [key, another]) expect(await redis.pexpire(each, LIFETIME_MS / 2)).toBe(1)
+      expect(await sessions.load(one.id, { renew: true })).toEqual(one)
+      expect(await sessions.load(two.id, { renew: false })).toEqual(two)
+      expect(await redis.pttl(key)).toBeGreaterThan(LIFETIME_MS / 2)
+      expect(await redis.pttl(another)).toBeLessThanOrEqual(LIFETIME_MS / 2)
+      await redis.pexpire(another, 1)
+      while ((await redis.exists(another)) === 1) await new Promise((resolve) => setTimeout(resolve, 5))
       expect(await sessions.load(two.id, { renew: false })).toBeNull()
+      expect(await sessions.load(one.id, { renew: true })).toEqual(one)
       await sessions.destroy(one.id)
       expect(await sessions.load(one.id, { renew: true })).toBeNull()
       expect(await sessions.load('made-up', { renew: true })).toBeNull()

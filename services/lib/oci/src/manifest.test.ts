@@ -116,11 +116,14 @@ describe('parseManifest', () => {
     expect(refusal(mediaTypes.ociManifest, Buffer.from([0x7b, 0x22, 0xff, 0x22, 0x7d]))).toContain('UTF-8')
   })
 
-  it.each(['[', '{"a":', '"\\', '\\', '"a":{', '{"a":1,'])('answers a full body of %j within a second', (unit) => {
-    const started = performance.now()
-    refusal(mediaTypes.ociManifest, Buffer.from(unit.repeat(maxManifestBytes / unit.length)))
-    expect(performance.now() - started).toBeLessThan(1000)
-  })
+  it.each(['[', '{"a":', '"\\', '\\', '"a":{', '{"a":1,'])(
+    'answers a full body of %j within a second of CPU',
+    (unit) => {
+      const before = process.cpuUsage()
+      refusal(mediaTypes.ociManifest, Buffer.from(unit.repeat(maxManifestBytes / unit.length)))
+      expect(process.cpuUsage(before).user).toBeLessThan(1_000_000)
+    },
+  )
 
   it('does not let a key reach the prototype', () => {
     const text = `{"schemaVersion":2,"manifests":[],"annotations":{"__proto__":"x"},"__proto__":{"polluted":"x"}}`

@@ -80,14 +80,14 @@ describe('names', () => {
   }
 
   it('take linear time for any text', () => {
-    const started = performance.now()
+    const before = process.cpuUsage()
     for (const unit of ['a', 'a-', '-', 'a_', 'a.', 'a/', '_']) {
       const long = unit.repeat(200_000)
       for (const parse of [parseRepositoryName, parseTag, parseProjectName, parseDigest, parseRegistryPath])
         parse(`${long}!`)
       for (const parse of [parseRepositoryName, parseProjectName]) parse(`${long.slice(0, 254)}!`)
     }
-    expect(performance.now() - started).toBeLessThan(500)
+    expect(process.cpuUsage(before).user).toBeLessThan(500_000)
   })
 })
 

@@ -1,6 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from '@jest/globals'
 import { GarbageCollectionSchema, type GarbageCollection } from '@haven/proto/jobs'
-import { testDatabase, testRedis, type TestDatabase } from '@haven/testkit'
+import { statementsOf, testDatabase, testRedis, type TestDatabase } from '@haven/testkit'
 import { Worker as BullWorker } from 'bullmq'
 import { Redis } from 'ioredis'
 import {
@@ -268,14 +268,22 @@ describe('stopping', () => {
     expect(await queue.stopExecution(4711)).toBe(false)
   })
 
-  it('stops ten thousand waiting tasks within two seconds', async () => {
+  it('stops ten thousand waiting tasks in as many statements as one, and does not wait for a Redis that is away (F25)', async () => {
     const job = define(() => Promise.resolve())
+    const asked: number[] = []
+    for (const count of [1, 10_000]) {
+      const started = await start(job, count)
+      await queue.kick(started.tasks)
+      asked.push((await statementsOf(() => queue.stopExecution(started.id))).length)
+      expect(await getExecution(database.db, started.id)).toMatchObject({ status: 'Stopped' })
+    }
+    expect(asked[1]).toBe(asked[0])
+    const away = new Queue({ db: database.db, redisUrl: 'redis://127.0.0.1:1', prefix: 'x', onFailure })
+    toClose.push(away)
     const started = await start(job, 10_000)
-    await queue.kick(started.tasks)
-    const from = performance.now()
-    await queue.stopExecution(started.id)
+    await away.stopExecution(started.id)
+    expect(failures.map((failure) => failure.message)).toContain('taking stopped tasks out of Redis')
     expect(await getExecution(database.db, started.id)).toMatchObject({ status: 'Stopped' })
-    expect(performance.now() - from).toBeLessThan(4000) // the machine is shared; alone it is well below 2 s
   })
 
   it('leaves a task that no worker knows of to nobody: a late claim is refused', async () => {
@@ -333,9 +341,7 @@ describe('when Redis forgets', () => {
     toClose.push(away)
     const job = define(() => Promise.resolve())
     const started = await start(job)
-    const from = performance.now()
     await away.kick(started.tasks)
-    expect(performance.now() - from).toBeLessThan(4000)
     expect(failures.map((failure) => failure.message)).toContain('handing 1 tasks to Redis')
     expect(await getExecution(database.db, started.id)).toMatchObject({ status: 'Pending' })
   })

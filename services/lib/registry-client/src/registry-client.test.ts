@@ -118,9 +118,9 @@ describe('parseChallenges', () => {
   })
 
   it('reads 32 KiB of anything at once', () => {
-    const started = performance.now()
+    const before = process.cpuUsage()
     for (const piece of ['a ', 'a=', ',', '"\\', 'a "', 'a=", ']) parseChallenges(piece.repeat(32_768 / piece.length))
-    expect(performance.now() - started).toBeLessThan(500)
+    expect(process.cpuUsage(before).user).toBeLessThan(500_000)
   })
 })
 

@@ -112,7 +112,7 @@ describe('a process that is told to stop (I22)', () => {
     const toldAt = performance.now()
     process.kill(replica.pid, 'SIGTERM')
     expect(await replica.exited).toBe(0)
-    expect(performance.now() - toldAt).toBeLessThan(11_000)
+    expect(performance.now() - toldAt).toBeLessThan(STOPPED_MS)
     expect(await uploading).not.toBe(202)
     // Never a short body with a clean end.
     expect(await downloading).toBeNull()

@@ -207,20 +207,29 @@ export async function startReplica(haven: HavenInstallation, env: Record<string,
   const own = { HAVEN_PROCESS: 'replica', PROXY_PORT: port, PROXY_METRICS_PORT: metricsPort }
   const child = spawn(process.execPath, [launcher, 'start', '--services', 'proxy,token,registry,core'], {
     env: { ...environmentOf(haven.processes().front!), ...own, ...env },
-    stdio: 'ignore',
+    stdio: ['ignore', 'pipe', 'pipe'],
   })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) {
+    stream.on('data', (data: Buffer) => (output = (output + data.toString()).slice(-4000)))
+  }
+  let ended: number | string | null = null
   const exited = new Promise<number | string>((resolve, reject) => {
-    child.once('exit', (code, signal) => resolve(code ?? signal ?? 0))
+    child.once('exit', (code, signal) => resolve((ended = code ?? signal ?? 0)))
     child.once('error', reject)
   })
   const url = `http://127.0.0.1:${port}`
   const client = new Client(url)
-  const ready = async () => (await client.send('GET', '/v2/')).status === 200
-  await until('a second front process', ready, 30_000).catch((error: unknown) => {
+  const ready = async () => ended !== null || (await client.send('GET', '/v2/', { timeoutMs: 5000 })).status === 200
+  try {
+    await until('a second front process', ready, 60_000)
+    if (ended !== null) throw new Error(`it ended with ${String(ended)}`)
+  } catch (error) {
     child.kill('SIGKILL') // it would keep the whole run from ending
-    throw error
-  })
-  client.close()
+    throw new Error(`a second front process did not start: ${output}`, { cause: error })
+  } finally {
+    client.close()
+  }
   return {
     url,
     pid: child.pid!,
@@ -319,20 +328,39 @@ export async function endPromises(haven: HavenInstallation): Promise<void> {
 export const collectGarbage = async (client: Client) =>
   garbageCollectionEnded(client, await startGarbageCollection(client))
 
-/** Files below the store's folder, by what they are: whole objects, and what is still arriving. */
-export function filesOf(haven: HavenInstallation): { objects: string[]; incoming: string[] } {
-  const below = (folder: string) =>
-    readdirSync(join(haven.home, 'blobs', folder), { recursive: true, encoding: 'utf8' })
-      .map((name) => join(folder, name))
-      .filter((name) => statSync(join(haven.home, 'blobs', name)).isFile())
-  return { objects: below('o'), incoming: below('incoming') }
+/**
+ * The files below a store's folder with their sizes, by their names in it. Without what a process tries its store with: that has no row, and is
+ * gone in a moment unless the process is killed in that moment.
+ */
+export function filesBelow(folder: string, prefix = ''): Map<string, number> {
+  const files = new Map<string, number>()
+  for (const name of readdirSync(join(folder, prefix), { recursive: true, encoding: 'utf8' })) {
+    const path = join(folder, prefix, name)
+    const found = statSync(path, { throwIfNoEntry: false })
+    if (found?.isFile() && !(found.size < 100 && isProbe(path))) files.set(join(prefix, name), found.size)
+  }
+  return files
+}
+
+function isProbe(path: string): boolean {
+  try {
+    return readFileSync(path, 'latin1').startsWith('probe o/')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return true // and is gone by now
+    throw error
+  }
+}
+
+/** Files below the store's folder, by what they are: whole objects with their sizes, and what is still arriving. */
+export function filesOf(haven: HavenInstallation): { objects: Map<string, number>; incoming: string[] } {
+  const store = join(haven.home, 'blobs')
+  return { objects: filesBelow(store, 'o'), incoming: [...filesBelow(store, 'incoming').keys()] }
 }
 
 /** I5, I7 and I8 at rest: what the store holds beside or against the record. Empty when they agree. */
 export function disagreements(haven: HavenInstallation): Promise<string[]> {
   const { objects, incoming } = filesOf(haven)
-  const sizes = new Map(objects.map((key) => [key, statSync(join(haven.home, 'blobs', key)).size]))
-  return compare((sql) => haven.query(sql), sizes, incoming)
+  return compare((sql) => haven.query(sql), objects, incoming)
 }
 
 /** The same of any store: its objects with their sizes, and what is still arriving, named by the id of its upload. */

@@ -100,7 +100,7 @@ describe('a process killed between two steps of a push (F01)', () => {
       expect(await attempt(client)).toEqual([201, 201, 201, 201, 201])
       doomed.close()
     },
-    60_000,
+    120_000,
   )
 
   it('leaves nothing in the store and nothing half-done', async () => {

@@ -1,5 +1,4 @@
 import { randomBytes } from 'node:crypto'
-import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { startHaven, type HavenInstallation } from '@haven/testkit'
@@ -9,6 +8,7 @@ import { Client, digestOf } from './client.ts'
 import {
   collectGarbage,
   disagreements,
+  filesBelow,
   filesOf,
   newSeed,
   randomOf,
@@ -61,12 +61,10 @@ describe.each(stores)('two processes on one store: $store', ({ store, lack }) =>
   const contents = (): Contents => {
     if (!s3) {
       const { objects, incoming } = filesOf(haven)
-      return { objects, unfinished: incoming }
+      return { objects: [...objects.keys()], unfinished: incoming }
     }
     // Beside the bucket lies what the server keeps for itself.
-    const files = readdirSync(join(s3.folder, BUCKET), { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name).slice(join(s3!.folder, BUCKET).length + 1))
+    const files = [...filesBelow(join(s3.folder, BUCKET)).keys()]
     const objects = files.filter((name) => name.startsWith('o/'))
     return { objects, unfinished: files.filter((name) => !objects.includes(name)) }
   }

@@ -28,6 +28,9 @@ export class Tally {
   }
 }
 
+/** Those give up no request for its time: what takes longer is taken for lost, and would be counted as sent again. */
+const NO_ANSWER_MS = 60_000
+
 /**
  * A client that does what docker and containerd do: after no answer, 429 or 5xx the request is sent again over a new connection. Bytes of an
  * upload are not: the upload is begun anew, or asked where it stands.
@@ -44,7 +47,7 @@ export class PatientClient extends Client {
     const upload = method === 'PATCH' || (method === 'PUT' && path.includes('/blobs/uploads/'))
     for (let tries = 1; ; tries++) {
       this.tally.requests++
-      const answer = await super.send(method, path, { ...ask, afresh: tries > 1 }).catch(lost)
+      const answer = await super.send(method, path, { timeoutMs: NO_ANSWER_MS, ...ask, afresh: tries > 1 }).catch(lost)
       if (!mayPass(answer) || upload || tries === TRIES) {
         if ('lost' in answer) throw answer.lost
         // What was to be gone is gone, by the request whose answer was lost.

@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { connect, createServer, type Server, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -7,7 +7,7 @@ import { lacking } from '@haven/testkit/tools'
 import { startVersityGw, type VersityGw } from '@haven/testkit/versitygw'
 import { parse } from 'yaml'
 import { migrate, splitEnvironment, startService, variable, type Started } from '../flows/split.ts'
-import { sleep, until } from './harness.ts'
+import { filesBelow, sleep, until } from './harness.ts'
 
 /** Each of them runs twice. The log collector, which has files of its own, is left out. */
 export const stateless = ['token', 'registry', 'core', 'jobservice', 'registryctl', 'exporter', 'proxy'] as const
@@ -255,15 +255,10 @@ export class Cluster implements AsyncDisposable {
 
   /** What lies in the bucket: objects with their sizes, and what is left of uploads. */
   contents(): { objects: Map<string, number>; unfinished: string[] } {
-    const bucket = join(this.#s3.folder, BUCKET)
-    const files = readdirSync(bucket, { recursive: true, withFileTypes: true })
-      .filter((entry) => entry.isFile())
-      .map((entry) => join(entry.parentPath, entry.name))
     const objects = new Map<string, number>()
     const unfinished: string[] = []
-    for (const file of files) {
-      const name = file.slice(bucket.length + 1)
-      if (name.startsWith('o/')) objects.set(name, statSync(file).size)
+    for (const [name, size] of filesBelow(join(this.#s3.folder, BUCKET))) {
+      if (name.startsWith('o/')) objects.set(name, size)
       else unfinished.push(name)
     }
     return { objects, unfinished }

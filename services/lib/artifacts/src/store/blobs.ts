@@ -1,13 +1,9 @@
 import { statement, statementOfRows, type Sql } from '@haven/db'
+import { fresh, until } from './promises.ts'
 
 /** A blob that a repository may read, and where its bytes are. */
 export type StoredBlob = { id: string; sizeBytes: number; key: string }
 export type LinkedBlob = StoredBlob & { repositoryId: number }
-
-// A promise with less than a quarter of it used up is left alone: a HEAD that only reads costs no write, and a forget that runs
-// at the same moment is more than an hour away from touching the row.
-const fresh = (promise: string) => `now() + ${promise} * interval '0.75 second'`
-const until = (promise: string) => `now() + ${promise} * interval '1 second'`
 
 // `offset 0`: link and place by their keys. Otherwise the planner may begin with all links of the repository, of which it expects few, and
 // keeps that plan while they become many: 5 ms instead of 30 µs.

@@ -1,5 +1,6 @@
 import { statement, statementOfRows, type Sql } from '@haven/db'
 import type { Edge, Manifest } from '@haven/oci'
+import { fresh, FRESH_SHARE, until } from './promises.ts'
 
 /** What the headers of an answer need. */
 export type ManifestFacts = {
@@ -42,10 +43,6 @@ const find = (name: string, reference: 'tag' | 'digest', columns: string) =>
 const foundByTag = `join artifacts.tags t on t.repository_id = r.id and t.name = given.reference
            join artifacts.manifests m on m.id = t.manifest_id and m.deleted_at is null`
 const foundByDigest = `join artifacts.manifests m on m.repository_id = r.id and m.digest = given.reference and m.deleted_at is null`
-
-// A promise with less than a quarter of it used up is left alone, as a blob's is.
-const FRESH = 0.75
-const until = (promise: string) => `now() + ${promise} * interval '1 second'`
 
 const get = {
   tag: find('manifests by tag', 'tag', ', m.payload'),
@@ -120,7 +117,7 @@ const holdNamed = (condition: string) => `
 
 const holdFresh = statement<{ digest: string; totalBytes: number }>(
   'manifests hold fresh',
-  holdNamed(`and promised_until >= now() + $3 * interval '${FRESH} second'`),
+  holdNamed(`and promised_until >= ${fresh('$3')}`),
 )
 
 const renewStale = statement(
@@ -128,7 +125,7 @@ const renewStale = statement(
   `with held as materialized (
      select id from artifacts.manifests
       where repository_id = $1 and digest = any($2::text[]) and deleted_at is null
-        and promised_until < now() + $3 * interval '${FRESH} second'
+        and promised_until < ${fresh('$3')}
       order by digest for no key update)
    update artifacts.manifests m set promised_until = ${until('$3')} from held where m.id = held.id`,
 )
@@ -219,7 +216,7 @@ export async function upsertManifest(
 
 /** Whether enough of its promise is left for a client that is told of it now. */
 export const isPromised = ({ promisedUntilMs }: ManifestFacts, promiseSeconds: number): boolean =>
-  promisedUntilMs - performance.now() >= promiseSeconds * 1000 * FRESH
+  promisedUntilMs - performance.now() >= promiseSeconds * 1000 * FRESH_SHARE
 
 /** Promises a manifest to a client. False when it was deleted meanwhile: a collection that was first is waited for. */
 export const renewManifest = async (sql: Sql, id: string, promiseSeconds: number): Promise<boolean> =>

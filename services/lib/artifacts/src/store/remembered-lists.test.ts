@@ -5,7 +5,7 @@ import { statementsOf, testDatabase, type TestDatabase } from '@haven/testkit'
 import type { Place } from './artifact-conditions.ts'
 import { artifactRows, type ArtifactQuery } from './artifact-rows.ts'
 import { foldListings } from './listings.ts'
-import { placesOf } from './remembered-lists.ts'
+import { placesOf } from './list-places.ts'
 
 let database: TestDatabase
 /** Another process. */

@@ -70,7 +70,7 @@ const negate = ({ negated }: SearchTerm, condition: Prisma.Sql) =>
   negated ? Prisma.sql`not (${condition})` : condition
 const row = (holds: Prisma.Sql): TermSql => ({ holds, set: null, ordered: null })
 
-/** Artifacts that have one of these terms by which they can be searched; `later` parts leave out what is in those before. */
+/** Artifacts that have one of these terms by which they can be searched. @param apart whether none has two: else each part leaves out those before */
 function lines(holds: Prisma.Sql, found: readonly Prisma.Sql[], { apart }: { apart: boolean }): TermSql {
   const from = Prisma.sql`artifacts.search_terms s`
   const id = Prisma.sql`s.manifest_id`

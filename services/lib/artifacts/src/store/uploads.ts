@@ -15,7 +15,8 @@ export type UploadRow = {
 /** Whose upload it is: another's, or one of another repository, is not there (threats.md A29). */
 export type UploadOwner = { id: string; projectId: number; path: string; principal: string }
 
-const columns = `id, store, key, digest_algorithm as "digestAlgorithm", offset_bytes::float8 as "offsetBytes", state, fence`
+const columnsOf = (id: string) =>
+  `${id}, store, key, digest_algorithm as "digestAlgorithm", offset_bytes::float8 as "offsetBytes", state, fence`
 const owned = 'id = $1 and project_id = $2 and path = $3 and principal = $4'
 // The column keeps milliseconds and rounds: a lock given back at this instant may stand half a millisecond ahead of it.
 const free = `locked_until <= now() + interval '1 millisecond'`
@@ -24,8 +25,8 @@ const ownerColumns = { id: 'text', project_id: 'int4', path: 'text', principal: 
 const ownedAsGiven =
   'u.id = given.id::uuid and u.project_id = given.project_id and u.path = given.path and u.principal = given.principal'
 
-// Those who ask at once count towards each other's limits. Not one byte was acknowledged: a client whose upload is lost with the database's last moment begins
-// again (BLOB_UPLOAD_UNKNOWN). Whoever writes claims it first, and that claim is on the disk, with this, before any byte is.
+// Those who ask at once count towards each other's limits. UNSYNCED, since no byte was acknowledged: a client whose upload is lost with the
+// database's last moment begins again (BLOB_UPLOAD_UNKNOWN). The claim of whoever writes puts this on the disk, too, before any byte.
 const insert = statementOfRows(
   'uploads insert',
   { ...ownerColumns, store: 'text', key: 'text', digest_algorithm: 'text', per_principal: 'int4', per_project: 'int4' },
@@ -49,7 +50,7 @@ const insert = statementOfRows(
 )
 const find = statement<UploadRow & { locked: boolean }>(
   'uploads find',
-  `select ${columns}, not (${free}) as locked from artifacts.uploads where ${owned}`,
+  `select ${columnsOf('id')}, not (${free}) as locked from artifacts.uploads where ${owned}`,
 )
 const claim = statementOfRows<UploadRow>(
   'uploads claim',
@@ -59,7 +60,7 @@ const claim = statementOfRows<UploadRow>(
       set fence = u.fence + 1, locked_until = now() + given.seconds * interval '1 second', updated_at = now()
      from given
     where ${ownedAsGiven} and ${free} and (given.at_bytes is null or u.offset_bytes = given.at_bytes)
-   returning given.n::int as n, ${columns.replace('id', 'u.id')}`,
+   returning given.n::int as n, ${columnsOf('u.id')}`,
 )
 const extend = statement<{ id: string }>(
   'uploads extend',

@@ -34,9 +34,9 @@ const KEPT_MS = 3_600_000
 export const portalFolder = join(root, 'portal/public')
 
 /**
- * Puts the program that the processes of an installation run into a folder of that installation, unless it is there: the bundles of the
- * images, since a process that loads a thousand files of TypeScript keeps all of their text (decision 0021). Of this tree as it is now, and the installation's own, so that a
- * process that runs, or is started again, never meets another tree's code. @returns its entry point. @throws Problem when the code cannot be bundled.
+ * Puts the program that the processes of an installation run into a folder of that installation, unless it is there: the bundles of the images, of
+ * this tree as it is now (decision 0021). The installation's own, so that a process that is started again never meets another tree's code.
+ * @returns its entry point. @throws Problem when the code cannot be bundled.
  */
 export async function placeProgram(folder: string, logs: string): Promise<string> {
   const version = versionOfSources()

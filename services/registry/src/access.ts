@@ -88,15 +88,15 @@ export class Access {
   }
 
   /**
-   * As `require`, when all it takes is in memory: the verdict on the token, the rights of its owner, the project. Null when something has to be read
-   * or checked, or the answer is no: then `require` says which. Most requests of a pull end here, and a promise for each step costs more than the steps.
+   * As `require`, when all it takes is in memory. Null when something has to be read or checked, or the answer is no: `require` says which. Most
+   * requests of a pull end here, and a promise for each step costs more than the steps.
    */
   known<R extends Right>(req: IncomingMessage, right: R, name: RepositoryName): Grant<R> | null {
     const token = bearerToken(req.headers.authorization)
     return (token === null ? null : this.recall(token, name)?.(right, contextOf(req))) ?? null
   }
 
-  /** What memory says of whoever shows this token, in this repository: a grant for a right that he has. Null when something has to be read or checked. */
+  /** What memory says of whoever shows this token, in this repository. Null when something has to be read or checked. */
   recall(text: string, name: RepositoryName): Recalled | null {
     const { tokens, authorities, projects } = this.#deps
     const token = tokens.remembered(text)

@@ -97,7 +97,7 @@ export function createRegistry(deps: RegistryDeps): Service {
     )
   const handler: RequestHandler = (req, res) => {
     const { requestId } = enterDirectly(req, res, gate)
-    // Behind everything that arrived with it: answers leave together then, and clients are woken once for all, which saves a fifth of a pull.
+    // Behind everything that arrived with it: answers leave together then, which saves a fifth of a pull.
     if (isPull(req)) setImmediate(answer, req, res)
     else causedBy(requestId, () => answer(req, res))
   }

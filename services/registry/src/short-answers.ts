@@ -15,8 +15,8 @@ type Found = { status?: number; headers: Headers; body: string | Buffer }
 const MAX_PATHS = 10_000
 
 /**
- * Answers of pulls that need no object of `node:http`: where the verdict on the token, the rights of its owner and the project are in memory, manifests, and blobs
- * whose bytes are. A manifest that is not in memory is read. The handlers say the same and everything else (`handlers/manifests.ts`, `handlers/blobs.ts`).
+ * Answers pulls without an object of `node:http` where memory says that they are allowed: manifests, which are read if need be, and blobs whose bytes
+ * are in memory. What the handlers answer (`handlers/manifests.ts`, `handlers/blobs.ts`) must be the same.
  * @param ofEvery the lines of headers that every answer has
  */
 export function shortAnswers(

@@ -12,9 +12,8 @@ const MAX_BYTES = 32 * 1024 * 1024
 const MAX_BLOBS = 20_000
 
 /**
- * Bytes of small blobs that were read not long ago, by the key under which they lie: keys are never used again, and a blob that was found damaged
- * comes back under another. They are what their digest says: once in memory, they hide what becomes of the object, so nobody would notice later.
- * Whether a repository has the blob is for the database to say.
+ * Bytes of small blobs that were read not long ago, by the key under which they lie, which is never used again. They are compared with their digest
+ * when they are read: once in memory, they hide what becomes of the object. Whether a repository has the blob is for the database to say.
  */
 export class SmallBlobs {
   readonly #kept = new TwoGenerations<Buffer>(MAX_BLOBS, MAX_BYTES, (_, bytes) => bytes.length, 'small-blobs')

@@ -10,10 +10,7 @@ import { claim, type Claim } from './uploads-claim.ts'
 
 /** Fewer are summed in less time than it takes to hand them to another thread. */
 const MIN_BYTES_ASIDE = 128 * 1024
-/**
- * What comes alone and is no larger is summed here: ten milliseconds in all, piece by piece, and less CPU (decision 0007), where the other thread takes
- * 13 MiB of memory for as long as the process lives.
- */
+/** What comes alone and is no larger is summed here, in ten milliseconds and less CPU (decision 0007): the other thread takes 13 MiB for good. */
 const MAX_BYTES_ALONE = 16 * 1024 * 1024
 
 /** Bytes that a client sends. */

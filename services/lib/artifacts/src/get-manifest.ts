@@ -44,8 +44,8 @@ type WholeManifest = { readonly facts: ManifestFacts; readonly payload: Buffer }
 export type FoundManifest = WholeManifest | { readonly facts: ManifestFacts; readonly payload: null }
 
 /**
- * As `getManifest`, or `headManifest`, where there is nothing to promise and nobody to ask: at once when it is in memory. Null also where there is no such
- * manifest; those say what is wrong.
+ * As `getManifest`, or as `headManifest`, where nothing is to be promised and nobody to be asked: at once when it is in memory. Null otherwise, and
+ * where there is no such manifest: those say what is wrong.
  * @param mayPush whether the caller may push to the repository as well
  */
 export function findManifest(

@@ -1,7 +1,7 @@
 import { statement, type Database } from '@haven/db'
 
 const FLUSH_MS = 1_000
-/** So many different manifests or tags are written as soon as those before are: all at once they would keep others waiting. */
+/** So many different manifests and tags are not held any longer: written all at once they would keep others waiting. */
 const FLUSH_AT = 500
 
 const count = statement(
@@ -28,8 +28,8 @@ const touchTags = statement(
 type Pulled = { repositoryId: number; id: string | null; tagId: string | null }
 
 /**
- * Counts pulls in memory and writes them once a second, or when they are of many things, so that a pull costs no write. A process that is killed loses a second of
- * counts, never anything that a client was promised.
+ * Counts pulls in memory and writes them once a second, or when they are of many things, so that a pull costs no write of its own. A process that
+ * is killed loses a second of counts, never anything that a client was promised.
  */
 export class PullCounter implements AsyncDisposable {
   readonly #db: Database

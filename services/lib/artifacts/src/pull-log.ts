@@ -3,7 +3,7 @@ import { emitPulls, type Pull } from '@haven/events'
 import { nameOf, principalKey, sourceOf, type PullGrant } from './grants.ts'
 
 const FLUSH_MS = 1_000
-/** So many different pulls are not held for longer than it takes to write the ones before: written all at once they would keep others waiting. */
+/** As in `PullCounter`. */
 const FLUSH_AT = 500
 /** Different pulls that are held at most; while Postgres is away, further ones go untold. */
 const MAX_HELD = 10_000
@@ -12,8 +12,8 @@ type Pulled = { repositoryId: number; id: string | null; digest: string; mediaTy
 type Held = { grant: PullGrant; manifest: Pulled; tag: string | undefined; pulls: number }
 
 /**
- * Has the audit log tell of pulls. They are gathered in memory and become events once a second, or when they are of many things, one for all pulls of the
- * same by the same principal, so that a pull costs no write of its own. A process that is killed loses a second of them.
+ * Has the audit log tell of pulls: one event for all pulls of the same by the same principal, gathered as in `PullCounter`. A process that is killed
+ * loses a second of them.
  */
 export class PullLog implements AsyncDisposable {
   readonly #db: Database

@@ -21,18 +21,19 @@ const MAX_ANSWERS = 20_000
 const MAX_REPOSITORIES = 10_000
 
 /**
- * Answers of pulls that need not be read again, and a deletion is still seen at once by everybody: triggers write down what was taken away (`artifacts.changes`).
- * A process uses what it remembers only while it knows all changes but those of the last 40 ms; a process that took something away says so to its client only
- * when that time has passed for all others that remember (`settled`). Nothing that is absent is remembered, so what was added is seen at once as well.
- * services/decisions/0007 weighs it.
+ * Answers of pulls that need not be read again, although a deletion is seen at once by everybody (decision 0007): triggers write down what was taken
+ * away (`artifacts.changes`), a process uses what it remembers only while it knows all changes but those of the last `LEASE_MS`, and one that took
+ * something away tells its client only when that time has passed for all others that remember (`settled`). Nothing absent is remembered, so what
+ * was added is seen at once as well.
  */
 export class RecentAnswers implements AsyncDisposable {
   readonly manifests = new Answers<ManifestFacts>(this)
   readonly blobs = new Answers<LinkedBlob>(this)
   readonly #db: Database
   readonly #reader = randomUUID()
-  /** Grows with each look at the changes; of a repository: the look at which it had changed. */
+  /** Grows with each look at the changes. */
   #looks = 0
+  /** By repository: the look at which it had changed. */
   readonly #changed = new Map<number, number>()
   #allChanged = 0
   #horizon: string | null = null

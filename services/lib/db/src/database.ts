@@ -42,7 +42,7 @@ const readCanary = statement<{ canary: string | null }>(
 )
 
 export class Database implements AsyncDisposable {
-  /** No `#`: what stands before a database with other transactions (`Object.create`) has it, too. */
+  /** No `#`: an object made of this one (`Object.create`), with other transactions, has it, too. */
   private readonly lazily: { readonly open: () => PrismaClient; prisma: PrismaClient | null }
   readonly announcements: Announcements
   /**
@@ -92,7 +92,7 @@ export class Database implements AsyncDisposable {
     this.lists = new KeptLists(this.reads)
   }
 
-  /** Opened by the first who asks: with its compiler it takes 30 MiB and half a second of CPU, which what starts, signs in, pushes and pulls does without. */
+  /** Opened by the first who asks, and not to start, sign in, push or pull: with its compiler it takes 30 MiB and half a second of CPU. */
   get prisma(): PrismaClient {
     return (this.lazily.prisma ??= this.lazily.open())
   }

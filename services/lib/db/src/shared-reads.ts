@@ -4,18 +4,17 @@ import { saidNo } from './pipelined-reads.ts'
 import { RowsOfATurn, type Statement } from './statement.ts'
 
 /**
- * `running` null: it was answered, and is not in the map any more. V8 keeps tables that a map has outgrown until its next full collection, with what is in them:
- * that is not to be each answer.
+ * `running` is null once it was answered and is not in the map any more: V8 keeps tables that a map has outgrown until its next full collection,
+ * and those should not keep every answer.
  */
 type Asked = { begun: boolean; running: Promise<object[]> | null; next: Promise<object[]> | null }
 
 /**
- * Reads for many who ask the same at once: whoever asks while the same question is being answered shares the next answer with all
- * others who ask in that time. Each answer is read after it was asked for, so it is as new as one of its own. The rows are shared too:
- * they must not be changed.
+ * Reads for many who ask the same at once: whoever asks while the same question is being answered shares the next answer with all others who ask
+ * in that time. Each answer is read after it was asked for, so it is as new as one of its own. The rows are shared too: not to be changed.
  *
- * A read begins when everything that arrived with it has been looked at, which costs no time: requests that came at the same moment share it
- * from the start, different questions leave in one write, and those of a statement of rows in one execution.
+ * A read begins when everything that arrived with it has been looked at: requests of the same moment share it from the start, different questions
+ * leave in one write, and those of a statement of rows in one execution.
  */
 export class SharedReads implements Sql {
   readonly #reads: Sql

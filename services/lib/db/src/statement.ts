@@ -11,11 +11,11 @@ export type Statement<Row extends object> = {
 export const statement = <Row extends object>(name: string, text: string): Statement<Row> => ({ name, text })
 
 /**
- * Declares a prepared statement that does the same for many rows at once. Who asks gives the values of one row, and gets the rows of its
- * answer; those who ask in the same turn, of a shared transaction or of `Database.reads`, are one execution.
- *
- * `text` follows `with given as (…)`, which has the columns and `n`, the number of the row, in the order `by`, in which it should lock and
- * write (null: it does neither). Each row of the answer says by `n` (an int) which row it is for; it may be left out where nobody waits for an answer.
+ * Declares a prepared statement that does the same for many rows at once: who asks gives the values of one row and gets the rows of its answer,
+ * and those who ask in the same turn, of a shared transaction or of `Database.reads`, are one execution.
+ * @param by the order of rows, in which it should lock and write; null: it does neither
+ * @param text follows `with given as (…)`, which has the columns and `n`, the number of the row. Each row of the answer has the `n` (an int) of
+ *   the row it is for; it may be left out where nobody waits for an answer
  */
 export const statementOfRows = <Row extends object>(
   name: string,
@@ -32,7 +32,7 @@ export const statementOfRows = <Row extends object>(
   return { name, types, text: `with given as ${as}\n${text}` }
 }
 
-/** In a statement's answer: its commit does not wait for the disk. A crash of the server may undo what was done so in the last half second. */
+/** Among what a statement selects: its commit does not wait for the disk, and a crash of the server may undo the last half second of such. */
 export const UNSYNCED = `set_config('synchronous_commit', 'off', true)`
 
 type Encoding = { readonly oid: number; readonly write: (value: never) => Buffer }

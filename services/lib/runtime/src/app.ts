@@ -9,8 +9,8 @@ import type { Logger } from './logger.ts'
 export type Envelope = (problem: Problem) => object
 
 /**
- * An Express app for one API surface: every request gets its context, is counted, and is the cause of what it hands to others. Mount routes on it, then call `finish`.
- * Behind it `contextOf(req)` works, and rejected promises of handlers are answered with the envelope.
+ * An Express app for one API surface: every request gets its context (`contextOf`), is counted, and is the cause of what it hands to others. Mount
+ * routes on it, then call `finish`: rejected promises of handlers are answered with the envelope.
  */
 export function serviceApp(options: Gate & { readonly envelope: Envelope }): Express {
   const app = express()

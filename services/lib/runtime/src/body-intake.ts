@@ -31,8 +31,8 @@ export function offerBody(body: LongBody): void {
 }
 
 /**
- * The rest of a request's body, received by the kernel into the reader's buffers: no piece is allocated, copied or announced. Null for a body that passes the parser
- * (short, in chunks), for one that somebody has begun to read, and where Node works otherwise than is known here; the body is untouched then.
+ * The rest of a request's body, received by the kernel into the reader's buffers: no piece is allocated, copied or announced. Null, with the body
+ * untouched, for one that passes the parser (short, in chunks), that somebody has begun to read, or where Node works otherwise than is known here.
  */
 export async function bodyIntake(req: IncomingMessage): Promise<BodyIntake | null> {
   const body = (req as Carrier)[BODY]
@@ -49,8 +49,8 @@ export async function bodyIntake(req: IncomingMessage): Promise<BodyIntake | nul
 export const awaitsReader = (req: IncomingMessage): boolean =>
   req.readableLength > 0 || (req as Carrier)[INTAKE]?.idle === true
 
-// What Node has and does not document (24.15 to 24.21): the option `onread` of sockets, which those that a server accepts cannot be given, is these
-// three symbols and a call of the handle's. Where they are not to be found, bodies come piece by piece.
+// Undocumented (Node 24.15 to 24.21): the option `onread`, which sockets that a server accepts cannot be given, is these three symbols and a call
+// of the handle's. Where they are not to be found, bodies come piece by piece.
 type Handle = { useUserBuffer?: (buffer: Buffer) => void }
 type TappedSocket = Socket & { readonly _handle: Handle | null } & Record<symbol, unknown>
 const symbols = new Map(Object.getOwnPropertySymbols(new Socket()).map((each) => [each.description, each]))
@@ -84,7 +84,7 @@ class Tap {
     this.#socket = socket
   }
 
-  /** From now on the reader gets what arrives. @param mostBytes that the first read may bring: what stands behind a body is another request */
+  /** From now on the reader gets what arrives. @param mostBytes of the first read: what stands behind a body is another request */
   open(reader: Intake, mostBytes: number): void {
     this.#reader = reader
     this.#park(mostBytes)

@@ -3,18 +3,15 @@ import { getHeapSpaceStatistics } from 'node:v8'
 const LOOKED_AT_MS = 5_000
 /** A collection stops everything for a tenth of a second: a request that is alone must not meet one often. */
 const APART_MS = 60_000
-/**
- * Of one core since the last look; timers alone take a third of it. Of CPU, not of time: on a machine that is busy with other things the loop of an idle
- * process looks busy, too.
- */
-const RESTING = 0.02
+/** Of one core since the last look; timers alone take a third of it. CPU, not time: on a busy machine the loop of an idle process looks busy. */
+const RESTING_SHARE = 0.02
 const WORTH_BYTES = 4 * 1024 * 1024
 
 type Given = { gc?: (() => unknown) | undefined; everyMs?: number; cpuMs?: () => number; youngBytes?: () => number }
 
 /**
- * Gives memory back when there is little to do. A young generation that grew with the work, or for the start, stays as large, and full of what was thrown
- * away, while nobody allocates: V8 collects when it needs room. Needs Node's option --expose-gc; without it everything stays as it was.
+ * Gives memory back when there is little to do (decision 0021): V8 collects when it needs room, so a young generation that grew stays full of
+ * what was thrown away while nobody allocates. Does nothing without Node's option --expose-gc.
  */
 export function collectAtRest({
   gc = globalThis.gc,
@@ -28,7 +25,7 @@ export function collectAtRest({
     const now = { at: performance.now(), cpu: cpuMs() }
     const share = (now.cpu - before.cpu) / (now.at - before.at)
     before = now
-    if (!gc || share > RESTING || now.at < notBefore || youngBytes() < WORTH_BYTES) return
+    if (!gc || share > RESTING_SHARE || now.at < notBefore || youngBytes() < WORTH_BYTES) return
     notBefore = now.at + APART_MS
     gc()
   }, everyMs)

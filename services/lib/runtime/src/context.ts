@@ -41,7 +41,7 @@ export interface Gate {
   readonly log: Logger
   readonly metrics: Metrics
   readonly trust: Trust
-  /** Which of its requests leave a line in the service's own log; `changes`: those that are no GET or HEAD. All do at the level debug. Default `all`. */
+  /** Which requests leave a line in the service's own log, at info: `changes` are those but GET and HEAD, of which debug tells. Default `all`. */
   readonly tells?: 'all' | 'changes' | 'nothing'
   /** Of every answer of the service, as a list of names and values. */
   readonly headers?: readonly string[]
@@ -102,10 +102,7 @@ export function settle(req: IncomingMessage, res: ServerResponse): void {
   ;(contextOf(req) as Context).setHeaders(res)
 }
 
-/**
- * Begins an answer: status and headers, as a list of names and values, at once. Setting one after the other and merging them costs four times as much. Only
- * where no header was set.
- */
+/** Begins an answer that no header was set of, at once: setting one after the other and merging them costs four times as much. */
 export function writeHead(req: IncomingMessage, res: ServerResponse, status: number, headers: HeaderList): void {
   res.writeHead(status, (contextOf(req) as Context).takeHeaders(headers))
 }

@@ -1,6 +1,6 @@
 /** So long after a short request another one is expected. */
 const EXPECTED_MS = 5
-/** Behind each MiB of a long body, while short requests are expected: all bodies together come at 330 MiB/s then. Decision 0019 has what that gives and takes. */
+/** Behind each MiB of a long body, while short requests are expected: 330 MiB/s for all bodies together (decision 0019). */
 const PAUSE_MS = 3
 const MIB = 1024 * 1024
 
@@ -9,8 +9,8 @@ type Clock = { now(): number; after(ms: number, call: () => void): void }
 const real: Clock = { now: () => performance.now(), after: (ms, call) => void setTimeout(call, ms) }
 
 /**
- * Who waits for little goes before who sends much. Long bodies are received as fast as they come, until there are requests that can be answered from
- * memory: then those bodies, all of them together, pause behind what they have brought, and the cores are free for the others meanwhile.
+ * Who waits for little goes before who sends much. Long bodies are received as fast as they come, until there are requests that can be answered
+ * from memory: then all of them together pause behind what they have brought.
  */
 export class Precedence {
   readonly #clock: Clock
@@ -29,7 +29,7 @@ export class Precedence {
     this.#shortAt = this.#clock.now()
   }
 
-  /** Calls `read` now, or behind the pauses of others in the order of asking. @returns what takes it back, or null when it was called */
+  /** Calls `read` now, or after the pauses, in the order of asking. @returns what takes it back; null when it was called */
   ask(read: () => void): (() => void) | null {
     if (this.#waiting.size === 0 && this.#clock.now() >= this.#freeAt) {
       read()
@@ -40,7 +40,7 @@ export class Precedence {
     return () => void this.#waiting.delete(read)
   }
 
-  /** A long body brought so much. */
+  /** A long body brought so many bytes. */
   brought(bytes: number): void {
     const now = this.#clock.now()
     if (now - this.#shortAt < EXPECTED_MS) this.#freeAt = Math.max(this.#freeAt, now) + (bytes / MIB) * PAUSE_MS
@@ -64,5 +64,5 @@ export class Precedence {
   }
 }
 
-/** Of this process. */
+/** One for all ports of the process: they share its loop. */
 export const precedence = new Precedence()

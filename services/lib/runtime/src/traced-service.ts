@@ -3,7 +3,7 @@ import { tracing, type Tracing } from '@haven/telemetry'
 import { requestIdOf, routeOf } from './context.ts'
 import type { Service } from './service.ts'
 
-/** A service whose requests are spans; the service itself when no traces are sent. The collector's are not: each would be told of in a line that it is sent. */
+/** A service whose requests are spans; the service itself when no traces are sent. Not the log collector's, which is sent a line for each. */
 export function tracedService<S extends Service>(service: S): S {
   const on = tracing()
   if (on === null || service.name === 'log-collector') return service

@@ -28,9 +28,11 @@ export class WireConnection {
   /** An answer is about to be written. */
   waiting = false
   body: Body | null = null
-  /** What Node was shown since it stood there: how many requests it found, and the bytes that the first still lacks; NaN when that cannot be said. */
+  /** Requests that Node found in what it was shown since the parser stood there. */
   #begun = 0
+  /** Bytes that the first of them still lacks; NaN when that cannot be said. */
   #lacking = NaN
+  /** Node was shown nothing yet. */
   #fresh = true
 
   constructor(socket: Socket, read: (piece: Buffer) => void) {
@@ -152,7 +154,7 @@ export class WireConnection {
   }
 }
 
-/** Where the head of an upload says how long its body is, and how long; null if it is no upload, or the parser should judge. */
+/** The length of an upload's body, and where its head says so; null if it is no long upload, or the parser should judge. */
 function lengthOfUpload(piece: Buffer, headBytes: number): { value: number; start: number; end: number } | null {
   const first = piece[0]
   if (first !== 0x50 /* P: PATCH, POST, PUT */) return null

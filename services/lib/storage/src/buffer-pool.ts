@@ -114,8 +114,8 @@ const SLOTS = 64
 const WASM_PAGE = 64 * KiB
 
 /**
- * Buffers to gather uploads in, in memory that the thread that sums shares. Large ones save calls, wake-ups and switches of threads; the more uploads there
- * are, the smaller they get. They lie on page boundaries, as writing around the page cache demands, until there are too many of them.
+ * Buffers to gather uploads in, in memory that the thread that sums shares. Large ones save calls and wake-ups; the more uploads there are, the smaller
+ * they get. They lie on page boundaries, as writing around the page cache demands, until there are too many of them.
  */
 export class AlignedBuffers {
   readonly #taken: boolean[] = Array.from({ length: SLOTS }, () => false)

@@ -296,6 +296,19 @@ describe('uploads', () => {
       if (expected === 429) expect(Number(opened.headers.get('retry-after'))).toBeGreaterThan(0)
     }
   })
+
+  it('ends what was left alone for an hour before it sends anybody away', async () => {
+    await using small = await startRegistry({ settings: { uploadsPerPrincipal: 2 } })
+    const open = () => small.ask('POST', '/v2/acme/app/blobs/uploads/')
+    const [left, kept] = [await open(), await open()]
+    const statusOf = async (upload: typeof left) => (await small.ask('GET', upload.headers.get('location')!)).status
+    await small.db.prisma.upload.update({
+      where: { id: left.headers.get('docker-upload-uuid')! },
+      data: { updatedAt: new Date(Date.now() - 61 * 60_000) },
+    })
+    expect([(await open()).status, (await open()).status]).toEqual([202, 429])
+    expect([await statusOf(left), await statusOf(kept)]).toEqual([404, 204])
+  })
 })
 
 describe('mounts', () => {

@@ -6,15 +6,18 @@ import type { ArtifactDeps } from './deps.ts'
 import { faultPoint } from './fault-point.ts'
 import { principalKey, type PushGrant } from './grants.ts'
 import { requireWritable } from './require-writable.ts'
-import { cancelUploadRow, expireUploadRows, findUpload, insertUpload } from './store/uploads.ts'
+import { cancelUploadRow, endIdleUploads, expireUploadRows, findUpload, insertUpload } from './store/uploads.ts'
 import { ownerOf } from './uploads-claim.ts'
 
 const RETRY_AFTER_SECONDS = 60
 const EXPIRY_BATCH = 500
+/** Clients that were killed leave uploads behind that nobody knows any more: where room is needed, they do not wait for their expiry. */
+const IDLE_SECONDS = 60 * 60
+const MAX_GIVE_WAY = 20
 
 /**
  * Opens an upload. Its bytes go at once under the key that they will keep.
- * @throws problems.tooManyRequests when the principal or the project has too many open ones.
+ * @throws problems.tooManyRequests when the principal or the project has too many open ones, and none that was left alone for an hour.
  */
 export async function startUpload(
   deps: ArtifactDeps,
@@ -24,12 +27,16 @@ export async function startUpload(
   await requireWritable(deps)
   const id = randomUUID()
   const { maxUploadsPerPrincipal, maxUploadsPerProject } = deps.settings
-  const opened = await insertUpload(
-    deps.db.unsynced,
-    { id, projectId: grant.project.id, path: grant.repository, principal: principalKey(grant.principal) },
-    { store: deps.storage.name, key: newObjectKey(), digestAlgorithm: algorithm },
-    { perPrincipal: maxUploadsPerPrincipal, perProject: maxUploadsPerProject },
-  )
+  const owner = { id, projectId: grant.project.id, path: grant.repository, principal: principalKey(grant.principal) }
+  const open = () =>
+    insertUpload(
+      deps.db.unsynced,
+      owner,
+      { store: deps.storage.name, key: newObjectKey(), digestAlgorithm: algorithm },
+      { perPrincipal: maxUploadsPerPrincipal, perProject: maxUploadsPerProject },
+    )
+  const opened =
+    (await open()) || ((await endIdleUploads(deps.db.writes, owner, IDLE_SECONDS, MAX_GIVE_WAY)) > 0 && (await open()))
   if (!opened) {
     throw problems.tooManyRequests({
       retryAfterSeconds: RETRY_AFTER_SECONDS,

@@ -99,6 +99,14 @@ const expire = statement<{ key: string }>(
   ),
 )
 
+const oldestIdle = (of: string) => `
+  id in (select id from artifacts.uploads where ${of} and updated_at < now() - $3 * interval '1 second' and ${free}
+          order by updated_at limit $4 for update skip locked)`
+const giveWay = statement<{ key: string }>(
+  'uploads give way',
+  toTrash(`${oldestIdle('principal = $1')} or ${oldestIdle('project_id = $2')}`, `'upload gave way'`),
+)
+
 const owner = ({ id, projectId, path, principal }: UploadOwner) => [id, projectId, path, principal]
 
 /** False when the principal or the project has too many open uploads already. */
@@ -111,6 +119,14 @@ export async function insertUpload(
   const values = [...owner(of), store, key, digestAlgorithm, limits.perPrincipal, limits.perProject]
   return (await sql.one(insert, values)) !== null
 }
+
+/** Ends uploads of the principal, and of the project, that nobody touched for `idleSeconds`: at most `limit` of each, the oldest. Returns how many. */
+export const endIdleUploads = async (
+  sql: Sql,
+  { principal, projectId }: UploadOwner,
+  idleSeconds: number,
+  limit: number,
+): Promise<number> => (await sql.rows(giveWay, [principal, projectId, idleSeconds, limit])).length
 
 export const findUpload = (sql: Sql, of: UploadOwner) => sql.one(find, owner(of))
 

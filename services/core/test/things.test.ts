@@ -43,6 +43,18 @@ describe('labels', () => {
     expect((await as(stranger)('POST', '/labels', { name: 'x', scope: 'p', project_id: shop })).status).toBe(403)
   })
 
+  it('have a name that can be seen', async () => {
+    for (const name of [undefined, '', '  ']) {
+      expect(await core.admin('POST', '/labels', { name, scope: 'g' })).toMatchObject({
+        status: 400,
+        text: expect.stringContaining('the name of the label is missing'),
+      })
+    }
+    const id = idOf(await core.admin('POST', '/labels', { name: 'visible', scope: 'g' }))
+    expect((await core.admin('PUT', `/labels/${id}`, { name: '' })).status).toBe(400)
+    expect((await core.admin('DELETE', `/labels/${id}`)).status).toBe(200)
+  })
+
   it('have a name once in their place', async () => {
     const again = await core.admin('POST', '/labels', { name: 'approved', scope: 'g' })
     expect([again.status, again.text]).toEqual([409, expect.stringContaining('label approved already exists')])

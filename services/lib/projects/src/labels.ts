@@ -38,8 +38,9 @@ export type LabelText = Pick<Label, 'name' | 'description' | 'color'>
 const MAX_NAME = 128
 const MAX_COLOR = 16
 
-/** @throws badRequest for what is too long. The color is not looked at: Harbor's is whatever the portal sends. */
+/** @throws badRequest for no name and for what is too long. The color is not looked at: Harbor's is whatever the portal sends. */
 function requireFit({ name, color }: LabelText): void {
+  if (name.trim() === '') throw problems.badRequest({ message: 'the name of the label is missing' })
   if (name.length > MAX_NAME)
     throw problems.badRequest({ message: `a label's name has at most ${MAX_NAME} characters` })
   if (color.length > MAX_COLOR)

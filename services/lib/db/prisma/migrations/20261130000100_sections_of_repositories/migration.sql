@@ -1,5 +1,6 @@
--- Of a project of a million repositories, two thousand parts were added up and passed over for each page. Forty parts that follow each other are a
--- section: now a page adds up sections, and passes over the parts of one.
+-- Of a project of a million repositories, two thousand parts were added up for each page, and up to five hundred repositories passed over. Now a
+-- hundred repositories are a part and a hundred parts a section: a page adds up sections, and passes over a hundred of each at most. Parts that were
+-- counted before stay until something touches them.
 CREATE UNLOGGED TABLE "artifacts"."listed_repository_sections" (
     "project_id" INTEGER NOT NULL,
     -- The first part's: from this name to the next section's.
@@ -18,13 +19,13 @@ BEGIN
   DELETE FROM artifacts.listed_repository_sections s WHERE s.project_id = project AND s.from_path = at;
   INSERT INTO artifacts.listed_repository_sections (project_id, from_path, repositories)
   SELECT project, min(l.from_path), sum(l.repositories)
-    FROM (SELECT l.from_path, l.repositories, (row_number() OVER (ORDER BY l.from_path) - 1) / 40 AS n
+    FROM (SELECT l.from_path, l.repositories, (row_number() OVER (ORDER BY l.from_path) - 1) / 100 AS n
             FROM artifacts.listed_repository_parts l
            WHERE l.project_id = project AND l.from_path >= at COLLATE "C" AND (next IS NULL OR l.from_path < next COLLATE "C")) l
    GROUP BY n;
 END $$;
 
--- As before, and the section with it: no section begins behind a part and before the next.
+-- As before, in parts of a hundred, and the section with it: no section begins behind a part and before the next.
 CREATE OR REPLACE FUNCTION "artifacts"."recount_repository_part"("project" INTEGER, "at" TEXT) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
   next TEXT;
@@ -33,11 +34,11 @@ BEGIN
   DELETE FROM artifacts.listed_repository_parts l WHERE l.project_id = project AND l.from_path = at;
   INSERT INTO artifacts.listed_repository_parts (project_id, from_path, repositories)
   SELECT project, CASE WHEN n = 0 THEN at ELSE min(l.path) END, count(*)
-    FROM (SELECT r.path, (row_number() OVER (ORDER BY r.path) - 1) / 500 AS n
+    FROM (SELECT r.path, (row_number() OVER (ORDER BY r.path) - 1) / 100 AS n
             FROM artifacts.repositories r
            WHERE r.project_id = project AND r.path >= at COLLATE "C" AND (next IS NULL OR r.path < next COLLATE "C")
              AND r.deleted_at IS NULL AND r.first_pushed_at IS NOT NULL) l
-   GROUP BY n;
+   GROUP BY n ORDER BY n; -- as they are read
   INSERT INTO artifacts.listed_repository_parts (project_id, from_path, repositories)
   SELECT project, '', 0 WHERE at = '' ON CONFLICT DO NOTHING;
   PERFORM artifacts.recount_repository_section(
@@ -84,13 +85,13 @@ BEGIN
   END IF;
   RETURN QUERY
   SELECT s.total::bigint, l.from_path, (skipped - s.before - l.before)::bigint
-    FROM (SELECT s.* FROM (SELECT s.from_path, lead(s.from_path) OVER w AS next, sum(s.repositories) OVER w - s.repositories AS before,
+    FROM (SELECT s.* FROM (SELECT s.from_path, sum(s.repositories) OVER (ORDER BY s.from_path) - s.repositories AS before,
                                   sum(s.repositories) OVER () AS total
-                             FROM artifacts.listed_repository_sections s WHERE s.project_id = project WINDOW w AS (ORDER BY s.from_path)) s
+                             FROM artifacts.listed_repository_sections s WHERE s.project_id = project) s
            WHERE s.before <= skipped ORDER BY s.from_path DESC LIMIT 1) s,
          LATERAL (SELECT l.from_path, sum(l.repositories) OVER (ORDER BY l.from_path) - l.repositories AS before
-                    FROM artifacts.listed_repository_parts l
-                   WHERE l.project_id = project AND l.from_path >= s.from_path AND (s.next IS NULL OR l.from_path < s.next)) l
+                    FROM (SELECT l.* FROM artifacts.listed_repository_parts l
+                           WHERE l.project_id = project AND l.from_path >= s.from_path ORDER BY l.from_path LIMIT 100) l) l
    WHERE s.before + l.before <= skipped ORDER BY l.from_path DESC LIMIT 1;
 END $$;
 
@@ -135,6 +136,9 @@ BEGIN
   RETURN coalesce(artifacts.settle_listed(repository), (SELECT sum(l.artifacts) FROM artifacts.listed_parts l WHERE l.repository_id = repository));
 END $$;
 
+-- Planned for the part that they count: a plan for any part reads to the end of the project. Who calls them asks for such plans.
+ALTER FUNCTION "artifacts"."recount_repository_section"(INTEGER, TEXT) SET plan_cache_mode = force_custom_plan;
+ALTER FUNCTION "artifacts"."recount_repository_part"(INTEGER, TEXT) SET plan_cache_mode = force_custom_plan;
 -- As 20261128000400 says; CREATE OR REPLACE forgets it.
 ALTER FUNCTION "artifacts"."find_listed_repositories"(INTEGER, BIGINT) SET plan_cache_mode = force_generic_plan;
 ALTER FUNCTION "artifacts"."page_listed_repositories"(INTEGER[], BIGINT, BIGINT) SET plan_cache_mode = force_generic_plan;

@@ -3,8 +3,8 @@ import { problems } from '@haven/errors'
 import { clockSkewSeconds, opensCanary, sealerOf } from '../../installation.ts'
 import { failure, reasonOf, warning, type Finding, type Look } from './finding.ts'
 import type { Ground } from './ground.ts'
+import { isOlder, oldest } from './oldest.ts'
 
-const OLDEST_VERSION = 140_000
 const REFUSED_SKEW_SECONDS = 60
 const SKEW_SECONDS = 5
 /** Connections of one process beside its two pools: announcements, pipelined reads, the watch. */
@@ -61,7 +61,6 @@ function unreachable(error: unknown): Finding {
 
 type Server = {
   version: string
-  number: number
   encoding: string
   readOnly: boolean
   mayCreate: boolean
@@ -77,7 +76,6 @@ type Server = {
 async function server(db: Database, poolSize: number): Promise<Look> {
   const [row] = await db.prisma.$queryRaw<Server[]>`
     select current_setting('server_version') as version,
-           current_setting('server_version_num')::int as number,
            current_setting('server_encoding') as encoding,
            pg_is_in_recovery() or current_setting('transaction_read_only') = 'on' as "readOnly",
            has_database_privilege(current_database(), 'CREATE') as "mayCreate",
@@ -97,8 +95,8 @@ async function server(db: Database, poolSize: number): Promise<Look> {
   const findings: Finding[] = []
   const find = (when: boolean, finding: Finding) => when && findings.push(finding)
   find(
-    it.number < OLDEST_VERSION,
-    failure('postgres.old', `Postgres is ${it.version}`, 'upgrade to PostgreSQL 14 or a newer one'),
+    isOlder(it.version, oldest.postgres),
+    failure('postgres.old', `Postgres is ${it.version}`, `upgrade to PostgreSQL ${oldest.postgres} or a newer one`),
   )
   find(
     it.readOnly,

@@ -2,8 +2,8 @@ import { existsSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import { failure, warning, type Finding, type Look } from './finding.ts'
 import type { Ground } from './ground.ts'
+import { isOlder, oldest } from './oldest.ts'
 
-const OLDEST_NODE = [24, 15] as const
 const MIB = 1024 * 1024
 /** Below, Haven does not start. */
 const TOO_LITTLE_MIB = 256
@@ -16,13 +16,11 @@ export async function lookAtMachine(ground: Ground): Promise<Look[]> {
 }
 
 function node(): Look {
-  const [major = 0, minor = 0] = process.versions.node.split('.').map(Number)
-  const isOld = major < OLDEST_NODE[0] || (major === OLDEST_NODE[0] && minor < OLDEST_NODE[1])
-  const wanted = OLDEST_NODE.join('.')
-  const findings = isOld
-    ? [failure('node.old', `Node is ${process.versions.node}`, `install Node ${wanted} or a newer one`)]
+  const version = process.versions.node
+  const findings = isOlder(version, oldest.node)
+    ? [failure('node.old', `Node is ${version}`, `install Node ${oldest.node} or a newer one`)]
     : []
-  return { at: 'Node', said: process.versions.node, findings }
+  return { at: 'Node', said: version, findings }
 }
 
 function installation({ home, state, isRunning, config }: Ground): Look[] {

@@ -1,8 +1,8 @@
 import { Redis } from 'ioredis'
 import { failure, reasonOf, warning, type Finding, type Look } from './finding.ts'
 import type { Ground } from './ground.ts'
+import { isOlder, oldest } from './oldest.ts'
 
-const OLDEST_MAJOR = 6
 const WAIT_MS = 3_000
 const NEARLY_FULL = 0.9
 
@@ -55,8 +55,8 @@ function judge(info: Info, keeps: boolean): Look {
   const findings: Finding[] = []
   const find = (when: boolean, finding: Finding) => when && findings.push(finding)
   find(
-    Number.parseInt(version, 10) < OLDEST_MAJOR,
-    failure('redis.old', `Redis is ${version}`, 'upgrade to Redis 6.2, Valkey 7, or a newer one'),
+    isOlder(version, oldest.redis),
+    failure('redis.old', `Redis is ${version}`, `upgrade to Redis ${oldest.redis}, Valkey 7, or a newer one`),
   )
   find(
     policy !== '' && policy !== 'noeviction',

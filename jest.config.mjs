@@ -5,7 +5,8 @@ const base = {
 }
 
 export default {
-  testTimeout: 60_000,
+  // For what hangs: a test that waits for processes takes a minute on a machine that is shared by many.
+  testTimeout: 120_000,
   // Most tests wait for processes rather than compute: two at a time take little more than half as long.
   maxWorkers: 2,
   reporters: ['default', 'summary', '<rootDir>/test/reporter.mjs'],

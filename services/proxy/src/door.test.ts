@@ -168,7 +168,7 @@ async function rig(shape: 'one process' | 'split', limits: Partial<Limits> = {})
 }
 
 /** Sends bytes as they are and collects what comes back until the other end closes or `ms` passed. */
-function raw(port: number, bytes: string | Buffer | (string | Buffer)[], ms = 400): Promise<string> {
+function raw(port: number, bytes: string | Buffer | (string | Buffer)[], ms = 5_000): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(port, '127.0.0.1')
     const parts: Buffer[] = []
@@ -413,7 +413,8 @@ describe.each(['one process', 'split'] as const)('the door, %s', (shape) => {
       ['authority form', 'GET evil.test:80 HTTP/1.1\r\nHost: a\r\n\r\n'],
     ])('A48 %s: 400', async (_, request) => {
       const before = at.seen.length
-      expect(statusOf(await raw(at.port, request))).toBe(400)
+      const closing = request.replace(/\r\n$/, 'Connection: close\r\n\r\n')
+      expect(statusOf(await raw(at.port, closing))).toBe(400)
       expect(at.seen.length).toBe(before)
     })
 
@@ -639,7 +640,7 @@ describe('time and number', () => {
   it.each(['one process', 'split'] as const)(
     'A54 a slow upload keeps going at its rate and is cut off below it; other bodies have their time (%s)',
     async (shape) => {
-      const at = await rig(shape, { bodyTimeoutMs: 300, uploadRate: { bytesPerSecond: 100, windowMs: 300 } })
+      const at = await rig(shape, { bodyTimeoutMs: 300, uploadRate: { bytesPerSecond: 100, windowMs: 1000 } })
       const slowly = (path: string, everyMs: number, bytes: number) =>
         new Promise<string>((resolve) => {
           const socket = connect(at.port, '127.0.0.1', () => {
@@ -659,8 +660,9 @@ describe('time and number', () => {
           })
         })
       const [steady, starving, other] = await Promise.all([
-        slowly('/v2/a/blobs/uploads/1', 100, 100),
-        slowly('/v2/a/blobs/uploads/2', 100, 1),
+        // Over more than two windows.
+        slowly('/v2/a/blobs/uploads/1', 250, 100),
+        slowly('/v2/a/blobs/uploads/2', 250, 1),
         slowly('/api/v2.0/x', 100, 50),
       ])
       expect([statusOf(steady), statusOf(starving), statusOf(other)]).toEqual([200, 408, 408])

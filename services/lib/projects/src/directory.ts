@@ -1,4 +1,5 @@
 import { statement, type Database } from '@haven/db'
+import { isId } from './is-id.ts'
 
 /** Where a project stands in the tree of permissions. */
 export type ProjectNode = { id: number; name: string; public: boolean; createdAt: Date }
@@ -88,9 +89,9 @@ export class ProjectDirectory implements Disposable {
     return known && this.#clock() - known.readAt < MAX_AGE_MS ? known.facts : null
   }
 
-  /** Null also for a number that is too large for an id. */
+  /** Null also for a number that can be no id. */
   async byId(id: number): Promise<ProjectFacts | null> {
-    if (!(id < 2 ** 31)) return null
+    if (!isId(id)) return null
     return this.#find(this.#ids, id, () => this.#db.reads.one(byId, [id]))
   }
 

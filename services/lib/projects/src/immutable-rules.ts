@@ -14,6 +14,7 @@ import { compileDoublestar } from '@haven/oci'
 import { ProjectUpdatedSchema } from '@haven/proto/events'
 import type { ProjectDeps, Transaction } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
+import { isId } from './is-id.ts'
 
 type Target = Pick<ProjectNode, 'id' | 'name'>
 
@@ -27,8 +28,6 @@ export type RuleText = {
   scope_selectors?: Record<string, readonly Selector[]>
 }
 type Selector = { kind?: string; decoration?: string; pattern?: string; extras?: string }
-
-const isId = (id: number) => Number.isSafeInteger(id) && id > 0 && id < 2 ** 31
 
 export type ImmutableRule = { id: number; disabled: boolean; rule: RuleText }
 

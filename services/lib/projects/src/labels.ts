@@ -18,6 +18,7 @@ import { emit, type EventSource } from '@haven/events'
 import { LabelCreatedSchema, LabelDeletedSchema, LabelUpdatedSchema } from '@haven/proto/events'
 import type { Transaction } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
+import { isId } from './is-id.ts'
 
 type Deps = { db: Database }
 type Owner = Pick<ProjectNode, 'id' | 'name'>
@@ -117,8 +118,6 @@ export async function findLabel({ db }: Deps, id: number): Promise<Label> {
 
 /** Keeps a label from being deleted until the transaction ends. Null when there is none. */
 export const holdLabel = async (tx: Sql, id: number) => (isId(id) ? tx.one(hold, [id]) : null)
-
-const isId = (id: number) => Number.isSafeInteger(id) && id > 0 && id < 2 ** 31
 
 const hold = statement<{ id: number; name: string; projectId: number }>(
   'labels hold',

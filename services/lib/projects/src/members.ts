@@ -5,6 +5,7 @@ import { memberGrants, requireProjectRole, type MemberFacts } from '@haven/ident
 import { MemberAddedSchema, MemberKind, MemberRemovedSchema, MemberUpdatedSchema } from '@haven/proto/events'
 import type { ProjectDeps } from './deps.ts'
 import type { ProjectNode } from './directory.ts'
+import { isId } from './is-id.ts'
 
 type Target = Pick<ProjectNode, 'id' | 'name'>
 type Deps = Pick<ProjectDeps, 'db'>
@@ -87,8 +88,7 @@ async function requireMember(
   project: Target,
   id: number,
 ): Promise<MemberFacts> {
-  const known = Number.isSafeInteger(id) && id > 0 && id < 2 ** 31
-  const member = known ? await memberGrants.find(tx, project.id, id) : null
+  const member = isId(id) ? await memberGrants.find(tx, project.id, id) : null
   if (member) return member
   throw problems.notFound({
     message: `the project member is not found, project id ${project.id}, member id ${id}`,

@@ -250,6 +250,26 @@ describe('Database', () => {
     expect(held).toBe(1)
   }, 30_000)
 
+  it('says that it is busy when a transaction of Prisma waits too long for a connection, or goes on for too long', async () => {
+    await using db = openDatabase({ url: database.url, applicationName: 'busy', poolSize: 1 })
+    const failureOf = (failing: Promise<unknown>) => failing.then(String, (error: unknown) => error)
+    let free = () => {}
+    const busy = new Promise<void>((resolve) => (free = resolve))
+    const first = db.prisma.$transaction(() => busy)
+    const second = await failureOf(db.prisma.$transaction((tx) => tx.$queryRaw`select 1`, { maxWait: 100 }))
+    free()
+    await first
+    const slow = await failureOf(
+      db.prisma.$transaction((tx) => tx.$queryRaw`select pg_sleep(0.2)::text`.then(() => tx.$queryRaw`select 1`), {
+        timeout: 100,
+      }),
+    )
+    expect([second, slow].map((error) => [String(error), isUnavailable(error)])).toEqual([
+      [expect.stringContaining('Unable to start a transaction'), true],
+      [expect.stringContaining('expired transaction'), true],
+    ])
+  })
+
   it('rolls back a transaction whose work throws', async () => {
     const insert = statement('insert counter', 'insert into counters values ($1, 0)')
     await expect(

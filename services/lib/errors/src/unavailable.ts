@@ -17,10 +17,11 @@ const CODES = new Set([
 ])
 /**
  * What the driver says without a code when a connection breaks under a query or is not made in time, and of a server on a socket that has
- * ended: it takes the socket with it.
+ * ended: it takes the socket with it. And Prisma (P2028, which is also its code for our own mistakes) of a transaction that found no connection or
+ * took too long.
  */
 const SAID =
-  /(?:^|\n)connect ENOENT |^(?:Connection terminated|timeout expired|Client has encountered a connection error|timeout exceeded when trying to connect|Client was closed)/
+  /(?:^|\n)connect ENOENT |Unable to start a transaction in the given time|on an expired transaction|^(?:Connection terminated|timeout expired|Client has encountered a connection error|timeout exceeded when trying to connect|Client was closed)/
 const DEEPEST = 5
 
 /** What we need (Postgres, another service) cannot be reached or is going down: the same may succeed a moment later. */

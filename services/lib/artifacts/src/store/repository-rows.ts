@@ -104,8 +104,10 @@ export async function repositoryRows(
       : listKept<RepositoryDetails>(db, { ...found, tables: [], besides: stamp }))
     return { total, repositories: rows }
   }
-  if (order[0]!.column === byName[0]!.column) return readByName(db, among, page)
-  const counted = await db.writes.one(listedTotal, [among.map(({ id }) => id)])
+  // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other. In this order they are locked, too, where one is counted anew.
+  const inOrder = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
+  if (order[0]!.column === byName[0]!.column) return readByName(db, inOrder, page)
+  const counted = await db.writes.one(listedTotal, [inOrder.map(({ id }) => id)])
   const counts = [{ from: 0, rows: counted!.total }]
   const { rows } = await listRows<RepositoryDetails>(db.prisma, { ...listing, where: [Prisma.sql`true`], counts })
   return { total: counted!.total, repositories: rows }
@@ -134,11 +136,9 @@ function holds(condition: Condition, among: readonly Named[]): Prisma.Sql[] {
 
 async function readByName(
   { writes }: Pick<Database, 'writes'>,
-  among: readonly Named[],
+  inOrder: readonly Named[],
   { number, size }: Page,
 ): Promise<{ total: number; repositories: RepositoryDetails[] }> {
-  // With the slash, since `a-b/x` comes before `a/x`; so whole projects follow each other.
-  const inOrder = among.toSorted((a, b) => (`${a.name}/` < `${b.name}/` ? -1 : 1))
   const [ids, names] = [inOrder.map(({ id }) => id), inOrder.map(({ name }) => name)]
   const rows = await writes.rows(pageByName, [ids, names, (number - 1) * size, size])
   return { total: rows[0]!.total, repositories: rows.flatMap((row) => (row.id === null ? [] : [row])) }

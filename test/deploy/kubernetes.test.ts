@@ -509,6 +509,10 @@ describeCluster(titled('the overlays on a real API server', noCluster), () => {
       writeFileSync(namespace, JSON.stringify(ofKind(render(at(placed[size])), 'Namespace')[0]))
       await cluster.kubectl('create', '-f', namespace)
     }
+    // A pod is refused for want of its service account as long as the controllers have not made it.
+    for (const namespace of Object.values(namespaces)) {
+      await cluster.kubectl('-n', namespace, 'wait', '--for=create', '--timeout=60s', 'serviceaccount/default')
+    }
   }, 120_000)
   afterAll(async () => cluster?.[Symbol.asyncDispose]())
 

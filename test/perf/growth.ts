@@ -226,40 +226,32 @@ export async function growth(
     say(`growth: ${size}`)
     await seedRows(subject, seeded + 1, size)
     seeded = size
+    const asked = probes.map(({ name, scope, operation }) => ({ name, scope, operation: operation(size, step) }))
     // Else the first size would be asked of a process whose code is not compiled yet, and all others look cheap beside it.
-    if (step === 0) for (const probe of probes) await p50Of(subject, probe, size, step, 'only warm up')
-    for (const probe of probes) {
-      const p50Ms = await p50Of(subject, probe, size, step)
-      if (p50Ms !== null) p50s.set(probe.name, [...(p50s.get(probe.name) ?? []), p50Ms])
+    if (step === 0) {
+      for (const { scope, operation } of asked) if (repeats(operation)) await p50Of(subject, scope, operation, 0.7)
+    }
+    for (const { name, scope, operation } of asked) {
+      p50s.set(name, [...(p50s.get(name) ?? []), await p50Of(subject, scope, operation, 1.5)])
     }
   }
   const rows = [...p50s].map(([name, p50Ms]) => ({ name, p50Ms, slope: slope(sizes, p50Ms) }))
   return { growth: { sizes: [...sizes], probes: rows }, shown: shownOf(sizes, rows) }
 }
 
-/** Null for what is not served, and of a warm-up, which leaves out what can be done only once. */
-async function p50Of(
-  subject: Subject,
-  { scope, operation }: Probe,
-  size: number,
-  step: number,
-  warmUp?: 'only warm up',
-): Promise<number | null> {
-  const what = operation(size, step)
-  const repeats = what.kind === 'read' && what.once !== true
-  if (warmUp && !repeats) return null
-  if (scope === 'none' && !(await isServed(subject))) return null
-  // Whoever asks for a list first waits until all of it is found: that is no page.
-  if (scope === 'none' && what.kind === 'read') await call(subject, 'GET', what.paths[0]!, { headers: BASIC })
-  const asked = scope === 'none' ? { ...subject, headers: async () => BASIC } : subject
-  const load = { operation: what, connections: 1, seconds: 1.5 }
-  if (repeats) await run(asked, scope, { ...load, seconds: warmUp ? 1 : 0.3 })
-  return warmUp ? null : (await run(asked, scope, load)).p50Ms
-}
+const repeats = (operation: Operation) => operation.kind === 'read' && operation.once !== true
 
-/** Harbor's listings come after the registry's: those that are there are measured. */
-const isServed = async (subject: Subject) =>
-  (await call(subject, 'GET', `${ARTIFACTS}?page_size=1`, { headers: BASIC })).status === 200
+/** In ms, of one connection that asks for so many seconds, and for a moment before. @throws when an answer is not 2xx. */
+async function p50Of(subject: Subject, scope: Scope, operation: Operation, seconds: number): Promise<number> {
+  const asked = scope === 'none' ? { ...subject, headers: async () => BASIC } : subject
+  // Whoever asks for a list first waits until all of it is found: that is no page.
+  if (scope === 'none' && operation.kind === 'read') {
+    await call(subject, 'GET', operation.paths[0]!, { headers: BASIC })
+  }
+  const load = { operation, connections: 1 }
+  if (repeats(operation)) await run(asked, scope, { ...load, seconds: 0.3 })
+  return (await run(asked, scope, { ...load, seconds })).p50Ms
+}
 
 /** Of the straight line through log size and log time: 0 is flat, 1 grows with the size. */
 export function slope(sizes: readonly number[], times: readonly number[]): number {
@@ -271,19 +263,19 @@ export function slope(sizes: readonly number[], times: readonly number[]): numbe
 }
 
 function shownOf(sizes: readonly number[], rows: Growth['probes']): Map<RowId, Shown> {
-  const of = (name: string) => rows.find((row) => row.name === name)
-  const slopeOf = (name: string) => of(name)?.slope
-  const last = (name: string) => {
-    const times = of(name)?.p50Ms
-    return times && times.at(-1)! / times[0]!
+  const of = (name: string) => {
+    const row = rows.find((one) => one.name === name)
+    if (!row) throw new Error(`no probe is called ${name}`)
+    return row
   }
+  const slopeOf = (name: string) => of(name).slope
+  const last = (name: string) => of(name).p50Ms.at(-1)! / of(name).p50Ms[0]!
+  // Not among the sizes of each run.
   const at = sizes.indexOf(100_000)
   const searched = rows.filter(({ name }) => name.startsWith('search for '))
   const lists = ['artifacts', 'repositories', 'artifacts of a project', 'artifacts by size'].flatMap((list) =>
     ['first', 'middle', 'last'].map((which) => `${list}, ${which} page of 15`),
   )
-  const greatest = (figures: readonly (number | undefined)[]) =>
-    figures.length === 0 ? undefined : Math.max(...figures.map((figure) => figure ?? 0))
   const values: [RowId, Record<string, number | undefined>][] = [
     [
       'P12',
@@ -291,8 +283,8 @@ function shownOf(sizes: readonly number[], rows: Growth['probes']): Map<RowId, S
         'slope of the first page': slopeOf('artifacts, first page of 15'),
         'slope of the last page': slopeOf('artifacts, last page of 15'),
         'slope of the last page of repositories': slopeOf('repositories, last page of 15'),
-        'p50 at 10⁶ by 10³': greatest(lists.map((name) => last(name))),
-        'p50 of the slowest search': greatest(searched.map(({ p50Ms }) => p50Ms.at(-1))),
+        'p50 at 10⁶ by 10³': Math.max(...lists.map(last)),
+        'p50 of the slowest search': Math.max(...searched.map(({ p50Ms }) => p50Ms.at(-1)!)),
         'slope of whole rows': slopeOf('whole rows of 100 tags, first page'),
         'slope of the last whole rows': slopeOf('whole rows of 100 tags, last page'),
         'slope of a search': slopeOf('search for a tag'),
@@ -302,8 +294,8 @@ function shownOf(sizes: readonly number[], rows: Growth['probes']): Map<RowId, S
     [
       'P17',
       {
-        'p50 of deleting a tag at 10⁵': of('DELETE tag')?.p50Ms[at],
-        'p50 of deleting a manifest at 10⁵': of('DELETE manifest')?.p50Ms[at],
+        'p50 of deleting a tag at 10⁵': of('DELETE tag').p50Ms[at],
+        'p50 of deleting a manifest at 10⁵': of('DELETE manifest').p50Ms[at],
         'slope of deleting a tag': slopeOf('DELETE tag'),
         'slope of deleting a manifest': slopeOf('DELETE manifest'),
       },

@@ -5,7 +5,7 @@ import { startHaven, type HavenInstallation } from '@haven/testkit'
 import { Client, digestOf } from '../faults/client.ts'
 import { collectGarbage, disagreements, randomOf } from '../faults/harness.ts'
 import { Contents, Fronts, RegistryDriver, type Driver } from './driver.ts'
-import type { Plan } from './model.ts'
+import type { Operation, Plan } from './model.ts'
 import {
   faultPoints,
   makePlan,
@@ -100,6 +100,23 @@ describe('the registry does what the model says (I1 to I6, I8, I11)', () => {
     },
     (SECONDS + 240) * 1000,
   )
+})
+
+describe('the model knows', () => {
+  it('that housekeeping ends an upload of two days ago whenever it comes by, and not one of today', async () => {
+    const plan = makePlan(randomOf(SEED))
+    const append = { do: 'append' as const, slot: 0 }
+    const open = { do: 'open upload' as const, slot: 0, repo: 0, blob: 1 }
+    const ended: Wrap = (driver) => ({
+      async carryOut(op, through) {
+        if (op === append) await haven.query('delete from artifacts.uploads')
+        return driver.carryOut(op, through)
+      },
+    })
+    const steps = (...ops: Operation[]) => ops.map((op) => ({ op, through: 0 as const }))
+    expect(await runOnce(plan, steps(open, { do: 'age' }, append), ended)).toBeNull()
+    expect(await runOnce(plan, steps(open, append), ended)).toMatchObject({ expected: ['at 0'], saw: 'not there' })
+  })
 })
 
 /** A registry with a planted fault must not pass: without these, a green run counts for nothing (reliability.md §6). */

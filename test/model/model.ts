@@ -59,10 +59,20 @@ export const emptyWorld = (repositories: number): World => ({
   uploads: {},
 })
 
-/** What the operation answers in this world, and the world after it. */
-export function step(plan: Plan, before: World, op: Operation): { after: World; answer: string } {
-  const world = structuredClone(before)
-  return { after: world, answer: carryOut(plan, world, op) }
+/**
+ * What the operation may answer in this world, and the world after it. Jobservice ends uploads that nobody touched for a day, every ten
+ * minutes and when it starts: an old one may have gone before it is asked for.
+ */
+export function step(plan: Plan, before: World, op: Operation): { before: World; after: World; answer: string }[] {
+  const worlds = [before]
+  if ('slot' in op && before.uploads[op.slot]?.old) {
+    const { [op.slot]: _ended, ...uploads } = before.uploads
+    worlds.push({ ...before, uploads })
+  }
+  return worlds.map((each) => {
+    const after = structuredClone(each)
+    return { before: each, answer: carryOut(plan, after, op), after }
+  })
 }
 
 function carryOut(plan: Plan, world: World, op: Operation): string {

@@ -135,7 +135,7 @@ export type Violation = { readonly at: number; readonly step: Step; readonly exp
 export async function run(plan: Plan, steps: readonly Step[], driver: Driver): Promise<Violation | null> {
   let worlds: World[] = [emptyWorld(REPOSITORIES)]
   for (const [at, taken] of steps.entries()) {
-    const possible = worlds.map((world) => ({ before: world, ...step(plan, world, taken.op) }))
+    const possible = worlds.flatMap((world) => step(plan, world, taken.op))
     const saw = await driver.carryOut(taken.op, taken.through)
     const next =
       saw === null

@@ -10,7 +10,7 @@ import { claim, type Claim } from './uploads-claim.ts'
 
 /** Fewer are summed in less time than it takes to hand them to another thread. */
 const MIN_BYTES_ASIDE = 128 * 1024
-/** What comes alone and is no larger is summed here, in ten milliseconds and less CPU (decision 0007): the other thread takes 13 MiB for good. */
+/** What comes alone and is no larger is summed here, in ten milliseconds and less CPU (decision 0007), as long as the other thread, 13 MiB for good, is not there. */
 const MAX_BYTES_ALONE = 16 * 1024 * 1024
 
 /** Bytes that a client sends. */
@@ -65,13 +65,13 @@ export async function stageChunk(
   const { upload, signal } = held
   const { id, key, offsetBytes, state, digestAlgorithm } = upload
   const size = chunk.sizeBytes ?? Infinity
-  const alone = size <= MAX_BYTES_ALONE && deps.hashes.summing === 0
+  const alone = size <= MAX_BYTES_ALONE && deps.hashes.alone
   const aside = deps.storage.gathers === true && size >= MIN_BYTES_ASIDE && !alone
   const hash = deps.hashes.take(id, offsetBytes, digestAlgorithm, aside)
   // At the beginning there is nothing to come back to.
   const before = offsetBytes > 0 ? hash?.copy() : undefined
   await faultPoint('chunk.beforeStage')
-  deps.hashes.summing += 1
+  deps.hashes.enter()
   try {
     const stored = await deps.storage.append(key, state, offsetBytes, counted(chunk, offsetBytes, limit), {
       ...(hash &&
@@ -89,7 +89,7 @@ export async function stageChunk(
     if (problems.quotaExceeded.is(error)) await abandon(deps, held)
     throw error
   } finally {
-    deps.hashes.summing -= 1
+    deps.hashes.leave()
   }
 }
 

@@ -14,6 +14,22 @@ export class OpenHashes {
   readonly #entries = new Map<string, Entry>()
   /** How many uploads are receiving bytes now. */
   summing = 0
+  /** Whether two ever did at once: the other thread is there since. */
+  #metOthers = false
+
+  /** Whether bytes are received that nobody else's have been beside, now or before. */
+  get alone(): boolean {
+    return this.summing === 0 && !this.#metOthers
+  }
+
+  enter(): void {
+    this.summing += 1
+    if (this.summing > 1) this.#metOthers = true
+  }
+
+  leave(): void {
+    this.summing -= 1
+  }
 
   /**
    * The sum of the upload's first `offsetBytes` bytes, to go on with; null when this process did not see all of them.

@@ -131,9 +131,11 @@ export class AlignedBuffers {
     this.#uploads -= 1
   }
 
-  /** A buffer for one of the two that an upload of so many bytes is gathered in. */
-  take(expectedBytes: number): Buffer {
-    const fair = Math.min((SLOTS * SLOT_BYTES) / (A_STREAM * this.#uploads), expectedBytes / A_STREAM)
+  /** One of the two buffers that an upload of so many bytes is gathered in, or, for a small one, the only. */
+  take(expectedBytes: number, only = false): Buffer {
+    const buffers = only ? 1 : A_STREAM
+    const enough = only ? (GATHERED_SIZES.findLast((size) => size >= expectedBytes) ?? MiB) : expectedBytes / buffers
+    const fair = Math.min((SLOTS * SLOT_BYTES) / (buffers * this.#uploads), enough)
     for (const size of GATHERED_SIZES) {
       const at = size <= Math.max(fair, SLOT_BYTES) ? this.#findFree(size / SLOT_BYTES) : -1
       if (at < 0) continue

@@ -200,6 +200,13 @@ describe('file storage', () => {
         await storage.complete(key, state, bytes.length)
         expect(fs.readFileSync(join(root, key)).equals(bytes)).toBe(true)
       }
+      for (const length of [MiB, 700_001, 4096, 128 * 1024, 1]) {
+        const key = newObjectKey()
+        const bytes = randomBytes(length)
+        const { state } = await storage.append(key, null, 0, inPieces(bytes), { last: true, sizeHint: length })
+        await storage.complete(key, state, length)
+        expect(fs.readFileSync(join(root, key)).equals(bytes)).toBe(true)
+      }
       expect(tried.opens).toBeGreaterThan(0)
       // Asked once: a file system that cannot does not learn it.
       if (refuses !== null) expect(tried.opens).toBe(1)
@@ -224,7 +231,87 @@ describe('file storage', () => {
     expect(await incoming()).toEqual([])
   })
 
+  it('writes whole pages around the page cache, whatever their number, and what is left of a page through it', async () => {
+    const writes: [boolean, number][] = []
+    const direct = new Set<number>()
+    const open = ((path: string, flags: number, mode: number | null, done: (error: Error | null, fd: number) => void) =>
+      fs.open(path, flags, mode, (error, fd) => {
+        if ((flags & fs.constants.O_DIRECT) !== 0) direct.add(fd)
+        else direct.delete(fd)
+        done(error, fd)
+      })) as typeof fs.open
+    const write = ((fd: number, buffer: Buffer, from: number, length: number, ...rest: [number, () => void]) => {
+      writes.push([direct.has(fd), length])
+      fs.write(fd, buffer, from, length, ...rest)
+    }) as typeof fs.write
+    const promisified = ((path: string, flags: number, ...rest: unknown[]) => {
+      const done = rest.at(-1) as (error: Error | null, fd: number) => void
+      return open(path, flags, typeof rest[0] === 'number' ? rest[0] : null, done)
+    }) as typeof fs.open
+    await using storage = await withFs({ open: promisified, write })
+    const push = async (length: number) => {
+      writes.length = 0
+      const key = newObjectKey()
+      const { state } = await storage.append(key, null, 0, inPieces(randomBytes(length)), {
+        last: true,
+        sizeHint: length,
+      })
+      await storage.complete(key, state, length)
+      return [...writes]
+    }
+    await push(MiB) // whether the file system can is known from now on
+    const can = writes[0]![0]
+    expect(await push(MiB)).toEqual([[can, MiB]])
+    expect(await push(700_001)).toEqual(
+      can
+        ? [
+            [true, 696_320],
+            [false, 3681],
+          ]
+        : [[false, 700_001]],
+    )
+    expect(await push(100_000)).toEqual([[false, 100_000]])
+    expect(await push(MiB + 5000)).toEqual(
+      can
+        ? [
+            [true, MiB / 2],
+            [true, MiB / 2],
+            [false, 5000],
+          ]
+        : expect.anything(),
+    )
+  })
+
   describe('a small upload that comes whole', () => {
+    it('has its name on the disk before it is there, and fails when the disk refuses the name', async () => {
+      const syncs: string[] = []
+      let refuse = false
+      const openFolder = (async (path: string, ...rest: [string]) => {
+        const handle = await fs.promises.open(path, ...rest)
+        const sync = handle.sync.bind(handle)
+        handle.sync = async () => {
+          syncs.push(path)
+          if (refuse) throw failing('EIO')
+          return sync()
+        }
+        return handle
+      }) as typeof fs.promises.open
+      await using storage = await withFs({}, { open: openFolder })
+      const key = newObjectKey()
+      syncs.length = 0
+      const { state } = await whole(storage, key, randomBytes(1000))
+      expect(syncs).toEqual([join(root, key, '..')])
+      await storage.complete(key, state, 1000)
+      expect(syncs).toHaveLength(1)
+      // Of an attempt that did not wait for it, as an older version's: then.
+      await storage.complete(key, { token: state.token!, placed: true }, 1000)
+      expect(syncs).toHaveLength(2)
+      refuse = true
+      const other = newObjectKey()
+      await expect(whole(storage, other, randomBytes(1000))).rejects.toMatchObject({ name: UploadLost.name })
+      expect([await storage.stat(other), await incoming()]).toEqual([null, []])
+    })
+
     const whole = (storage: FileStorage, key: string, bytes: Buffer) =>
       storage.append(key, null, 0, inPieces(bytes), { last: true, sizeHint: bytes.length })
 

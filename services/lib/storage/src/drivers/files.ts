@@ -40,8 +40,10 @@ const INCOMING = 'incoming'
 const REMOVALS_AT_ONCE = 16
 const STATS_AT_ONCE = 16
 const PAGE = 4096
-/** Up to here, an upload that comes whole is written under its last name. */
+/** Up to here, an upload that comes whole is written under its last name, from one buffer. */
 const WHOLE_BYTES = 1024 ** 2
+/** Fewer are written through the page cache: copying them costs less than a descriptor of its own (0019). */
+const DIRECT_BYTES = 128 * 1024
 /** Of a buffer that others keep. */
 const READ_BYTES = 256 * 1024
 /** What all downloads together hold in buffers, as long as they are few enough. */
@@ -65,10 +67,10 @@ export class FileStorage implements BlobStorage {
   readonly #gathering = new AlignedBuffers()
   readonly #folders: FolderSync
   /**
-   * Whether whole buffers go to the disk around the page cache: it saves copying each byte into pages that nobody may ever read, and a push
+   * Whether whole pages go to the disk around the page cache: it saves copying each byte into pages that nobody may ever read, and a push
    * of gigabytes leaves what is being pulled in memory. False where the file system cannot.
    */
-  #direct = process.platform === 'linux'
+  #direct: boolean | 'untried' = process.platform === 'linux' ? 'untried' : false
 
   private constructor(root: string) {
     this.#root = root
@@ -95,25 +97,36 @@ export class FileStorage implements BlobStorage {
   ) {
     const token = randomUUID()
     const placed = state === null && last && sizeHint <= WHOLE_BYTES
-    const next = { token, ...(placed && { placed }) }
+    const next = { token, ...(placed && { placed, named: true }) }
     const path = this.#pathOf(key, next)
     // What is written so is on the disk: no sync of its own, and the sync of the folder finds its name there with it.
     const sync = placed ? constants.O_DSYNC : 0
-    const begin = () =>
-      state === null ? this.#openNew(key, path, offset, sync) : this.#claim(key, state, path, offset)
+    let naming = Promise.resolve()
+    const begin = async (flags: number) => {
+      if (state !== null) return this.#claim(key, state, path, offset)
+      const fd = await this.#openNew(key, path, offset, sync | flags)
+      if (placed) {
+        // While its bytes are written. Awaited behind them; until then a rejection must not count as unhandled.
+        naming = this.#syncFolder(key, path)
+        naming.catch(() => {})
+      }
+      return fd
+    }
     const file = new UploadFile(path, begin, sync)
     // One that gets its name at once has it for no longer than need be.
     if (!placed) await file.open()
     try {
-      const written = await this.#gather(source, sizeHint, signal, (buffer, filled, at) => {
+      const written = await this.#gather(source, sizeHint, placed, signal, (buffer, filled, at) => {
         const bytes = buffer.subarray(0, filled)
         onChunk?.(bytes)
         const writing = this.#writeOut(file, buffer, filled, offset + at)
         return onGathered ? [writing, onGathered(bytes)] : [writing]
       })
-      await file.open()
+      if (!file.isOpen) await file.open()
+      await naming
       return { state: next, written }
     } catch (error) {
+      await naming.catch(() => {})
       if (file.isOpen) await giveBack(path, state && this.#pathOf(key, state), offset)
       throw asProblem(error)
     } finally {
@@ -125,7 +138,7 @@ export class FileStorage implements BlobStorage {
     const final = join(this.#root, key)
     const staged = this.#pathOf(key, state ?? { token: randomUUID() })
     try {
-      if (staged === final) return await this.#requireComplete(key, sizeBytes)
+      if (staged === final) return await this.#requireComplete(key, sizeBytes, state?.named === true)
       const fd = state === null ? await this.#openEmpty(key, final, staged) : await openOrNull(staged)
       if (fd === null) return await this.#requireComplete(key, sizeBytes)
       await this.#syncAndClose(key, fd, staged, sizeBytes)
@@ -284,35 +297,44 @@ export class FileStorage implements BlobStorage {
 
   /**
    * Fills one buffer while the other is used.
+   * @param whole one buffer is to hold all of it
    * @param use with the position of its bytes; the buffer is theirs until all that it returns is settled.
    * @returns how many bytes came.
    */
   async #gather(
     source: ByteSource,
     sizeHint: number,
+    whole: boolean,
     signal: AbortSignal | undefined,
     use: (buffer: Buffer, filled: number, at: number) => Promise<unknown>[],
   ): Promise<number> {
     this.#gathering.enter()
-    let filling = this.#gathering.take(sizeHint)
-    let used: Buffer | null = null
+    const taken: Buffer[] = []
+    const take = () => {
+      const buffer = this.#gathering.take(sizeHint, whole)
+      taken.push(buffer)
+      return buffer
+    }
     let uses: Promise<unknown>[] = []
     let intake: Intake | null = null
     let gathered = 0
     try {
       intake = await intakeOf(source, signal)
-      for (let more = true; more;) {
+      let filling = take()
+      let used: Buffer | null = null
+      for (;;) {
         const filled = await intake.fill(filling)
-        more = filled === filling.length
         await Promise.all(uses)
         if (filled === 0) break
-        const full = filling
-        filling = used ?? this.#gathering.take(sizeHint)
-        used = full
-        uses = use(full, filled, gathered)
+        uses = use(filling, filled, gathered)
         // Awaited before the next ones and at the end; until then a rejection must not count as unhandled.
         for (const each of uses) each.catch(() => {})
         gathered += filled
+        if (filled < filling.length) break
+        // Behind the last byte there is only the end, unless more comes than was said.
+        const next: Buffer = used ?? (gathered < sizeHint ? take() : Buffer.allocUnsafe(PAGE))
+        used = filling
+        filling = next
       }
       await Promise.all(uses)
       return gathered
@@ -320,18 +342,21 @@ export class FileStorage implements BlobStorage {
       intake?.close()
       // A buffer must not be filled again, for another upload, while it is written or summed.
       await Promise.allSettled(uses)
-      this.#gathering.give(filling)
-      if (used) this.#gathering.give(used)
+      for (const buffer of taken) this.#gathering.give(buffer)
       this.#gathering.leave()
     }
   }
 
   async #writeOut(file: UploadFile, buffer: Buffer, length: number, position: number): Promise<void> {
-    if (this.#direct && length === buffer.length && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
-      if (await file.writeDirectly(buffer, position)) return
-      this.#direct = false
+    const pages = length - (length % PAGE)
+    let written = 0
+    if (this.#direct && pages >= DIRECT_BYTES && position % PAGE === 0 && this.#gathering.isAligned(buffer)) {
+      // A file system may refuse only after it has made the file.
+      if (this.#direct === 'untried') await file.open()
+      this.#direct = await file.writeDirectly(buffer, pages, position)
+      if (this.#direct) written = pages
     }
-    await file.write(buffer, length, position)
+    if (written < length) await file.write(buffer, written, length - written, position + written)
   }
 
   /** Where the bytes that a state stands for are, if nobody else has gone on. */
@@ -415,14 +440,14 @@ export class FileStorage implements BlobStorage {
     }
   }
 
-  /** Of an object that was placed, by this attempt or by one that may have stopped before the folder was synced. */
-  async #requireComplete(key: ObjectKey, sizeBytes: number) {
+  /** Of an object that was placed. @param named by an attempt that has synced the folder, too */
+  async #requireComplete(key: ObjectKey, sizeBytes: number, named = false) {
     const final = join(this.#root, key)
     // At once: whoever asks has just written it or met it.
     const found = statSync(final, { throwIfNoEntry: false })
     if (!found) throw new UploadLost(key, 'its file is gone')
     if (found.size !== sizeBytes) throw new SizeMismatch(key, sizeBytes, found.size)
-    await this.#syncFolder(key, final)
+    if (!named) await this.#syncFolder(key, final)
   }
 
   async #syncAndClose(key: ObjectKey, fd: number, staged: string, sizeBytes: number) {

@@ -19,16 +19,16 @@ export function readOnce(fd: number, buffer: Buffer, length: number, position: n
 }
 
 /** A write may take only a part, above all on a disk that is nearly full. */
-export function writeFully(fd: number, buffer: Buffer, length: number, position: number): Promise<void> {
+export function writeFully(fd: number, buffer: Buffer, from: number, length: number, position: number): Promise<void> {
   return new Promise((resolve, reject) => {
-    const from = (done: number) => {
-      write(fd, buffer, done, length - done, position + done, (error, bytes) => {
+    const writeOn = (done: number) => {
+      write(fd, buffer, from + done, length - done, position + done, (error, bytes) => {
         if (error) reject(error)
-        else if (done + bytes < length) from(done + bytes)
+        else if (done + bytes < length) writeOn(done + bytes)
         else resolve()
       })
     }
-    from(0)
+    writeOn(0)
   })
 }
 

@@ -251,6 +251,35 @@ describe('bodyIntake', () => {
     expect((await other.send(body, { 'transfer-encoding': 'chunked' })).text).toBe(sha256(body))
   })
 
+  it('leaves a body with the kernel until its reader comes, on a connection that was read directly', async () => {
+    const before: { bytes: number; waits: boolean }[] = []
+    let bytesBefore = 0
+    await using server = await serve(async (req) => {
+      await new Promise((resolve) => setTimeout(resolve, 50))
+      before.push({ bytes: req.socket.bytesRead - bytesBefore, waits: awaitsReader(req) })
+      const sum = await sumOf(req, 1024 * KiB)
+      bytesBefore = req.socket.bytesRead
+      return sum
+    })
+    for (let n = 0; n < 3; n += 1) expect((await server.send(body)).text).toBe(sha256(body))
+    expect(before.map(({ waits }) => waits)).toEqual([true, true, true])
+    expect(before.slice(1).filter(({ bytes }) => bytes > 16 * KiB)).toEqual([])
+  })
+
+  it('brings what came in chunked framing over a connection that was read directly', async () => {
+    await using server = await serve(async (req) => {
+      const sum = await sumOf(req, 256 * KiB)
+      if (sum !== 'piece by piece') return sum
+      const hash = createHash('sha256')
+      for await (const piece of bodyChunks(req)) hash.update(piece)
+      return hash.digest('hex')
+    })
+    const whole = await server.send(body)
+    const chunked = await server.send(body, { 'transfer-encoding': 'chunked' })
+    expect([whole.text, chunked.text]).toEqual([sha256(body), sha256(body)])
+    expect(chunked.socket).toBe(whole.socket)
+  })
+
   it('takes no more from a client than its reader asked for, and says that the body waits for the reader', async () => {
     const seen = Promise.withResolvers<{ waits: boolean[]; readBytes: number }>()
     await using server = await serve(async (req) => {

@@ -47,7 +47,7 @@ export async function bodyIntake(req: IncomingMessage): Promise<BodyIntake | nul
 
 /** Whether a body waits for us and not for the client. */
 export const awaitsReader = (req: IncomingMessage): boolean =>
-  req.readableLength > 0 || (req as Carrier)[INTAKE]?.idle === true
+  req.readableLength > 0 || ((req as Carrier)[INTAKE]?.idle ?? (req as Carrier)[BODY]?.socket.isPaused() === true)
 
 // Undocumented (Node 24.15 to 24.21): the option `onread`, which sockets that a server accepts cannot be given, is these three symbols and a call
 // of the handle's. Where they are not to be found, bodies come piece by piece.
@@ -56,10 +56,12 @@ type TappedSocket = Socket & { readonly _handle: Handle | null } & Record<symbol
 const symbols = new Map(Object.getOwnPropertySymbols(new Socket()).map((each) => [each.description, each]))
 const [BUFFER, CALLBACK, NEXT_BUFFER] = ['kBuffer', 'kBufferCb', 'kBufferGen'].map((name) => symbols.get(name))
 
-/** Where tapped sockets read to when nobody has given a buffer. One for all: what a read brings is looked at before the next. */
+/**
+ * Where tapped sockets read to when nobody has given a buffer. One for all: what a read brings is looked at before the next. What is parked is copied,
+ * so the most is read only where the read before was full: a head fits into less, and the body behind it has a better place.
+ */
 const PARKING = Buffer.allocUnsafeSlow(64 * 1024)
-/** Less of it while somebody is about to give one: what is parked is copied. */
-const SHORT_PARKING = PARKING.subarray(0, 4096)
+const SHORT_PARKING = PARKING.subarray(0, 8192)
 
 /** Where the bytes of a connection come out, in a buffer that was chosen before. Once there, it stays. */
 class Tap {
@@ -78,21 +80,26 @@ class Tap {
   readonly #socket: TappedSocket
   #reader: Intake | null = null
   #isOpen = false
-  #next: Buffer = PARKING
+  #next: Buffer = SHORT_PARKING
 
   private constructor(socket: TappedSocket) {
     this.#socket = socket
   }
 
-  /** From now on the reader gets what arrives. @param mostBytes of the first read: what stands behind a body is another request */
+  /** From now on the reader gets what arrives. @param mostBytes that it lacks: what stands behind a body is another request */
   open(reader: Intake, mostBytes: number): void {
     this.#reader = reader
     this.#park(mostBytes)
     if (this.#isOpen) return
     this.#isOpen = true
+    const { read } = this.#socket
     Object.assign(this.#socket, {
+      // Node asks ahead, for nothing: while nobody wants what the client sends it stays where it is, and is not copied. `resume` begins to read by itself.
+      read(this: Socket, bytes?: number) {
+        return bytes === 0 && this.isPaused() ? null : (read.call(this, bytes) as unknown)
+      },
       [CALLBACK!]: (bytes: number, buffer: Buffer) => {
-        this.#next = PARKING
+        this.#next = !this.#reader && bytes === buffer.length ? PARKING : SHORT_PARKING
         if (this.#reader) return this.#reader.onRead(buffer, bytes)
         return this.#socket.push(Buffer.from(buffer.subarray(0, bytes)))
       },
@@ -123,8 +130,8 @@ class Tap {
     this.#park()
   }
 
-  #park(mostBytes = PARKING.length): void {
-    const parking = PARKING.subarray(0, mostBytes)
+  #park(mostBytes = SHORT_PARKING.length): void {
+    const parking = SHORT_PARKING.subarray(0, mostBytes)
     this.#socket[BUFFER!] = parking
     this.#socket._handle?.useUserBuffer!(parking)
   }
@@ -148,14 +155,19 @@ class Intake implements BodyIntake {
     body.req.on('error', this.#onError).on('close', this.#onClose)
   }
 
-  /** What came with the head, and what the socket holds, comes as pieces. */
+  /** Takes what was received before, and leaves nothing to arrive by the way of pieces. */
   async begin(): Promise<void> {
     const { req, socket } = this.#body
-    const onData = (piece: Buffer) => void this.#early.push(piece)
-    req.on('data', onData)
-    do await new Promise((resolve) => setImmediate(resolve))
-    while (this.#failure === null && (req.readableLength > 0 || socket.readableLength > 0))
-    req.off('data', onData)
+    // Whoever asks may be called while the piece that brought the head is looked at: what else it holds comes first.
+    await Promise.resolve()
+    // What the socket holds becomes the request's when it is read.
+    for (;;) {
+      const piece = req.read() as Buffer | null
+      if (piece !== null) this.#early.push(piece)
+      else if (this.#body.left === 0 || socket.read() === null) break
+    }
+    // Its end comes without anybody asking.
+    req.resume()
     if (this.#failure === null && this.#body.left > 0) this.#tap.open(this, this.#body.left)
   }
 

@@ -90,6 +90,8 @@ export class WireConnection {
       const rest = this.takeBody(piece.subarray(headBytes))
       if (rest) this.leaveToNode(rest)
     }
+    // The rest waits for who asks for it: what is received before is copied for who comes with buffers. Most of it, on a connection that was read directly.
+    if (this.body === body) this.socket.pause()
   }
 
   /** @returns what stands behind the body. */

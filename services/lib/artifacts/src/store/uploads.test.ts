@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from '@jest/globals'
 import { statement, type Sql } from '@haven/db'
+import { digestOf } from '@haven/oci'
 import { rowsRead, testDatabase, type TestDatabase } from '@haven/testkit'
+import { recordBlob } from './blobs.ts'
 import { claimUpload, insertUpload, recordUpload, type UploadOwner } from './uploads.ts'
 
 let database: TestDatabase
@@ -76,4 +78,35 @@ describe('uploads of which many are asked for at once', () => {
       expect(await reads((tx) => recordUpload(tx, row, 1, null))).toBeLessThan(10)
     },
   )
+})
+
+it('are looked up by their key where there were hardly any when the statements were planned: each that has ended lies there for a while', async () => {
+  await using empty = await testDatabase()
+  const { db } = empty
+  await db.writes.rows(
+    statement(
+      'a project',
+      `insert into projects.projects (id, name, name_key, owner_id) values (1, 'library', 'library', 1)`,
+    ),
+    [],
+  )
+  await db.writes.rows(
+    statement('a repository', `insert into artifacts.repositories (project_id, path) values (1, 'app')`),
+    [],
+  )
+  const scans = statement<{ scans: number }>(
+    'scans of uploads',
+    `select seq_scan::int as scans from pg_stat_xact_user_tables where relname = 'uploads'`,
+  )
+  await db.transaction(async (tx) => {
+    for (let n = 0; n < 12; n++) {
+      const of = owner('user:1')
+      await open(of, many, tx)
+      const claimed = (await claimUpload(tx, of, 0, 0))!
+      expect(await recordUpload(tx, claimed, 5, null)).toBe(true)
+      const blob = { digest: digestOf(Buffer.from(of.id)), sizeBytes: 5, store: 'memory', key: of.id }
+      expect(await recordBlob(tx, of, claimed, blob, null, 60)).toMatchObject({ inserted: true })
+    }
+    expect(await tx.one(scans, [])).toEqual({ scans: 0 })
+  })
 })

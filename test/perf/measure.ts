@@ -71,13 +71,13 @@ export async function measure(row: Row, key: SubjectKey, field: Field, seconds =
   }
 }
 
-type Plan = { rounds: number; seconds: number | null; say: (text: string) => void }
+type Plan = { rounds: number; seconds: number | null; warmUpSeconds: number; say: (text: string) => void }
 
 /** Rounds in which the subjects of a row take turns, so that what else happens on the machine meets all of them. */
 export async function interleave(
   chosen: readonly Row[],
   field: Field,
-  { rounds, seconds, say }: Plan,
+  { rounds, seconds, warmUpSeconds, say }: Plan,
 ): Promise<Map<Row, Samples>> {
   const found = new Map<Row, Samples>(chosen.map((row) => [row, new Map(row.subjects.map((key) => [key, []]))]))
   const oneRound = async (row: Row, round: number) => {
@@ -93,7 +93,7 @@ export async function interleave(
     return samples
   }
   for (const row of chosen) {
-    for (const key of row.subjects) await measure(row, key, field, WARM_UP_SECONDS)
+    for (const key of row.subjects) await measure(row, key, field, warmUpSeconds)
   }
   for (let round = 0; round < rounds; round++) {
     say(`round ${round + 1} of ${rounds}`)
@@ -108,8 +108,6 @@ export async function interleave(
   }
   return found
 }
-
-const WARM_UP_SECONDS = 0.5
 
 const foreignOf = (samples: ReadonlyMap<SubjectKey, Sample>) =>
   Math.max(...[...samples.values()].map(({ foreignCores }) => foreignCores))

@@ -1,5 +1,15 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs'
 import { connect } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -337,7 +347,7 @@ function sweep(folder: string, since: number) {
     if (!entry.isFile()) continue
     const file = join(entry.parentPath, entry.name)
     const { size, mtimeMs } = statSync(file, { throwIfNoEntry: false }) ?? { size: 0, mtimeMs: 0 }
-    if (size >= SWEPT_BYTES && mtimeMs >= since) rmSync(file, { force: true })
+    if (size >= SWEPT_BYTES && mtimeMs >= since) truncateSync(file)
   }
 }
 

@@ -304,7 +304,7 @@ describe('file storage', () => {
       await storage.complete(key, state, 1000)
       expect(syncs).toHaveLength(1)
       // Of an attempt that did not wait for it, as an older version's: then.
-      await storage.complete(key, { token: state.token!, placed: true }, 1000)
+      await storage.complete(key, { token: state.token, placed: true }, 1000)
       expect(syncs).toHaveLength(2)
       refuse = true
       const other = newObjectKey()

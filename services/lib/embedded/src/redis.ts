@@ -1,6 +1,6 @@
 import { spawnSync } from 'node:child_process'
 import { accessSync, constants, mkdirSync } from 'node:fs'
-import { delimiter, join } from 'node:path'
+import { basename, delimiter, join } from 'node:path'
 import { startServer, type ServerProcess } from './child.ts'
 
 export type RedisOptions = {
@@ -16,12 +16,17 @@ export type EmbeddedRedis = ServerProcess & { readonly url: string }
 /** Thrown when this machine has no Redis and we may not install one; the message holds the line to type. */
 export class NoRedis extends Error {}
 
-/** Starts a redis-server (or valkey-server) of this machine on loopback. @throws NoRedis */
+/**
+ * Starts a redis-server (or valkey-server) of this machine on loopback. After a power cut its file may end with what is no command: zeros, where its
+ * length reached the disk and the last second's bytes did not. Redis goes on by itself only after a file that is too short, so the end is cut off here.
+ * @throws NoRedis
+ */
 export async function startRedis(options: RedisOptions): Promise<EmbeddedRedis> {
   mkdirSync(options.folder, { recursive: true, mode: 0o700 })
   const durability = options.durable ? ['--appendonly', 'yes', '--appendfsync', 'everysec'] : ['--appendonly', 'no']
-  const server = await startServer({
-    file: await redisBinary(options.onOutput),
+  const file = await redisBinary(options.onOutput)
+  const start = {
+    file,
     args: [
       ...['--port', String(options.port), '--bind', '127.0.0.1', '--dir', options.folder, '--save', ''],
       ...['--pidfile', join(options.folder, 'redis.pid')],
@@ -32,8 +37,25 @@ export async function startRedis(options: RedisOptions): Promise<EmbeddedRedis> 
     ready: /Ready to accept connections/,
     readyMs: 30_000,
     ...(options.onOutput ? { onOutput: options.onOutput } : {}),
+  }
+  const server = await startServer(start).catch((error: Error) => {
+    if (!/Bad file format reading the append only file/.test(error.message)) throw error
+    cutOff(file, options)
+    return startServer(start)
   })
   return { ...server, url: `redis://127.0.0.1:${options.port}` }
+}
+
+/** As `redis-check-aof --fix`, which is the same program under another name. */
+function cutOff(server: string, { folder, onOutput }: RedisOptions): void {
+  const { status, stdout, stderr } = spawnSync(
+    server,
+    ['--fix', join(folder, 'appendonlydir', 'appendonly.aof.manifest')],
+    { argv0: basename(server).replace('-server', '-check-aof'), input: 'y\n', encoding: 'utf8' },
+  )
+  onOutput?.(`${stdout}${stderr}\n`)
+  if (status !== 0)
+    throw new Error(`Redis cannot read its files in ${folder}, and could not cut off their end:\n${stdout}${stderr}`)
 }
 
 /** Where the server's program is; installs Debian's package when we are root and apt-get is there. @throws NoRedis */

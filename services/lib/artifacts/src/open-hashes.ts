@@ -12,23 +12,27 @@ const MAX_ENTRIES = 10_000
  */
 export class OpenHashes {
   readonly #entries = new Map<string, Entry>()
-  /** How many uploads are receiving bytes now. */
-  summing = 0
-  /** Whether two ever did at once: the other thread is there since. */
+  #summing = 0
+  /** Whether two ever received bytes at once: the other thread is there since. */
   #metOthers = false
+
+  /** How many uploads are receiving bytes now. */
+  get summing(): number {
+    return this.#summing
+  }
 
   /** Whether bytes are received that nobody else's have been beside, now or before. */
   get alone(): boolean {
-    return this.summing === 0 && !this.#metOthers
+    return this.#summing === 0 && !this.#metOthers
   }
 
   enter(): void {
-    this.summing += 1
-    if (this.summing > 1) this.#metOthers = true
+    this.#summing += 1
+    if (this.#summing > 1) this.#metOthers = true
   }
 
   leave(): void {
-    this.summing -= 1
+    this.#summing -= 1
   }
 
   /**
